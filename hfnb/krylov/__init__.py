@@ -1,0 +1,1 @@
+"""Krylov solvers: they know only an operator and a right-hand side."""

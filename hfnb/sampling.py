@@ -1,0 +1,103 @@
+"""Partitions of a dataset and mini-batches drawn from them, the same on any number of engines."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The ``index``-th mini-batch of ``size`` samples in the stream of shuffled epochs that ``seed`` names.
+
+    An epoch visits each sample at most once (its incomplete last batch is left out), and every mini-batch
+    takes from each partition in proportion to its length, so that engines have equal work.
+    """
+
+    size: int
+    seed: int = 0
+    index: int = 0
+
+    def rows(self, offsets: np.ndarray) -> np.ndarray:
+        """Return the sorted global row numbers of the mini-batch; ``offsets`` are the partitions' boundaries."""
+        n = int(offsets[-1])
+        if not 1 <= self.size <= n:
+            raise ValueError(f"size: expected 1 to {n} samples (the dataset's), got {self.size}")
+        epoch, position = divmod(self.index, n // self.size)
+        order = _epoch_order(tuple(offsets.tolist()), self.seed, epoch)
+        return np.sort(order[position * self.size : (position + 1) * self.size])
+
+
+@lru_cache(maxsize=8)
+def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
+    """Shuffle every partition by (seed, epoch, partition), then interleave them evenly."""
+    rows, keys = [], []
+    for number, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        random = np.random.default_rng([seed, epoch, number])
+        rows.append(start + random.permutation(stop - start))
+        keys.append((np.arange(stop - start) + random.random()) / max(stop - start, 1))
+    return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind="stable")]
+
+
+class Shards:
+    """The partitions of a dataset that this process holds, and the samples in them.
+
+    A dataset of n samples is cut into contiguous partitions at ``offsets`` whatever the number of engines;
+    an engine holds some of them, one process all.
+
+    >>> import numpy as np
+    >>> from hfnb.datasets import Dataset
+    >>> shards = Shards.of(Dataset(np.eye(10), np.arange(10)), partitions=4)
+    >>> shards.offsets.tolist(), shards.select([1, 2]).held
+    ([0, 2, 5, 7, 10], (1, 2))
+    """
+
+    def __init__(self, offsets: np.ndarray, parts: dict[int, tuple[np.ndarray, np.ndarray]]):
+        self.offsets, self.parts = offsets, dict(sorted(parts.items()))
+
+    @classmethod
+    def of(cls, data, partitions: int = 24) -> "Shards":
+        """Cut a dataset into ``partitions`` views; fewer samples than partitions leave some empty."""
+        if partitions < 1:
+            raise ValueError(f"partitions: expected at least 1, got {partitions}")
+        offsets = np.arange(partitions + 1) * len(data) // partitions
+        pairs = zip(offsets[:-1], offsets[1:], strict=True)
+        return cls(offsets, {i: (data.X[a:b], data.Y[a:b]) for i, (a, b) in enumerate(pairs)})
+
+    @property
+    def n(self) -> int:
+        """Number of samples in the whole dataset, held here or not."""
+        return int(self.offsets[-1])
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Numbers of the partitions held here."""
+        return tuple(self.parts)
+
+    def select(self, numbers) -> "Shards":
+        """Return the shards with only the partitions ``numbers``."""
+        return Shards(self.offsets, {i: self.parts[i] for i in numbers})
+
+    def batches(self, sample: Sample | None = None, chunk: int | None = None) -> Iterator[tuple]:
+        """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time, without copying all of them."""
+        if sample is None:
+            pieces = [part for part in self.parts.values() if len(part[0])]
+        else:
+            pieces = self._gather(sample.rows(self.offsets))
+        for X, Y in pieces:
+            step = chunk or len(X)
+            for start in range(0, len(X), step):
+                yield X[start : start + step], Y[start : start + step]
+
+    def _gather(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Copy the given rows together: one batch of 64 is quick, 24 batches of 2 or 3 are not."""
+        cuts = np.searchsorted(rows, self.offsets)
+        picked = [
+            (X[local], Y[local])
+            for number, (X, Y) in self.parts.items()
+            if len(local := rows[cuts[number] : cuts[number + 1]] - self.offsets[number])
+        ]
+        if not picked:
+            return []
+        return [(np.concatenate([X for X, _ in picked]), np.concatenate([Y for _, Y in picked]))]
