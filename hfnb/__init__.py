@@ -1,0 +1,1 @@
+"""hfnb: distributed Hessian-free optimization with negative curvature, to learn, run and extend."""

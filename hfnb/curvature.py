@@ -1,0 +1,81 @@
+"""Products with the Hessian and the Gauss–Newton matrix, taped once and applied many times."""
+
+from collections.abc import Callable
+
+import numpy as np
+from autograd import grad
+from autograd.differential_operators import make_vjp
+from scipy.sparse.linalg import LinearOperator
+
+Product = Callable[[np.ndarray], np.ndarray]
+
+
+def hessian_product(f: Callable, w: np.ndarray) -> Product:
+    """Return v ↦ ∇²f(w) v by reverse over reverse: vᵀ∇f is differentiated once more (Pearlmutter 1994).
+
+    The tape of ∇f at w is recorded here; every product then only runs back along it. ``f`` maps (p,) to a
+    scalar in ``autograd.numpy``; exact up to rounding, in the precision of w.
+    """
+    product, _ = make_vjp(grad(f))(w)
+    return product
+
+
+def gauss_newton_product(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Product:
+    """Return v ↦ Jᵀ L J v, J the Jacobian of ``outputs`` at w, L the Hessian of ``output_loss`` (Schraudolph 2002).
+
+    J v is the transpose of the linear map u ↦ Jᵀu: two tapes, none of them recorded anew for a product.
+    """
+    transposed, z = make_vjp(outputs)(w)
+    forward, _ = make_vjp(transposed)(np.zeros_like(z))
+    inner, _ = make_vjp(grad(output_loss))(z)
+    return lambda v: transposed(inner(forward(v)))
+
+
+def hessian(f: Callable, w: np.ndarray) -> LinearOperator:
+    """Return the Hessian of f at w as a symmetric (p, p) SciPy ``LinearOperator``.
+
+    >>> import autograd.numpy as np
+    >>> H = hessian(lambda w: np.sum(w**4) / 12, np.array([1.0, 2.0]))
+    >>> H @ np.array([1.0, 1.0])
+    array([1., 4.])
+    """
+    return operator(hessian_product(f, w), w)
+
+
+def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> LinearOperator:
+    """Return the Gauss–Newton matrix JᵀLJ of output_loss(outputs(w)), positive semi-definite for convex losses.
+
+    >>> import autograd.numpy as np
+    >>> G = gauss_newton(lambda w: w**2, lambda z: np.sum(z**2) / 2, np.array([1.0, 3.0]))
+    >>> G @ np.array([1.0, 1.0])
+    array([ 4., 36.])
+    """
+    return operator(gauss_newton_product(outputs, output_loss, w), w)
+
+
+def operator(product: Product, w: np.ndarray) -> LinearOperator:
+    """Wrap a symmetric product as a SciPy ``LinearOperator`` of the size and precision of w."""
+    return LinearOperator((w.size, w.size), matvec=product, rmatvec=product, dtype=w.dtype)
+
+
+def _hessian_sum(net, w, X, Y):
+    count = float(len(X))
+    return hessian_product(lambda w: net.loss(w, X, Y) * count, w)
+
+
+def _gauss_newton_sum(net, w, X, Y):
+    count = float(len(X))
+    return gauss_newton_product(lambda w: net.outputs(w, X), lambda z: net.output_loss(z, Y) * count, w)
+
+
+# name: (net, w, X, Y) -> product with the sum over a batch; a function of that form serves as a kind, too
+CURVATURES: dict[str, Callable[..., Product]] = {"hessian": _hessian_sum, "gauss-newton": _gauss_newton_sum}
+
+
+def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
+    """Return the function (net, w, X, Y) -> product that ``kind`` names; ValueError lists what exists."""
+    if callable(kind):
+        return kind
+    if kind not in CURVATURES:
+        raise ValueError(f"curvature: expected one of {', '.join(CURVATURES)} or a function, got {kind!r}")
+    return CURVATURES[kind]

@@ -1,0 +1,163 @@
+"""The objective: mean loss of a network over a dataset, its gradient and its curvature, from sums over parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from autograd.differential_operators import make_vjp
+from scipy.sparse.linalg import LinearOperator
+
+from hfnb.curvature import Product, curvature_sum, operator
+from hfnb.sampling import Sample, Shards
+
+CHUNK = 2048  # rows a chunk: beyond it the activations of a layer leave the cache
+TAPED = 16384  # rows whose tapes are kept between products; more are taped anew for each product
+
+
+class LocalSums:
+    """Sums over the samples that this process holds: the parts that every way of running adds up.
+
+    Data is processed ``chunk`` rows at a time, so memory does not grow with the dataset.
+    """
+
+    def __init__(self, net, shards: Shards, chunk: int | None = None):
+        self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
+
+    def _batches(self, w, sample):
+        for X, Y in self.shards.batches(sample, self.chunk):
+            yield X.astype(w.dtype, copy=False), Y
+
+    def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
+        """Return the sum of losses, as (1,) float64."""
+        return np.array([sum(float(self.net.loss(w, X, Y)) * len(X) for X, Y in self._batches(w, sample))])
+
+    def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
+        """Return the sum of gradients and, last, of losses: (p + 1,) in the precision of w, one reduction."""
+        total = np.zeros(w.size + 1, dtype=w.dtype)
+        for X, Y in self._batches(w, sample):
+            vjp, loss = make_vjp(self.net.loss, 0)(w, X, Y)
+            total[:-1] += vjp(float(len(X)))
+            total[-1] += loss * len(X)
+        return total
+
+    def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Product:
+        """Return v ↦ the sum of curvature products at w, (p,) in the precision of w."""
+        tape = curvature_sum(kind)
+        rows = sum(len(X) for X, _ in self._batches(w, sample))
+        taped = [tape(self.net, w, X, Y) for X, Y in self._batches(w, sample)] if rows <= TAPED else None
+
+        def product(v):
+            total = np.zeros_like(w)
+            for part in taped or (tape(self.net, w, X, Y) for X, Y in self._batches(w, sample)):
+                total += part(v)
+            return total
+
+        return product
+
+
+@dataclass
+class Counts:
+    """What an objective has spent: evaluations, the samples they saw, reductions and the numbers reduced."""
+
+    losses: int = 0
+    gradients: int = 0
+    products: int = 0
+    samples: int = 0
+    reductions: int = 0
+    numbers: int = 0
+
+    def add(self, what: str, samples: int, numbers: int) -> None:
+        """Count one evaluation of "losses", "gradients" or "products" and its reduction."""
+        setattr(self, what, getattr(self, what) + 1)
+        self.samples += samples
+        self.reductions += 1
+        self.numbers += numbers
+
+
+class Objective:
+    """F(w) = (1/n) Σ loss(w; xᵢ, yᵢ) + ½ c ‖W‖², with gradient and curvature over all samples or a `Sample`.
+
+    ``net``: a network of `hfnb.models` (or anything with its methods); ``data``: a `Dataset`, cut into
+    ``partitions`` so that the draws of a `Sample` are the same on any number of engines. ValueError if the
+    data does not fit the network.
+
+    >>> import numpy as np
+    >>> from hfnb import Dataset, models
+    >>> net = models.mlp([4, 3, 2])
+    >>> objective = Objective(net, Dataset(np.eye(4), np.array([0, 1, 0, 1])))
+    >>> round(objective.value(np.zeros(net.size)), 4)
+    0.6931
+    """
+
+    def __init__(self, net, data, *, partitions: int = 24, chunk: int | None = None):
+        if hasattr(net, "check"):
+            net.check(data)
+        self._set(net, LocalSums(net, Shards.of(data, partitions), chunk))
+
+    @classmethod
+    def from_sums(cls, net, sums) -> "Objective":
+        """Return the objective whose global sums come from ``sums``: many engines, say, instead of one process."""
+        objective = cls.__new__(cls)
+        objective._set(net, sums)
+        return objective
+
+    @classmethod
+    def from_loss(
+        cls, loss: Callable, data, *, outputs: Callable | None = None, output_loss: Callable | None = None
+    ) -> "Objective":
+        """Return the objective of any autograd loss(w, X, Y), a mean over the rows of X.
+
+        Gauss–Newton curvature needs the loss in two parts, output_loss(outputs(w, X), Y).
+        """
+        return cls(AnyLoss(loss, outputs, output_loss), data)
+
+    def _set(self, net, sums):
+        self.net, self.sums, self.n, self.counts = net, sums, sums.n, Counts()
+        self._decays = getattr(net, "weight_decay", 0) > 0
+
+    def _size(self, sample):
+        return self.n if sample is None else sample.size
+
+    def value(self, w: np.ndarray, sample: Sample | None = None) -> float:
+        """Return F(w); one reduction of one number."""
+        size = self._size(sample)
+        self.counts.add("losses", size, 1)
+        value = float(self.sums.loss(w, sample)[0]) / size
+        return value + 0.5 * float(w @ self.net.decay(w)) if self._decays else value
+
+    def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
+        """Return F(w) and ∇F(w), (p,); one reduction of p + 1 numbers."""
+        size = self._size(sample)
+        self.counts.add("gradients", size, w.size + 1)
+        total = self.sums.gradient(w, sample) / w.dtype.type(size)
+        value, gradient = float(total[-1]), total[:-1]
+        if self._decays:
+            decay = self.net.decay(w)
+            value, gradient = value + 0.5 * float(w @ decay), gradient + decay
+        return value, gradient
+
+    def curvature(
+        self, w: np.ndarray, kind: str | Callable = "hessian", sample: Sample | None = None
+    ) -> LinearOperator:
+        """Return the (p, p) curvature at w: "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
+
+        Each product is one reduction of p numbers. ValueError for an unknown kind.
+        """
+        size, parts = self._size(sample), self.sums.linearize(w, kind, sample)
+
+        def product(v):
+            v = np.ascontiguousarray(v, dtype=w.dtype).ravel()
+            self.counts.add("products", size, w.size)
+            total = parts(v) / w.dtype.type(size)
+            return total + self.net.decay(v) if self._decays else total
+
+        return operator(product, w)
+
+
+@dataclass(frozen=True)
+class AnyLoss:
+    """A reader's own loss(w, X, Y) with the methods that an objective needs of a network."""
+
+    loss: Callable
+    outputs: Callable | None = None
+    output_loss: Callable | None = None
