@@ -1,0 +1,103 @@
+"""From a direction to a step: line search that also expands, negative-curvature step, Levenberg–Marquardt damping."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Step(NamedTuple):
+    """A step α·direction, the loss it leads to, and the name of its direction; α = 0 where none was accepted."""
+
+    alpha: float
+    loss: float
+    direction: np.ndarray
+    name: str
+
+
+def line_search(
+    f: Callable,
+    w: np.ndarray,
+    d: np.ndarray,
+    f0: float,
+    slope: float,
+    curvature: float = 0.0,
+    *,
+    first: float | None = None,
+    name: str = "newton",
+    c: float = 1e-4,
+    trials: int = 20,
+) -> Step:
+    """Halve α from 1 until f falls enough; where α = 1 already does, double it while f still falls.
+
+    Accepts f(w + αd) ≤ f0 + c (α slope + ½ α² min(curvature, 0)), slope = gᵀd ≤ 0, curvature = dᵀBd: Armijo's
+    rule, and its second-order form where the curvature is negative (Moré & Sorensen 1979). ``first`` is f(w + d)
+    where it is known. A loss that is not finite counts as no fall.
+    """
+
+    def loss(alpha):
+        value = f(w + w.dtype.type(alpha) * d)
+        return value if np.isfinite(value) else np.inf
+
+    def enough(alpha, value):
+        return value <= f0 + c * (alpha * slope + 0.5 * alpha**2 * min(curvature, 0.0)) and value < f0
+
+    alpha, value = 1.0, loss(1.0) if first is None else first
+    for _ in range(trials):
+        if enough(alpha, value):
+            break
+        alpha /= 2
+        value = loss(alpha)
+    else:
+        return Step(0.0, f0, d, "none")
+    for _ in range(trials if alpha == 1.0 else 0):
+        longer = loss(2 * alpha)
+        if not longer < value:
+            break
+        alpha, value = 2 * alpha, longer
+    return Step(alpha, value, d, name)
+
+
+def negative_curvature_step(
+    f: Callable, w: np.ndarray, d: np.ndarray, f0: float, g: np.ndarray, curvature: float
+) -> Step:
+    """Step along a unit direction d of negative ``curvature`` dᵀBd, from the length |dᵀBd| on, doubling while f falls.
+
+    The sign is that of descent, −sign(gᵀd) d. Where gᵀd is lost in rounding both signs are tried: at a saddle
+    either way leads down, but not equally far.
+    """
+    slope = float(g @ d)
+    rounding = np.finfo(w.dtype).eps * float(np.linalg.norm(g)) * np.sqrt(w.size)
+    length = w.dtype.type(abs(curvature))
+    signs = [-1.0, 1.0] if abs(slope) <= rounding else [-np.sign(slope)]
+    steps = []
+    for sign in signs:
+        s = (length * w.dtype.type(sign)) * d
+        model = -abs(slope) * float(length), curvature * float(length) ** 2
+        steps.append(line_search(f, w, s, f0, *model, name="negative curvature"))
+    return min(steps, key=lambda step: step.loss)
+
+
+def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int, np.ndarray, float]:
+    """Go back through the iterates that CG kept while the loss falls: (position, x, f(w + x)) (Martens 2010, §4.6)."""
+    best = None
+    for position in reversed(range(len(iterates))):
+        x = iterates[position][1]
+        loss = f(w + x)
+        if best is not None and not loss < best[2]:
+            break
+        best = (position, x, loss if np.isfinite(loss) else np.inf)
+    assert best is not None, "a solver keeps at least its last iterate"
+    return best
+
+
+def levenberg_marquardt(damping: float, change: float, predicted: float) -> float:
+    """Return λ × 3/2 where the model promised too much, × 2/3 where it was right: ρ = change / predicted < ¼, > ¾.
+
+    ``change`` is f(w + s) − f(w), ``predicted`` the undamped model gᵀs + ½ sᵀBs (Martens 2010, §4.1); a model
+    that predicts no fall counts as wrong.
+    """
+    ratio = change / predicted if predicted < 0 and np.isfinite(change) else -np.inf
+    if ratio < 0.25:
+        return damping * 1.5
+    return damping / 1.5 if ratio > 0.75 else damping

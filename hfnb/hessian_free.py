@@ -1,0 +1,181 @@
+"""Hessian-free optimization whose sub-problem explores negative curvature (He, Mudigere, Smelyanskiy, Takáč 2016)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import OptimizeResult
+
+from hfnb.globalization import (
+    Step,
+    backtrack_iterates,
+    levenberg_marquardt,
+    line_search,
+    negative_curvature_step,
+)
+from hfnb.history import Recorder
+from hfnb.krylov import KrylovResult, NonFiniteProduct, find_solver
+from hfnb.sampling import Sample
+
+REJECTIONS = 10  # steps rejected one after another before the run gives up: λ has grown 57-fold by then
+
+
+def hessian_free(
+    objective,
+    w0: np.ndarray,
+    *,
+    solver: str | Callable = "bicgstab",
+    curvature: str | Callable = "hessian",
+    curvature_batch: int | None = None,
+    batch: int | None = None,
+    damping: float = 1.0,
+    warm_start: float = 0.95,
+    max_iter: int = 50,
+    tol: float = 1e-6,
+    seed: int = 0,
+    callback: Callable | None = None,
+    resume=None,
+    solver_options: dict | None = None,
+) -> OptimizeResult:
+    """Minimize an objective by truncated Newton steps and steps along directions of negative curvature.
+
+    Each iteration solves (B + λI) s = −∇F(w) approximately, B the Hessian ("hessian") or Gauss–Newton matrix
+    ("gauss-newton") on ``curvature_batch`` samples, beginning at ``warm_start`` times the last solution; it then
+    takes the better of s and of the direction of most negative curvature that the solver met, each by a line
+    search, and adapts λ (from ``damping`` on). The paper's method is solver="bicgstab", curvature="hessian";
+    Martens' (2010) is solver="cg", curvature="gauss-newton".
+
+    ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
+    gradient if None. ``tol``: gradient norm at which to stop. ``callback(record)`` may stop the run by returning
+    True. ``resume``: a `hfnb.Checkpoint` to continue from, if it holds anything, and to save to at each iteration.
+    Returns an ``OptimizeResult`` with ``history``. ValueError for unknown names or a start that is not finite.
+
+    >>> from hfnb import Dataset, Objective, models
+    >>> net = models.mlp([2, 3, 2])
+    >>> objective = Objective(net, Dataset(np.eye(2), np.array([0, 1])))
+    >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
+    True
+    """
+    solve, samples = find_solver(solver), _Samples(seed, batch, curvature_batch)
+    saved = resume.load() if resume else None
+    recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
+    state = _State(**saved) if saved else _start(objective, w0, damping, samples)
+    stop = not saved and recorder.add(iteration=0, **state.entries())
+
+    while not (
+        stop or state.gradient_norm <= tol or state.iteration >= max_iter or state.rejected >= REJECTIONS
+    ):
+        B = objective.curvature(state.w, curvature, samples.curvature(state.iteration))
+        x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start)
+        try:
+            solution = solve(B, -state.g, x0, damping=state.damping, **(solver_options or {}))
+        except NonFiniteProduct:
+            solution = None
+        step, new_damping = _choose(objective, state, solution, samples.loss(state.iteration))
+        state = _move(objective, state, step, solution, new_damping, samples)
+        stop = recorder.add(iteration=state.iteration, **state.entries(step, solution))
+        if resume:
+            resume.save({**vars(state), "history": recorder.history})
+
+    reasons = {
+        f"gradient norm {state.gradient_norm:.1e} <= tol = {tol:.1e}": state.gradient_norm <= tol,
+        "stopped by the callback": stop,
+        f"no step lowered the loss in {REJECTIONS} iterations": state.rejected >= REJECTIONS,
+        f"max_iter = {max_iter} reached": True,
+    }
+    message = next(reason for reason, holds in reasons.items() if holds)
+    return recorder.result(state.w, state.gradient_norm <= tol, message)
+
+
+@dataclass
+class _State:
+    """All that one iteration hands to the next, and a checkpoint keeps."""
+
+    w: np.ndarray
+    g: np.ndarray
+    loss: float
+    damping: float
+    warm: np.ndarray | None = None
+    iteration: int = 0
+    rejected: int = 0
+
+    @property
+    def gradient_norm(self) -> float:
+        return float(np.linalg.norm(self.g))
+
+    def entries(self, step: Step | None = None, solution: KrylovResult | None = None) -> dict:
+        """What the history says of this iteration."""
+        return {
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "damping": self.damping,
+            "direction": step.name if step else "none",
+            "alpha": step.alpha if step else 0.0,
+            "step_norm": step.alpha * float(np.linalg.norm(step.direction)) if step else 0.0,
+            "curvature": solution.curvature if solution else None,
+            "krylov_iterations": solution.iterations if solution else 0,
+            "krylov_status": solution.status if solution else "",
+        }
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Which samples an iteration uses: draws belong to (seed, iteration), never to an engine."""
+
+    seed: int
+    batch: int | None
+    curvature_batch: int | None
+
+    def loss(self, iteration):
+        return Sample(self.batch, self.seed, iteration) if self.batch else None
+
+    def curvature(self, iteration):
+        if self.curvature_batch is None:
+            return self.loss(iteration)
+        return Sample(self.curvature_batch, self.seed + 1, iteration)
+
+
+def _start(objective, w0, damping, samples):
+    w = np.array(w0)
+    loss, g = objective.value_and_gradient(w, samples.loss(0))
+    if not (np.isfinite(loss) and np.all(np.isfinite(g))):
+        raise ValueError("w0: expected a start with finite loss and gradient, got NaN or infinity")
+    return _State(w, g, loss, damping)
+
+
+def _choose(objective, state, solution, sample):
+    """Search along the solution and along the direction of negative curvature; return the better step, and the new λ."""
+    nothing = Step(0.0, state.loss, np.zeros_like(state.w), "none")
+    if solution is None:
+        return nothing, state.damping * 1.5
+
+    def f(w):
+        return objective.value(w, sample)
+
+    kept = solution.iterates or [(int(np.argmin(solution.models)), solution.x)]
+    position, s, loss = backtrack_iterates(f, state.w, kept)
+    predicted = solution.models[kept[position][0]] - 0.5 * state.damping * float(s @ s)
+    slope = float(state.g @ s)
+    steps, damping = [nothing], levenberg_marquardt(state.damping, loss - state.loss, predicted)
+    if slope < 0:
+        steps.append(line_search(f, state.w, s, state.loss, slope, first=loss))
+    elif slope > 0:  # an indefinite model can lead uphill, and then bends down along −s, too
+        steps.append(line_search(f, state.w, -s, state.loss, -slope))
+    if solution.direction is not None:
+        d, curvature = solution.direction, solution.curvature
+        steps.append(negative_curvature_step(f, state.w, d, state.loss, state.g, curvature))
+    return min(steps, key=lambda step: step.loss), damping
+
+
+def _move(objective, state, step, solution, damping, samples):
+    """Take the step, unless it goes nowhere or to a loss or gradient that is not finite: then only raise λ."""
+    after = state.iteration + 1
+    if step.alpha > 0:
+        w = state.w + state.w.dtype.type(step.alpha) * step.direction
+        loss, g = objective.value_and_gradient(w, samples.loss(after))
+        if np.isfinite(loss) and np.all(np.isfinite(g)):
+            if not samples.batch:
+                loss = step.loss  # the same number, not rounded to the precision of the packed gradient
+            return _State(w, g, loss, damping, solution.x, after)
+    damping = max(damping, 1.5 * state.damping)
+    return _State(state.w, state.g, state.loss, damping, None, after, state.rejected + 1)

@@ -1,0 +1,74 @@
+"""What an optimizer writes down at each iteration, and what it hands back."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from scipy.optimize import OptimizeResult
+
+
+class Record(dict):
+    """What one iteration found: a dictionary whose entries are attributes, too.
+
+    >>> Record(iteration=3, loss=0.5).loss
+    0.5
+    """
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"record has no {name!r}; it has {', '.join(self)}") from None
+
+
+class Recorder:
+    """Keeps the history of a run: adds the costs spent so far to each record and shows it to the callback.
+
+    A record has ``iteration``, ``loss``, what the optimizer adds, and, cumulative since the start of the run:
+    ``passes`` (samples seen in losses, gradients and products, over n), ``products``, ``reductions``,
+    ``numbers`` (how many those summed) and ``seconds`` (callbacks not counted).
+    """
+
+    def __init__(self, objective, callback: Callable | None, history: list | None = None):
+        self.objective, self.callback, self.history = objective, callback, list(history or [])
+        last = (
+            self.history[-1]
+            if self.history
+            else Record(passes=0.0, products=0, reductions=0, numbers=0, seconds=0.0)
+        )
+        self._spent = {key: last[key] - value for key, value in self._costs().items()}
+        self._start = time.perf_counter() - last["seconds"]
+
+    def _costs(self):
+        counts = self.objective.counts
+        return {
+            "passes": counts.samples / self.objective.n,
+            "products": counts.products,
+            "reductions": counts.reductions,
+            "numbers": counts.numbers,
+        }
+
+    def add(self, **values) -> bool:
+        """Append a record; return True where the callback asks to stop."""
+        costs = {key: value + self._spent[key] for key, value in self._costs().items()}
+        record = Record(**values, **costs, seconds=time.perf_counter() - self._start)
+        self.history.append(record)
+        if self.callback is None:
+            return False
+        with self.uncounted():
+            return self.callback(record) is True
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Leave the time and the evaluations inside out of the run's costs: they measure it, they are not part of it."""
+        before, costs = time.perf_counter(), self._costs()
+        yield
+        self._start += time.perf_counter() - before
+        self._spent = {key: self._spent[key] - value + costs[key] for key, value in self._costs().items()}
+
+    def result(self, w, success: bool, message: str) -> OptimizeResult:
+        """Return the run's result; ``fun`` and ``nit`` are those of the last record."""
+        last = self.history[-1]
+        return OptimizeResult(
+            x=w, fun=last.loss, success=success, message=message, nit=last.iteration, history=self.history
+        )
