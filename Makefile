@@ -1,0 +1,11 @@
+# The same commands without make: python3 tools/bootstrap.py lab|test|run|bench
+# More arguments: make test ARGS="-k krylov", make run ARGS="--save 05 06". Another Python: make lab PYTHON=python3.12
+PYTHON ?= python3
+ARGS ?=
+
+.PHONY: lab test run bench setup lock
+
+# lab: JupyterLab at the first notebook    test: unit tests and notebooks    run: all notebooks, no browser
+# bench: against the peers    setup: only .venv    lock: write requirements.lock anew from pyproject.toml
+lab test run bench setup lock:
+	@$(PYTHON) tools/bootstrap.py $@ $(ARGS)

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Make the project's own environment and work in it: ``python3 tools/bootstrap.py lab|test|run|bench``.
+
+It needs the standard library only, and every Python 3 can read it, so that an old one gets a clear line.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from environments import ROOT, python_of, say, setup, write_lock
+
+
+def environment(folder):
+    """The variables of everything started here: the environment's programs first on PATH (``mpiexec`` among
+    them), and the BLAS kernel that suits this CPU, which numpy reads only once, when it is imported."""
+    variables = dict(os.environ, VIRTUAL_ENV=str(folder), PYTHONUNBUFFERED="1", PIP_USER="0")
+    variables["PATH"] = str(python_of(folder).parent) + os.pathsep + variables.get("PATH", "")
+    if (ROOT / "hfnb" / "blas.py").exists():
+        command = [str(python_of(folder)), "-m", "hfnb.blas", "--environment"]
+        asked = subprocess.run(command, cwd=str(ROOT), env=variables, stdout=subprocess.PIPE, text=True)
+        for name, _, value in (line.partition("=") for line in asked.stdout.splitlines() if "=" in line):
+            variables.setdefault(name, value)  # what the reader has set stays
+    return variables
+
+
+def start(command, variables, **options):
+    """Run a program to its end and return its exit code; Ctrl-C reaches it too, and is its to handle."""
+    process = subprocess.Popen([str(part) for part in command], cwd=str(ROOT), env=variables, **options)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def fetch_data(folder, variables):
+    if start([python_of(folder), "-m", "hfnb.datasets"], variables):
+        say("MNIST is not here (see above): going on; what needs it will say so")
+
+
+def lab(arguments):
+    """JupyterLab at the first notebook; more arguments go to JupyterLab."""
+    folder = setup()
+    variables = environment(folder)
+    fetch_data(folder, variables)
+    first = ROOT / "notebooks" / "00_start_here.ipynb"
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        arguments = ["--allow-root", *arguments]
+    say("starting JupyterLab; Ctrl-C twice ends it")
+    return start([python_of(folder), "-m", "jupyterlab", first, *arguments], variables)
+
+
+def test(arguments):
+    """The unit tests, then every notebook under strict nbval (--units, --notebooks: only those)."""
+    folder = setup()
+    variables = dict(environment(folder), HFNB_MODE="fast")
+    fetch_data(folder, variables)
+    only = [part for part in ("--units", "--notebooks") if part in arguments]
+    arguments = [argument for argument in arguments if argument not in only]
+    failed = 0
+    if only != ["--notebooks"]:
+        say("unit tests")
+        # Several workers share the cores: one BLAS thread each, unless the reader says otherwise.
+        one_thread = dict({"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg"}, **variables)
+        options = ["-q", "-n", os.cpu_count() or 1, "--dist", "loadscope"]
+        failed = start([python_of(folder), "-m", "pytest", *options, *arguments], one_thread)
+    if only != ["--units"]:
+        say("notebooks: every output is compared with the committed one")
+        check = ROOT / "tools" / "check_notebooks.py"
+        failed = start([python_of(folder), check, *arguments], variables) or failed
+    return failed
+
+
+def run(arguments):
+    """The notebooks in order, with no browser; --save keeps the outputs, names choose notebooks."""
+    folder = setup()
+    variables = environment(folder)
+    fetch_data(folder, variables)
+    return start([python_of(folder), ROOT / "tools" / "run_notebooks.py", *arguments], variables)
+
+
+def bench(arguments):
+    """The benchmarks against the peers, in an environment of their own."""
+    if not (ROOT / "bench" / "requirements.lock").exists():
+        sys.exit("hfnb: there are no benchmarks here (bench/requirements.lock is missing)")
+    folder = setup(".venv-bench", "bench/requirements.lock")
+    variables = environment(folder)
+    fetch_data(folder, variables)
+    return start([python_of(folder), "-m", "bench", *arguments], variables)
+
+
+def only_setup(arguments):
+    """The environment alone."""
+    setup()
+
+
+COMMANDS = {"lab": lab, "test": test, "run": run, "bench": bench, "setup": only_setup, "lock": write_lock}
+
+
+def main():
+    lines = [f"  {name:<6} {command.__doc__}" for name, command in COMMANDS.items()]
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(formatter_class=layout, description="\n".join(lines))
+    parser.add_argument("command", choices=list(COMMANDS))
+    chosen, arguments = parser.parse_known_args()
+    try:
+        return COMMANDS[chosen.command](arguments)
+    except KeyboardInterrupt:
+        return "hfnb: interrupted; the same command starts again where it can"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
