@@ -1,0 +1,123 @@
+"""What is done with every iterate of every solver: record it, keep the best, say when to stop."""
+
+import operator as op
+from collections.abc import Callable
+
+import numpy as np
+
+from .result import KrylovResult
+from .system import System
+from .vectors import dot, norm
+
+
+class Monitor:
+    """Records the iterates of one solve and decides when it ends.
+
+    q(x) = ½xᵀAx − bᵀx = −½xᵀ(b + r) comes from the residual, without a product. ``progress`` is Martens' ε
+    (2010, §4.4): stop at iteration i where q fell, over the last k = max(10, 0.1 i) iterations, by less than
+    the fraction kε of it; 0 turns the rule off. The least q so far stands for q, which not every solver
+    lowers at every iteration.
+
+    A residual that is updated rather than computed drifts from b − Ax by about eps max‖r‖. Before one below
+    that is believed it is computed: ``replaced`` tells the solver that r is not what it left there.
+    """
+
+    def __init__(
+        self, system: System, *, rtol=1e-5, atol=0.0, progress=0.0, maxiter=None, callback=None, keep=False
+    ):
+        for name, value in (("rtol", rtol), ("atol", atol), ("progress", progress)):
+            if not value >= 0:
+                raise ValueError(f"{name}: expected a number >= 0, got {value}")
+        self.maxiter = 10 * system.b.size if maxiter is None else _whole(maxiter)
+        self.system, self.progress, self.keep = system, progress, keep
+        self.callback: Callable | None = callback
+        self.tolerance = max(rtol * system.b_norm, atol)
+        self.models: list[float] = []
+        self.residual_norms: list[float] = []
+        self.iterates: list[tuple[int, np.ndarray]] = []
+        self.best, self.solved, self.success = np.empty_like(system.b), False, False
+        self._least: list[float] = []
+        self._next_kept, self._largest, self.replaced = 1.0, system.b_norm, False
+        self._eps = float(np.finfo(system.b.dtype).eps)
+
+    @property
+    def iteration(self) -> int:
+        return len(self.models) - 1
+
+    def stop(self, x: np.ndarray, r: np.ndarray) -> str | None:
+        """Record the iterate x with residual r; return the reason to stop there, or None to go on."""
+        r_norm, self.replaced = norm(r), False
+        self._largest = max(self._largest, r_norm)
+        if r_norm <= self.tolerance < self._eps * self._largest:
+            self.system.residual(x, out=r)
+            r_norm = self._largest = norm(r)
+            self.replaced = True
+        q = -0.5 * (dot(x, self.system.b) + dot(x, r))
+        if self.models and not self._eps * r_norm < max(self.system.b_norm, self.residual_norms[0]):
+            return "diverged: the residual grew until rounding leaves no digit of the solution"
+        if not self._least or q < self._least[-1]:
+            np.copyto(self.best, x)
+        self.models.append(q)
+        self.residual_norms.append(r_norm)
+        self._least.append(min(q, self._least[-1]) if self._least else q)
+        if self.keep and self.iteration >= self._next_kept:
+            self._keep(x)
+        stopped = self.iteration > 0 and self.callback is not None and self.callback(x)
+        return self._reason(r_norm, stopped)
+
+    def _reason(self, r_norm: float, stopped: bool) -> str | None:
+        self.solved = r_norm <= self.tolerance
+        stalled = self.progress > 0 and self._stalled()
+        self.success = self.solved or stalled
+        if not self.system.b_norm:
+            return "the right-hand side is zero: x = 0"
+        if self.solved:
+            return "converged: the residual is within the tolerance"
+        if stalled:
+            return "truncated: the model gained too little over the last iterations"
+        if stopped:
+            return "stopped by the callback"
+        return "maxiter iterations done" if self.iteration >= self.maxiter else None
+
+    def _stalled(self) -> bool:
+        k = max(10, self.iteration // 10)
+        if self.iteration <= k or self._least[-1] >= 0:
+            return False
+        return self._least[-1] - self._least[-1 - k] > k * self.progress * self._least[-1]
+
+    def _keep(self, x: np.ndarray) -> None:
+        """Keep iterates ⌈1.3ʲ⌉ for backtracking (Martens 2010, §4.6): evenly many for each doubling."""
+        self.iterates.append((self.iteration, x.copy()))
+        while np.ceil(self._next_kept) <= self.iteration:
+            self._next_kept *= 1.3
+
+    def result(self, x: np.ndarray, status: str) -> KrylovResult:
+        """Return what was found, x being the last iterate."""
+        direction, curvature = self.system.lowest()
+        chosen = x if self.solved else self.best
+        if not self.keep:
+            self.iterates = [(self.models.index(self._least[-1]), self.best)]
+        elif not self.iterates or self.iterates[-1][0] != self.iteration:
+            self.iterates.append((self.iteration, x))
+        return KrylovResult(
+            x=chosen,
+            status=status,
+            success=self.success,
+            iterations=self.iteration,
+            products=self.system.products,
+            residual_norms=self.residual_norms,
+            models=self.models,
+            best=self.best,
+            direction=direction,
+            curvature=curvature,
+            iterates=self.iterates,
+        )
+
+
+def _whole(maxiter) -> int:
+    try:
+        if (whole := op.index(maxiter)) >= 1:
+            return whole
+    except TypeError:
+        pass
+    raise ValueError(f"maxiter: expected a whole number of at least 1, got {maxiter!r}")
