@@ -17,6 +17,7 @@ from hfnb.history import Recorder
 from hfnb.krylov import KrylovResult, NonFiniteProduct, find_solver
 from hfnb.sampling import Sample
 
+TRUNCATION = {"progress": 5e-4, "maxiter": 100}  # Martens' rule for every solver of ours; ``solver_options`` override
 REJECTIONS = 10  # steps rejected one after another before the run gives up: λ has grown 57-fold by then
 
 
@@ -57,6 +58,7 @@ def hessian_free(
     True
     """
     solve, samples = find_solver(solver), _Samples(seed, batch, curvature_batch)
+    options = {**(TRUNCATION if isinstance(solver, str) else {}), **(solver_options or {})}
     saved = resume.load() if resume else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = _State(**saved) if saved else _start(objective, w0, damping, samples)
@@ -68,7 +70,7 @@ def hessian_free(
         B = objective.curvature(state.w, curvature, samples.curvature(state.iteration))
         x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start)
         try:
-            solution = solve(B, -state.g, x0, damping=state.damping, **(solver_options or {}))
+            solution = solve(B, -state.g, x0, damping=state.damping, **options)
         except NonFiniteProduct:
             solution = None
         step, new_damping = _choose(objective, state, solution, samples.loss(state.iteration))
@@ -152,9 +154,10 @@ def _choose(objective, state, solution, sample):
     def f(w):
         return objective.value(w, sample)
 
-    kept = solution.iterates or [(int(np.argmin(solution.models)), solution.x)]
+    kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
     position, s, loss = backtrack_iterates(f, state.w, kept)
-    predicted = solution.models[kept[position][0]] - 0.5 * state.damping * float(s @ s)
+    model = solution.model if s is solution.best else solution.models[kept[position][0]]
+    predicted = model - 0.5 * state.damping * float(s @ s)
     slope = float(state.g @ s)
     steps, damping = [nothing], levenberg_marquardt(state.damping, loss - state.loss, predicted)
     if slope < 0:
