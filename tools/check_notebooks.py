@@ -28,7 +28,7 @@ def main() -> int:
         try:
             return subprocess.call(command, cwd=temporary, env=variables)
         finally:
-            subprocess.call([sys.executable, ROOT / "tools" / "reap_clusters.py"], env=variables)
+            subprocess.call([sys.executable, Path(__file__).with_name("reap_clusters.py")], env=variables)
 
 
 if __name__ == "__main__":

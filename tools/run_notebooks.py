@@ -44,6 +44,7 @@ def execute(path: Path, timeout: int, keep: bool) -> None:
             kernel_name="python3",
             resources={"metadata": {"path": str(path.parent)}},
             record_timing=False,
+            extra_arguments=["--log-level=ERROR"],  # ipykernel warns on the terminal of how it talks
             coalesce_streams=True,
             on_cell_executed=lambda **_: bar.update(),
         )
@@ -79,7 +80,7 @@ def main() -> int:
             print(f"{path.name} stopped at a cell that failed:\n{error}", file=sys.stderr)
             return 1
         finally:
-            subprocess.call([sys.executable, ROOT / "tools" / "reap_clusters.py"])
+            subprocess.call([sys.executable, Path(__file__).with_name("reap_clusters.py")])
     print(f"{len(chosen.paths)} notebooks in {time.monotonic() - began:.0f} s; figures are in figures/")
     return 0
 

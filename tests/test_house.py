@@ -1,0 +1,135 @@
+"""The rules of the house: imports run downward, code fits on a screen or two, nothing names a machine."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(ROOT.glob("hfnb/**/*.py"))
+SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**/*.py"))
+LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
+
+FLOORS = [
+    "blas checkpoint datasets fused globalization history krylov losses models plots problems sampling",
+    "checks curvature",
+    "engines objective",
+    "first_order hessian_free",
+    "experiments scaling",
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+# Who uses a room of its own floor: a door that is open one way.
+DOORS = {
+    ("engines", "objective"),
+    ("models", "fused"),
+    ("models", "losses"),
+    ("problems", "krylov"),
+    ("sampling", "datasets"),
+}
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room(path):
+    return path.relative_to(ROOT / "hfnb").parts[0].removesuffix(".py")
+
+
+def absolute(node):
+    """The names in an import statement that is not relative."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+
+
+def imports(path):
+    """The dotted names that a module of hfnb imports from hfnb, each as a tuple of parts below the root."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            names = [(*base, alias.name) for alias in node.names]
+        else:
+            continue
+        yield from (found[1:] for found in names if found[0] == "hfnb")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent != ROOT / "hfnb" or path.stem[0] != "_"], ids=name
+)
+def test_imports_run_downward(path):
+    here = room(path)
+    assert here in FLOOR, f"hfnb.{here} has no floor: add it to FLOORS in {Path(__file__).name}"
+    for found in imports(path):
+        there = found[0] if found else "__init__"
+        assert there in FLOOR, f"import the module that defines it, not the root of hfnb: {found}"
+        open_to = there == here or FLOOR[there] < FLOOR[here] or (here, there) in DOORS
+        assert open_to, f"{here} (floor {FLOOR[here]}) imports {there} (floor {FLOOR[there]})"
+
+
+def test_no_cycles():
+    """Modules can be put in an order in which each comes after all that it imports."""
+    by_name = {path.relative_to(ROOT / "hfnb").with_suffix("").parts: path for path in MODULES}
+    waiting = {
+        path: {by_name[found[:n]] for found in imports(path) for n in (1, 2, 3) if found[:n] in by_name}
+        for path in MODULES
+    }
+    while ready := [path for path, wanted in waiting.items() if not wanted & waiting.keys()]:
+        for path in ready:
+            del waiting[path]
+    assert not waiting, f"these import each other: {sorted(name(path) for path in waiting)}"
+
+
+@pytest.fixture(scope="module")
+def packages():
+    """The packages that bring each name that can be imported here; the packages that are declared."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = sum(project["optional-dependencies"].values(), project["dependencies"])
+    return packages_distributions(), {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_imports_what_pyproject_names(path, packages):
+    """A package that only comes along with another one may stay away tomorrow."""
+    brought, declared = packages
+    ours = {"hfnb", "bench", *(source.stem for source in SOURCES)}
+    tops = {found.split(".")[0] for node in ast.walk(tree(path)) for found in absolute(node)}
+    for top in tops - ours - sys.stdlib_module_names:
+        providers = {canonicalize_name(each) for each in brought.get(top, [top])}
+        assert providers & declared, f"{top} (of {providers}) is no dependency in pyproject.toml"
+
+
+def length(function):
+    """Lines of a function's body besides its docstring; the signature, a line an argument, does not count."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_fits_on_a_screen(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+    functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+    assert not [f"{node.name}: {length(node)}" for node in functions if length(node) > LONGEST_FUNCTION]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_shows_no_window_and_names_no_machine(path):
+    for node in ast.walk(tree(path)):
+        assert not (isinstance(node, ast.Attribute) and node.attr == "show"), f"line {node.lineno}: show"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = re.search(r"(?<![\w.])/(?:home|root|Users|tmp|work|opt)/", node.value)
+            assert not found, f"line {node.lineno}: {found}"

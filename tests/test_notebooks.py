@@ -1,0 +1,91 @@
+"""What every committed notebook keeps to; that its outputs are right is for nbval (`make test`)."""
+
+import re
+import socket
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+PATHS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
+MACHINE = [r"/(?:home|root|Users|tmp|work|opt|var)/\w", r"\b[A-Z]:\\", r"\blocalhost\b", r"\b127\.0\.0\.1\b"]
+CELL_METADATA = {"tags", "jupyter", "collapsed"}
+
+
+@pytest.fixture(scope="module", params=PATHS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def texts(cell):
+    """Every text among a cell's outputs; pictures are base64, in which anything can occur."""
+    for output in cell.outputs:
+        yield from (output.get("text", ""), output.get("evalue", ""), *output.get("traceback", []))
+        for kind, content in output.get("data", {}).items():
+            if not kind.startswith("image/"):
+                yield str(content)
+
+
+def test_valid_and_small(notebook, path):
+    nbformat.validate(notebook)
+    assert path.stat().st_size <= 1_000_000
+
+
+def test_every_cell_was_executed_in_order(code):
+    """nbval passes a cell without execution count unchecked."""
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+
+
+def test_no_error_but_those_announced(code):
+    for cell in code:
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        assert failed == ("raises-exception" in cell.metadata.get("tags", [])), cell.source
+
+
+def test_cells_can_be_read(code):
+    lengths = [len(cell.source.splitlines()) for cell in code]
+    assert 12 <= len(lengths) <= 25
+    assert min(lengths) > 0
+    assert max(lengths) <= 25
+    assert statistics.median(lengths) <= 5
+
+
+def test_prose_can_be_read(notebook):
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for code_or_formula in (r"```.*?```", r"\$\$.*?\$\$", r"\$.*?\$", r"<[^>]+>", r"\]\([^)]*\)"):
+        prose = re.sub(code_or_formula, " ", prose, flags=re.DOTALL)
+    assert 700 <= len(re.findall(r"[^\W_][\w'’-]*", prose)) <= 1500
+
+
+def test_outputs_name_no_machine(code):
+    host = socket.gethostname()
+    patterns = MACHINE + ([rf"\b{re.escape(host)}\b"] if len(host) > 4 else [])
+    for cell in code:
+        for text in texts(cell):
+            found = re.search("|".join(patterns), text)
+            assert not found, f"{found} in the output of\n{cell.source}"
+
+
+def test_figures_are_written_by_its_code(code):
+    assert re.search(r"\bfigures\b|\bsavefig\b|plots\.save", "\n".join(cell.source for cell in code))
+
+
+def test_saved_by_make_run(notebook):
+    """``make run ARGS=--save`` drops what differs at every run: times, versions, widgets of a past kernel."""
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.language_info == {"name": "python"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= CELL_METADATA
+        for output in cell.get("outputs", []):
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})

@@ -1,0 +1,225 @@
+"""The set-up: one list of packages in three files, environments made whole or not at all, saved notebooks."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parent.parent
+SYSTEMS = {
+    "linux": {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"},
+    "macos": {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix"},
+    "windows": {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt"},
+}
+
+
+def load(name):
+    """Import a script of tools/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def locked():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines]
+
+
+def test_conda_and_pip_agree(project):
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert conda["channels"] == ["conda-forge"]
+    assert conda["dependencies"].pop() == {"pip": ["-e ."]}
+    listed = {Requirement(line).name: Requirement(line).specifier for line in conda["dependencies"]}
+    assert listed.pop("pip") == SpecifierSet()
+    assert listed.pop("python") == SpecifierSet(project["requires-python"])
+    # What only some systems have, conda's file cannot say: `pip: -e .` adds it.
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    assert listed == {each.name: each.specifier for each in wanted if each.marker is None}
+
+
+def test_lock_names_versions_and_no_host(locked):
+    for each in locked:
+        assert each.url is None
+        assert [part.operator for part in each.specifier] == ["=="], each
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_lock_has_one_version_of_all_that_is_asked_for(project, locked, system, python):
+    machine = dict(SYSTEMS[system], python_version=python, python_full_version=f"{python}.9")
+    extras = project["optional-dependencies"]
+    for wanted in map(Requirement, [*project["dependencies"], *extras["test"], *extras["speech"]]):
+        asked = wanted.marker is None or wanted.marker.evaluate(machine)
+        found = [
+            each.specifier
+            for each in locked
+            if each.name == wanted.name and (each.marker is None or each.marker.evaluate(machine))
+        ]
+        assert len(found) == asked, wanted
+        for specifier in found:
+            assert wanted.specifier.contains(next(iter(specifier)).version), wanted
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "environments"])
+def test_an_old_python_can_read_it_and_needs_no_package(name):
+    tree = ast.parse((ROOT / "tools" / f"{name}.py").read_text(encoding="utf-8"), feature_version=(3, 6))
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module.split(".")[0])
+    assert modules - {"environments"} <= sys.stdlib_module_names
+
+
+def test_python_too_old_or_cut_down_is_told_in_one_line(monkeypatch):
+    environments = load("environments")
+    environments.check_python()
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer, and this is 3\.9 .*PYTHON=[^\n]*$"):
+        environments.check_python()
+    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"sudo apt-get install python3\.12-venv$"):
+        environments.check_python()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """An empty project whose environments are real, with a stand-in for pip: what it was asked to install."""
+    environments = load("environments")
+    make = venv.create
+
+    def create(folder, **options):
+        make(folder, **dict(options, with_pip=False))
+        (Path(folder) / "Lib" / "site-packages").mkdir(parents=True, exist_ok=True)
+        python = environments.python_of(Path(folder))
+        where = subprocess.check_output(
+            [python, "-c", "import site; print(site.getsitepackages()[0])"], text=True
+        )
+        Path(where.strip(), "pip.py").touch()
+
+    asked = []
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "requirements.lock").write_text("numpy==2.0.0\n")
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    monkeypatch.setattr(environments.venv, "create", create)
+    monkeypatch.setattr(environments, "pip", lambda folder, what, arguments, total=0: asked.append(what))
+    environments.asked = asked
+    return environments
+
+
+def test_environment_is_made_once_and_updated_when_the_lock_changes(checkout, tmp_path):
+    folder = checkout.setup()
+    assert checkout.asked == ["1 packages from requirements.lock", "hfnb itself"]
+    (folder / "kept").touch()
+    assert checkout.setup() == folder
+    assert len(checkout.asked) == 2
+    (tmp_path / "requirements.lock").write_text("numpy==2.1.0\n")
+    checkout.setup()
+    assert len(checkout.asked) == 4
+    assert (folder / "kept").exists()
+
+
+def test_interrupted_install_starts_from_nothing(checkout, monkeypatch):
+    def interrupted(folder, *rest):
+        (folder / "rubble").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkout, "pip", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkout.setup()
+    folder = checkout.setup()
+    assert not (folder / "rubble").exists()
+    assert len(checkout.asked) == 2
+
+
+def test_environment_that_was_moved_or_broken_is_made_anew(checkout, tmp_path, monkeypatch):
+    folder = checkout.setup()
+    checkout.python_of(folder).unlink()
+    checkout.setup()
+    assert checkout.python_of(folder).exists()
+    tmp_path.joinpath("moved").mkdir()
+    for name in (".venv", "pyproject.toml", "requirements.lock"):
+        tmp_path.joinpath(name).rename(tmp_path / "moved" / name)
+    (tmp_path / "moved" / ".venv" / "old").touch()
+    monkeypatch.setattr(checkout, "ROOT", tmp_path / "moved")
+    assert not (checkout.setup() / "old").exists()
+
+
+def test_make_has_the_commands_of_the_script(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = next(line for line in makefile.splitlines() if line.startswith(".PHONY:"))
+    assert set(phony.split()[1:]) == set(load("bootstrap").COMMANDS)
+
+
+def test_citation_is_of_this_version_and_of_the_paper(project):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert "1606.00511" in citation["preferred-citation"]["url"]
+
+
+def written(folder, *sources):
+    """A notebook with a code cell for each source, in a folder like the project's."""
+    cells = [nbformat.v4.new_code_cell(source, id=f"c{i}") for i, source in enumerate(sources)]
+    (folder / "notebooks").mkdir()
+    path = folder / "notebooks" / "00_case.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_saved_notebook_is_the_same_every_time_and_names_no_folder(tmp_path):
+    progress = "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)):\n    print(1)"
+    path = written(tmp_path, progress, "import json\njson.loads('')")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].metadata.tags = ["raises-exception"]
+    nbformat.write(notebook, path)
+    run = load("run_notebooks")
+    run.execute(path, timeout=60, keep=True)
+    once = path.read_text(encoding="utf-8")
+    run.execute(path, timeout=60, keep=True)
+    assert path.read_text(encoding="utf-8") == once
+    assert "JSONDecodeError" in once
+    assert "site-packages" not in once
+    assert "model_id" not in once
+
+
+@pytest.mark.parametrize("committed", ["2", "3"])
+def test_check_compares_outputs_and_stops_clusters_left_behind(tmp_path, monkeypatch, committed):
+    leave = "import ipyparallel\nleft = ipyparallel.Cluster(n=1, log_level=50).start_cluster_sync()"
+    tell = f"with open({str(tmp_path / 'pid')!r}, 'w') as file:\n    print(left.controller.pid, file=file)"
+    path = written(tmp_path, *([leave, tell] if committed == "2" else []), "print(1 + 1)")
+    notebook = nbformat.read(path, as_version=4)
+    for count, cell in enumerate(notebook.cells, 1):
+        cell.execution_count = count
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text=f"{committed}\n")]
+    nbformat.write(notebook, path)
+    (tmp_path / "pyproject.toml").touch()
+    check = load("check_notebooks")
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["check_notebooks.py"])
+    assert check.main() == (committed == "3")
+    if committed == "2":
+        controller = int((tmp_path / "pid").read_text())
+        assert (
+            not psutil.pid_exists(controller) or psutil.Process(controller).status() == psutil.STATUS_ZOMBIE
+        )
