@@ -1,8 +1,8 @@
-"""The BLAS under numpy: which kernel runs, which this processor could run, and the environment that asks for it.
+"""The BLAS under numpy: the kernel that runs, the best for this processor, and the variable that asks for it.
 
-OpenBLAS picks a kernel by the processor's name; on one that it does not know it settles for a lesser kernel than
-the instruction set allows. The choice is made as numpy is imported, so it can only be set for programs yet to be
-started: `hfnb.Cluster` and the project's own commands do so for all that they start.
+OpenBLAS picks a kernel by the processor's name; on one that it does not know it settles for a lesser kernel
+than the instruction set allows. The choice is made as numpy is imported, so it can only be set for programs
+yet to be started: `hfnb.Cluster` and the project's own commands do so for all that they start.
 """
 
 import os
@@ -16,7 +16,11 @@ from threadpoolctl import threadpool_info
 
 VARIABLE = "OPENBLAS_CORETYPE"
 # The better kernel, the processor flags that it needs, and the kernels that are lesser on such a processor.
-BETTER = ("SkylakeX", {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}, {"Haswell", "Zen", "Sandybridge"})
+BETTER = (
+    "SkylakeX",
+    {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
+    {"Haswell", "Zen", "Sandybridge"},
+)
 GAIN = 1.1  # what the better kernel must at least win to be set
 _PROBE = """
 import time, numpy as np
@@ -55,8 +59,8 @@ def _rate(**extra: str) -> float:
 def environment() -> dict[str, str]:
     """Return the variables to set before numpy is imported; empty where nothing is to be gained.
 
-    The better kernel is named only if the processor has its instructions, numpy would not choose it by itself,
-    the reader has not chosen one, and a measured matrix product is faster with it.
+    The better kernel is named only if the processor has its instructions, numpy would not choose it by
+    itself, the reader has not chosen one, and a measured matrix product is faster with it.
     """
     name, needed, lesser = BETTER
     if os.environ.get(VARIABLE) or kernel() not in lesser or not needed <= _flags():
@@ -77,7 +81,9 @@ def report() -> str:
     if not better:
         return f"BLAS kernel: {name}, the best known for this processor."
     setting = " ".join(f"{key}={value}" for key, value in better.items())
-    return f"BLAS kernel: {name}; {better[VARIABLE]} is faster here.\nStart Python with {setting} in its environment."
+    return (
+        f"BLAS kernel: {name}; {better[VARIABLE]} is faster: start Python with {setting} in its environment."
+    )
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def symmetry_error(A, trials: int = 3, seed: int = 0) -> float:
 
 
 def gradient_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5, seed: int = 0) -> float:
-    """Return the largest relative error of gᵀv against (F(w + hv) − F(w − hv)) / 2h over random unit v, h = ``step``.
+    """Return the largest relative error of gᵀv against central differences of F along random unit v.
 
-    The differences themselves are good to about h² + eps/h: 1e-10 in float64 with the default step.
+    (F(w + hv) − F(w − hv)) / 2h, h = ``step``, is itself good to about h² + eps/h: 1e-10 in float64.
     """
     _, g = objective.value_and_gradient(w)
     return max(
@@ -43,13 +43,14 @@ def gradient_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5
 
 
 def hessian_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5, seed: int = 0) -> float:
-    """Return the largest relative error of Hv against (g(w + hv) − g(w − hv)) / 2h over random unit v, h = ``step``."""
+    """Return the largest relative error of Hv against central differences of the gradient."""
     H, worst = objective.curvature(w, "hessian"), 0.0
     for v in _directions(w, trials, seed):
         plus, minus = (objective.value_and_gradient(w + sign * step * v)[1] for sign in (1, -1))
         Hv = H @ v
-        worst = max(worst, np.linalg.norm(Hv - (plus - minus) / (2 * step)) / np.linalg.norm(Hv))
-    return float(worst)
+        error = np.linalg.norm(Hv - (plus - minus) / (2 * step))
+        worst = max(worst, float(error / np.linalg.norm(Hv)))
+    return worst
 
 
 def _directions(w, trials, seed):

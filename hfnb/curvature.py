@@ -21,9 +21,9 @@ def hessian_product(f: Callable, w: np.ndarray) -> Product:
 
 
 def gauss_newton_product(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Product:
-    """Return v ↦ Jᵀ L J v, J the Jacobian of ``outputs`` at w, L the Hessian of ``output_loss`` (Schraudolph 2002).
+    """Return v ↦ JᵀLJv, J the Jacobian of ``outputs`` at w, L the Hessian of ``output_loss``.
 
-    J v is the transpose of the linear map u ↦ Jᵀu: two tapes, none of them recorded anew for a product.
+    J v is the transpose of the linear map u ↦ Jᵀu (Schraudolph 2002): two tapes, none recorded anew for a product.
     """
     transposed, z = make_vjp(outputs)(w)
     forward, _ = make_vjp(transposed)(np.zeros_like(z))
@@ -43,7 +43,7 @@ def hessian(f: Callable, w: np.ndarray) -> LinearOperator:
 
 
 def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> LinearOperator:
-    """Return the Gauss–Newton matrix JᵀLJ of output_loss(outputs(w)), positive semi-definite for convex losses.
+    """Return the Gauss–Newton matrix JᵀLJ of output_loss(outputs(w)), semi-definite for a convex loss.
 
     >>> import autograd.numpy as np
     >>> G = gauss_newton(lambda w: w**2, lambda z: np.sum(z**2) / 2, np.array([1.0, 3.0]))

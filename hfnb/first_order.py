@@ -1,4 +1,4 @@
-"""The rivals: stochastic gradient descent, momentum, Nesterov's acceleration and Adam, on the same objective."""
+"""The rivals on the same objective: stochastic gradient descent, momentum, Nesterov's acceleration, Adam."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ def nesterov(learning_rate, momentum=0.9):
 
 
 def adam(learning_rate, momentum=0.9, decay=0.999, epsilon=1e-8):
-    """Return Adam's update w ← w − η m̂ / (√v̂ + ε) with bias-corrected moments (Kingma & Ba 2015, Algorithm 1)."""
+    """Return Adam's update w ← w − η m̂ / (√v̂ + ε) with bias-corrected moments (Kingma & Ba 2015)."""
 
     def update(w, g, t, memory):
         m = memory.setdefault("m", np.zeros_like(w))
@@ -76,10 +76,10 @@ def first_order(
 ) -> OptimizeResult:
     """Minimize an objective by steps along the gradients of mini-batches; an iteration is one epoch.
 
-    ``method``: sgd, momentum, nesterov or adam; ``learning_rate``: a number, or a function of the step's number
-    t = 0, 1, … (a schedule); ``batch``: samples a step, drawn without replacement within an epoch. After every
-    epoch the loss and gradient over all samples are recorded; they cost passes, and those are not counted as the
-    method's own. ``tol``, ``seed``, ``callback``, ``resume`` and the result are those of `hessian_free`.
+    ``method``: sgd, momentum, nesterov or adam; ``learning_rate``: a number, or a function of the number
+    t = 0, 1, … of the step (a schedule); ``batch``: samples a step, none drawn twice within an epoch.
+    After every epoch the loss and gradient over all samples are recorded, at a cost that is not counted as
+    the method's own. ``tol``, ``seed``, ``callback``, ``resume`` and the result are those of `hessian_free`.
     ValueError for an unknown method, a batch outside 1 … n, or a start that is not finite.
 
     >>> from hfnb import Dataset, Objective, models
@@ -100,7 +100,7 @@ def first_order(
     loss, norm = _measure(objective, recorder, w)
     if not np.isfinite(loss + norm):
         raise ValueError("w0: expected a start with finite loss and gradient, got NaN or infinity")
-    stop = not saved and recorder.add(iteration=0, loss=loss, gradient_norm=norm)
+    stop = not saved and recorder.add(w, iteration=0, loss=loss, gradient_norm=norm)
     steps = objective.n // batch
 
     while not (stop or norm <= tol or not np.isfinite(loss) or recorder.history[-1].iteration >= max_iter):
@@ -108,7 +108,7 @@ def first_order(
         for t in range(epoch * steps, (epoch + 1) * steps):
             update(w, objective.value_and_gradient(w, Sample(batch, seed, t))[1], t, memory)
         loss, norm = _measure(objective, recorder, w)
-        stop = recorder.add(iteration=epoch + 1, loss=loss, gradient_norm=norm)
+        stop = recorder.add(w, iteration=epoch + 1, loss=loss, gradient_norm=norm)
         if resume:
             resume.save({"w": w, "memory": memory, "history": recorder.history})
 
@@ -122,7 +122,7 @@ def first_order(
 
 
 def _measure(objective, recorder, w):
-    """Return the loss and gradient norm over all samples, at nobody's cost: a rival need not compute them to run."""
+    """Return the loss and gradient norm over all samples, uncounted: the method does not need them to run."""
     with recorder.uncounted():
         loss, g = objective.value_and_gradient(w)
     return loss, float(np.linalg.norm(g))

@@ -6,6 +6,7 @@ weights straight from the flat parameter vector, and has derivatives that are pr
 exact at any order, and as few as the algebra allows. Derivations: Pearlmutter (1994), Schraudolph (2002).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import autograd.numpy as anp
@@ -103,7 +104,7 @@ defjvp(
 )
 
 
-# --- activations: the derivative is a function of the output, so nothing is computed twice -------------------
+# --- activations: the derivative is a function of the output, so nothing is computed twice ------------------
 
 
 def _sigmoid(z):
@@ -111,7 +112,7 @@ def _sigmoid(z):
 
 
 # name: (φ(z), φ' as a function of a = φ(z), dφ'/da)
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable, Callable, Callable]] = {
     "tanh": (np.tanh, lambda a: 1.0 - a * a, lambda a: -2.0 * a),
     "sigmoid": (_sigmoid, lambda a: a * (1.0 - a), lambda a: 1.0 - 2.0 * a),
     "relu": (lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(a.dtype), lambda a: 0.0 * a),

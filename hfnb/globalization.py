@@ -1,4 +1,4 @@
-"""From a direction to a step: line search that also expands, negative-curvature step, Levenberg–Marquardt damping."""
+"""From a direction to a step: expanding line search, negative-curvature step, Levenberg–Marquardt damping."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Step(NamedTuple):
-    """A step α·direction, the loss it leads to, and the name of its direction; α = 0 where none was accepted."""
+    """A step α·direction, the loss it leads to, the name of its direction; α = 0 where none was accepted."""
 
     alpha: float
     loss: float
@@ -31,8 +31,8 @@ def line_search(
     """Halve α from 1 until f falls enough; where α = 1 already does, double it while f still falls.
 
     Accepts f(w + αd) ≤ f0 + c (α slope + ½ α² min(curvature, 0)), slope = gᵀd ≤ 0, curvature = dᵀBd: Armijo's
-    rule, and its second-order form where the curvature is negative (Moré & Sorensen 1979). ``first`` is f(w + d)
-    where it is known. A loss that is not finite counts as no fall.
+    rule, and its second-order form where the curvature is negative (Moré & Sorensen 1979). ``first`` is
+    f(w + d) where it is known. A loss that is not finite counts as no fall.
     """
 
     def loss(alpha):
@@ -61,7 +61,7 @@ def line_search(
 def negative_curvature_step(
     f: Callable, w: np.ndarray, d: np.ndarray, f0: float, g: np.ndarray, curvature: float
 ) -> Step:
-    """Step along a unit direction d of negative ``curvature`` dᵀBd, from the length |dᵀBd| on, doubling while f falls.
+    """Step along a unit direction d of ``curvature`` dᵀBd < 0: length |dᵀBd| first, doubled while f falls.
 
     The sign is that of descent, −sign(gᵀd) d. Where gᵀd is lost in rounding both signs are tried: at a saddle
     either way leads down, but not equally far.
@@ -79,7 +79,7 @@ def negative_curvature_step(
 
 
 def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int, np.ndarray, float]:
-    """Go back through the iterates that CG kept while the loss falls: (position, x, f(w + x)) (Martens 2010, §4.6)."""
+    """Go back through the kept iterates while the loss falls (Martens 2010, §4.6): (position, x, f(w + x))."""
     best = None
     for position in reversed(range(len(iterates))):
         x = iterates[position][1]
@@ -92,10 +92,10 @@ def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int,
 
 
 def levenberg_marquardt(damping: float, change: float, predicted: float) -> float:
-    """Return λ × 3/2 where the model promised too much, × 2/3 where it was right: ρ = change / predicted < ¼, > ¾.
+    """Return λ × 3/2 where the model promised too much, ρ < ¼, and λ × 2/3 where it was right, ρ > ¾.
 
-    ``change`` is f(w + s) − f(w), ``predicted`` the undamped model gᵀs + ½ sᵀBs (Martens 2010, §4.1); a model
-    that predicts no fall counts as wrong.
+    ρ = change / predicted: ``change`` is f(w + s) − f(w), ``predicted`` the undamped model gᵀs + ½ sᵀBs
+    (Martens 2010, §4.1). A model that predicts no fall counts as wrong.
     """
     ratio = change / predicted if predicted < 0 and np.isfinite(change) else -np.inf
     if ratio < 0.25:

@@ -1,4 +1,4 @@
-"""Hessian-free optimization whose sub-problem explores negative curvature (He, Mudigere, Smelyanskiy, Takáč 2016)."""
+"""Hessian-free optimization that explores negative curvature (He, Mudigere, Smelyanskiy, Takáč 2016)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ from hfnb.history import Recorder
 from hfnb.krylov import KrylovResult, NonFiniteProduct, find_solver
 from hfnb.sampling import Sample
 
-TRUNCATION = {"progress": 5e-4, "maxiter": 100}  # Martens' rule for every solver of ours; ``solver_options`` override
+TRUNCATION = {
+    "progress": 5e-4,
+    "maxiter": 100,
+}  # Martens' rule, for our own solvers
 REJECTIONS = 10  # steps rejected one after another before the run gives up: λ has grown 57-fold by then
 
 
@@ -41,15 +44,16 @@ def hessian_free(
     """Minimize an objective by truncated Newton steps and steps along directions of negative curvature.
 
     Each iteration solves (B + λI) s = −∇F(w) approximately, B the Hessian ("hessian") or Gauss–Newton matrix
-    ("gauss-newton") on ``curvature_batch`` samples, beginning at ``warm_start`` times the last solution; it then
+    ("gauss-newton") on ``curvature_batch`` samples, starting from ``warm_start`` times the last solution. It
     takes the better of s and of the direction of most negative curvature that the solver met, each by a line
     search, and adapts λ (from ``damping`` on). The paper's method is solver="bicgstab", curvature="hessian";
     Martens' (2010) is solver="cg", curvature="gauss-newton".
 
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
-    gradient if None. ``tol``: gradient norm at which to stop. ``callback(record)`` may stop the run by returning
-    True. ``resume``: a `hfnb.Checkpoint` to continue from, if it holds anything, and to save to at each iteration.
-    Returns an ``OptimizeResult`` with ``history``. ValueError for unknown names or a start that is not finite.
+    gradient if None. ``tol``: gradient norm at which to stop. ``callback(record)`` finds the parameters as
+    ``record.w`` and may stop the run by returning True. ``resume``: a `hfnb.Checkpoint` to continue from, if
+    it holds anything, and to save to at each iteration. Returns an ``OptimizeResult`` with ``history``.
+    ValueError for unknown names or a start that is not finite.
 
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 3, 2])
@@ -62,7 +66,7 @@ def hessian_free(
     saved = resume.load() if resume else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = _State(**saved) if saved else _start(objective, w0, damping, samples)
-    stop = not saved and recorder.add(iteration=0, **state.entries())
+    stop = not saved and recorder.add(state.w, iteration=0, **state.entries())
 
     while not (
         stop or state.gradient_norm <= tol or state.iteration >= max_iter or state.rejected >= REJECTIONS
@@ -75,7 +79,7 @@ def hessian_free(
             solution = None
         step, new_damping = _choose(objective, state, solution, samples.loss(state.iteration))
         state = _move(objective, state, step, solution, new_damping, samples)
-        stop = recorder.add(iteration=state.iteration, **state.entries(step, solution))
+        stop = recorder.add(state.w, iteration=state.iteration, **state.entries(step, solution))
         if resume:
             resume.save({**vars(state), "history": recorder.history})
 
@@ -146,7 +150,7 @@ def _start(objective, w0, damping, samples):
 
 
 def _choose(objective, state, solution, sample):
-    """Search along the solution and along the direction of negative curvature; return the better step, and the new λ."""
+    """Search along the solution and the negative curvature: return the better step, and the new λ."""
     nothing = Step(0.0, state.loss, np.zeros_like(state.w), "none")
     if solution is None:
         return nothing, state.damping * 1.5
@@ -171,7 +175,7 @@ def _choose(objective, state, solution, sample):
 
 
 def _move(objective, state, step, solution, damping, samples):
-    """Take the step, unless it goes nowhere or to a loss or gradient that is not finite: then only raise λ."""
+    """Take the step, unless it goes nowhere or to a loss or gradient not finite: then only raise λ."""
     after = state.iteration + 1
     if step.alpha > 0:
         w = state.w + state.w.dtype.type(step.alpha) * step.direction

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from scipy.optimize import OptimizeResult
 
@@ -13,6 +14,8 @@ class Record(dict):
     >>> Record(iteration=3, loss=0.5).loss
     0.5
     """
+
+    w: Any  # the parameters, while a callback sees the record
 
     def __getattr__(self, name):
         try:
@@ -48,19 +51,22 @@ class Recorder:
             "numbers": counts.numbers,
         }
 
-    def add(self, **values) -> bool:
-        """Append a record; return True where the callback asks to stop."""
+    def add(self, w, **values) -> bool:
+        """Append a record; return True where the callback, which finds w as ``record.w``, asks to stop."""
         costs = {key: value + self._spent[key] for key, value in self._costs().items()}
         record = Record(**values, **costs, seconds=time.perf_counter() - self._start)
         self.history.append(record)
         if self.callback is None:
             return False
+        record.w = w  # an attribute, not an entry: the history keeps no copies of the parameters
         with self.uncounted():
-            return self.callback(record) is True
+            stop = self.callback(record) is True
+        del record.w
+        return stop
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Leave the time and the evaluations inside out of the run's costs: they measure it, they are not part of it."""
+        """Leave the time and evaluations inside out of the costs: they measure the run."""
         before, costs = time.perf_counter(), self._costs()
         yield
         self._start += time.perf_counter() - before

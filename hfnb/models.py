@@ -11,7 +11,7 @@ from hfnb.losses import LOSSES
 
 @dataclass(frozen=True)
 class Network:
-    """A fully connected network z_l = φ_l(z_{l−1} W_l + b_l) and its loss; build it with `mlp` or `autoencoder`.
+    """A fully connected network a_l = φ_l(a_{l−1} W_l + b_l) and its loss; `mlp` and `autoencoder` build it.
 
     ``activations`` names φ of each layer ("linear" for none), ``weight_decay`` is c in the term ½ c ‖W‖² that
     `hfnb.Objective` adds to the mean loss (weights only, not biases).
@@ -76,7 +76,7 @@ class Network:
         return float(wrong / len(data))
 
     def init(self, seed: int = 0, method: str = "glorot", dtype=np.float32) -> np.ndarray:
-        """Return a random start (p,): "glorot" (uniform, Glorot & Bengio 2010) or "sparse" (Martens 2010, §5).
+        """Return a random start (p,): "glorot" (Glorot & Bengio 2010) or "sparse" (Martens 2010, §5).
 
         Sparse gives every unit 15 incoming weights drawn from N(0, 1) and leaves the others at zero.
         Biases start at zero. Raises ValueError for another method.
@@ -137,7 +137,7 @@ def autoencoder(sizes, activation: str = "sigmoid", weight_decay: float = 0.0) -
     """
     sizes, half = tuple(sizes), [activation] * (len(tuple(sizes)) - 2)
     return _network(
-        sizes + sizes[-2::-1], half + ["linear"] + half + [activation], "squared_error", weight_decay
+        sizes + sizes[-2::-1], [*half, "linear", *half, activation], "squared_error", weight_decay
     )
 
 

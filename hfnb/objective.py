@@ -1,4 +1,4 @@
-"""The objective: mean loss of a network over a dataset, its gradient and its curvature, from sums over parts."""
+"""The objective: mean loss of a network over a dataset, its gradient and curvature, from sums over parts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class Objective:
 
     @classmethod
     def from_sums(cls, net, sums) -> "Objective":
-        """Return the objective whose global sums come from ``sums``: many engines, say, instead of one process."""
+        """Return the objective whose global sums come from ``sums``, made by many engines, say."""
         objective = cls.__new__(cls)
         objective._set(net, sums)
         return objective
@@ -139,9 +139,9 @@ class Objective:
     def curvature(
         self, w: np.ndarray, kind: str | Callable = "hessian", sample: Sample | None = None
     ) -> LinearOperator:
-        """Return the (p, p) curvature at w: "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
+        """Return the (p, p) curvature at w: "hessian", "gauss-newton" or a function.
 
-        Each product is one reduction of p numbers. ValueError for an unknown kind.
+        The function has the form (net, w, X, Y) -> product with the sum over the batch. Each product is one reduction of p numbers. ValueError for an unknown kind.
         """
         size, parts = self._size(sample), self.sums.linearize(w, kind, sample)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Sample:
     index: int = 0
 
     def rows(self, offsets: np.ndarray) -> np.ndarray:
-        """Return the sorted global row numbers of the mini-batch; ``offsets`` are the partitions' boundaries."""
+        """Return the sorted global rows of the mini-batch; ``offsets`` are the partition boundaries."""
         n = int(offsets[-1])
         if not 1 <= self.size <= n:
             raise ValueError(f"size: expected 1 to {n} samples (the dataset's), got {self.size}")
@@ -33,7 +34,7 @@ class Sample:
 def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
     """Shuffle every partition by (seed, epoch, partition), then interleave them evenly."""
     rows, keys = [], []
-    for number, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for number, (start, stop) in enumerate(pairwise(offsets)):
         random = np.random.default_rng([seed, epoch, number])
         rows.append(start + random.permutation(stop - start))
         keys.append((np.arange(stop - start) + random.random()) / max(stop - start, 1))
@@ -62,8 +63,7 @@ class Shards:
         if partitions < 1:
             raise ValueError(f"partitions: expected at least 1, got {partitions}")
         offsets = np.arange(partitions + 1) * len(data) // partitions
-        pairs = zip(offsets[:-1], offsets[1:], strict=True)
-        return cls(offsets, {i: (data.X[a:b], data.Y[a:b]) for i, (a, b) in enumerate(pairs)})
+        return cls(offsets, {i: (data.X[a:b], data.Y[a:b]) for i, (a, b) in enumerate(pairwise(offsets))})
 
     @property
     def n(self) -> int:
@@ -80,7 +80,7 @@ class Shards:
         return Shards(self.offsets, {i: self.parts[i] for i in numbers})
 
     def batches(self, sample: Sample | None = None, chunk: int | None = None) -> Iterator[tuple]:
-        """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time, without copying all of them."""
+        """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time, never all copied."""
         if sample is None:
             pieces = [part for part in self.parts.values() if len(part[0])]
         else:
