@@ -110,7 +110,7 @@ def code_cells(path):
 
 
 def run_all(source, folder, seconds=SECONDS):
-    """Copy a notebook and its folder, run it in the browser like a reader, and return the code cells saved."""
+    """Copy a notebook and its folder, run it in the browser like a reader, and return its code cells."""
     path = folder / "notebooks" / source.name
     shutil.copytree(source.parent, path.parent)
     notebook = nbformat.read(path, as_version=4)
