@@ -17,7 +17,7 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 
 FLOORS = [
-    "blas checkpoint datasets fused globalization history krylov losses models plots problems sampling",
+    "blas checkpoint datasets fused globalization history krylov losses models plots problems progress sampling",
     "checks curvature",
     "engines objective",
     "first_order hessian_free",

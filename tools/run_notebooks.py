@@ -65,7 +65,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     every = sorted(ROOT.glob("notebooks/*.ipynb"))
     chosen.paths = [path for path in every if path.name.startswith(tuple(chosen.names or [""]))]
     if not chosen.paths:
-        parser.error(f"no notebook begins with {chosen.names}; there are {[path.stem for path in every]}")
+        parser.error(
+            f"no notebook begins with {chosen.names or 'anything'}; there are {[path.stem for path in every]}"
+        )
     return chosen
 
 
