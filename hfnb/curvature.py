@@ -23,7 +23,7 @@ def hessian_product(f: Callable, w: np.ndarray) -> Product:
 def gauss_newton_product(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Product:
     """Return v ↦ JᵀLJv, J the Jacobian of ``outputs`` at w, L the Hessian of ``output_loss``.
 
-    J v is the transpose of the linear map u ↦ Jᵀu (Schraudolph 2002): two tapes, none recorded anew for a product.
+    J v is the transpose of u ↦ Jᵀu (Schraudolph 2002): two tapes, none recorded anew for a product.
     """
     transposed, z = make_vjp(outputs)(w)
     forward, _ = make_vjp(transposed)(np.zeros_like(z))

@@ -79,7 +79,7 @@ def negative_curvature_step(
 
 
 def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int, np.ndarray, float]:
-    """Go back through the kept iterates while the loss falls (Martens 2010, §4.6): (position, x, f(w + x))."""
+    """Go back through the kept iterates while f falls (Martens 2010, §4.6): (position, x, f(w + x))."""
     best = None
     for position in reversed(range(len(iterates))):
         x = iterates[position][1]

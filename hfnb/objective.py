@@ -141,7 +141,8 @@ class Objective:
     ) -> LinearOperator:
         """Return the (p, p) curvature at w: "hessian", "gauss-newton" or a function.
 
-        The function has the form (net, w, X, Y) -> product with the sum over the batch. Each product is one reduction of p numbers. ValueError for an unknown kind.
+        The function has the form (net, w, X, Y) -> product, with the sum over the batch. Each product is one
+        reduction of p numbers. ValueError for an unknown kind.
         """
         size, parts = self._size(sample), self.sums.linearize(w, kind, sample)
 
