@@ -1,26 +1,61 @@
 """Krylov solvers: they know only an operator and a right-hand side."""
 
 from collections.abc import Callable
+from functools import partial
 
 from .bicgstab import bicgstab
+from .capped_cg import capped_cg
 from .cg import cg
+from .lanczos import LanczosResult, lanczos, random_start
+from .minres import minres
+from .monitor import Monitor, whole
+from .precondition import LBFGS, diagonal
 from .result import KrylovResult, NonFiniteProduct
+from .saddle_free import saddle_free
+from .steihaug import steihaug
+from .system import System
+from .tridiagonal import Tridiagonal, lanczos_process
 from .vectors import axpy, dot, norm
 
 __all__ = [
+    "LBFGS",
     "SOLVERS",
     "KrylovResult",
+    "LanczosResult",
+    "Monitor",
     "NonFiniteProduct",
+    "System",
+    "Tridiagonal",
     "axpy",
     "bicgstab",
+    "capped_cg",
     "cg",
+    "diagonal",
     "dot",
     "find_solver",
+    "lanczos",
+    "lanczos_process",
+    "minres",
+    "newton_mr",
     "norm",
+    "random_start",
+    "saddle_free",
+    "steihaug",
+    "whole",
 ]
 
+newton_mr = partial(minres, stop_at_curvature=True)
+
 # name: solve(A, b, x0=None, *, damping, rtol, atol, progress, maxiter, M, callback, check) -> KrylovResult
-SOLVERS: dict[str, Callable[..., KrylovResult]] = {"cg": cg, "bicgstab": bicgstab}
+SOLVERS: dict[str, Callable[..., KrylovResult]] = {
+    "cg": cg,
+    "steihaug": steihaug,
+    "bicgstab": bicgstab,
+    "minres": minres,
+    "newton_mr": newton_mr,
+    "capped_cg": capped_cg,
+    "saddle_free": saddle_free,
+}
 
 
 def find_solver(solver: str | Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:

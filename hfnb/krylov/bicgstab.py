@@ -24,11 +24,12 @@ def bicgstab(
 ) -> KrylovResult:
     """Solve (A + damping I) x = b for a symmetric A that may be indefinite, by Bi-CG-STAB.
 
-    With v = Ap and t = As it takes two products an iteration and sees two curvatures, pᵀv and sᵀt. Neither
-    ‖r‖ nor q(x) = ½xᵀ(A + damping I)x − bᵀx falls at every step: the result holds the iterate of least q, and
-    ``progress`` looks at the least q so far. Where r̂ᵀv, r̂ᵀr or ω is lost in rounding beside the norms of its
-    factors, it begins anew from its iterate with r̂ = r; where that r̂ is orthogonal to v = A r at once, with
-    r̂ = r/‖r‖ + v/‖v‖, for which r̂ᵀr and r̂ᵀv are both positive. Parameters, shapes and errors as ``cg``.
+    With v = Ap and t = As it takes two products an iteration and sees two curvatures, pᵀv and sᵀt.
+    Neither ‖r‖ nor q(x) = ½xᵀ(A + damping I)x − bᵀx falls at every step: the result holds the iterate of
+    least q, and ``progress`` looks at the least q so far. Where r̂ᵀv, r̂ᵀr or ω is lost in rounding
+    beside the norms of its factors, it begins anew from its iterate with r̂ = r; where that r̂ is
+    orthogonal to v = A r at once, with r̂ = r/‖r‖ + v/‖v‖, for which r̂ᵀr and r̂ᵀv are both positive.
+    Parameters, shapes and errors as ``cg``.
 
     Source: van der Vorst, "Bi-CGSTAB", SIAM J. Sci. Stat. Comput. 13 (1992), with right preconditioning.
 

@@ -13,10 +13,10 @@ from .vectors import dot, norm
 class Monitor:
     """Records the iterates of one solve and decides when it ends.
 
-    q(x) = ½xᵀAx − bᵀx = −½xᵀ(b + r) comes from the residual, without a product. ``progress`` is Martens' ε
-    (2010, §4.4): stop at iteration i where q fell, over the last k = max(10, 0.1 i) iterations, by less than
-    the fraction kε of it; 0 turns the rule off. The least q so far stands for q, which not every solver
-    lowers at every iteration.
+    q(x) = ½xᵀAx − bᵀx = −½xᵀ(b + r) comes from the residual, without a product. ``progress`` is Martens'
+    ε (2010, §4.4): stop at iteration i where q fell, over the last k = max(10, 0.1 i) iterations, by less
+    than the fraction kε of it; 0 turns the rule off. The least q so far stands for q, which not every
+    solver lowers at every iteration.
 
     A residual that is updated rather than computed drifts from b − Ax by about eps max‖r‖. Before one below
     that is believed it is computed: ``replaced`` tells the solver that r is not what it left there.
@@ -28,7 +28,7 @@ class Monitor:
         for name, value in (("rtol", rtol), ("atol", atol), ("progress", progress)):
             if not value >= 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {value}")
-        self.maxiter = 10 * system.b.size if maxiter is None else _whole(maxiter)
+        self.maxiter = 10 * system.b.size if maxiter is None else whole("maxiter", maxiter)
         self.system, self.progress, self.keep = system, progress, keep
         self.callback: Callable | None = callback
         self.tolerance = max(rtol * system.b_norm, atol)
@@ -55,6 +55,10 @@ class Monitor:
         q = -0.5 * (dot(x, self.system.b) + dot(x, r))
         if self.models and not self._eps * r_norm < max(self.system.b_norm, self.residual_norms[0]):
             return "diverged: the residual grew until rounding leaves no digit of the solution"
+        return self.record(x, q, r_norm)
+
+    def record(self, x: np.ndarray, q: float, r_norm: float) -> str | None:
+        """Record the iterate x with q(x) and ‖r‖; return the reason to stop there, or None to go on."""
         if not self._least or q < self._least[-1]:
             np.copyto(self.best, x)
         self.models.append(q)
@@ -114,10 +118,11 @@ class Monitor:
         )
 
 
-def _whole(maxiter) -> int:
+def whole(name: str, count) -> int:
+    """Return ``count`` if it is a whole number of at least 1; ValueError names it otherwise."""
     try:
-        if (whole := op.index(maxiter)) >= 1:
-            return whole
+        if (number := op.index(count)) >= 1:
+            return number
     except TypeError:
         pass
-    raise ValueError(f"maxiter: expected a whole number of at least 1, got {maxiter!r}")
+    raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")

@@ -13,13 +13,14 @@ class NonFiniteProduct(FloatingPointError):
 class KrylovResult:
     """What a Krylov solver of (A + damping I) x = b found.
 
-    ``status`` is a sentence that says why it stopped, ``success`` whether a stopping test was met.
-    ``x`` is the solution where the residual test was met, otherwise ``best``, the iterate of least
-    q(x) = xᵀ(A + damping I)x / 2 − bᵀx. ``models`` holds q and ``residual_norms`` ‖b − (A + damping I)x‖, an
-    entry for each iterate beginning with x0; ``model`` is q(best). ``products`` counts applications of A.
-    ``direction`` is the unit vector of most negative curvature of A itself that the solver met, ``curvature``
-    its Rayleigh quotient dᵀAd; both are None where no curvature below rounding was met. ``iterates`` are
-    (iteration, x) pairs for backtracking: those that the solver keeps, at least the last.
+    ``status`` is a sentence that says why it stopped, ``success`` whether a stopping test was met. ``x``
+    is the solution where the residual test was met, otherwise ``best``, the iterate of least q(x) = xᵀ(A
+    + damping I)x / 2 − bᵀx. ``models`` holds q and ``residual_norms`` ‖b − (A + damping I)x‖, an entry
+    for each iterate beginning with x0; ``model`` is q(best). ``products`` counts applications of A.
+    ``direction`` is the unit vector of most negative curvature of A itself that the solver met,
+    ``curvature`` its Rayleigh quotient dᵀAd; both are None where no curvature below rounding was met.
+    ``iterates`` are (iteration, x) pairs for backtracking: those that the solver keeps, at least the
+    last.
     """
 
     x: np.ndarray

@@ -80,7 +80,7 @@ class System:
 
     def observe(self, d: np.ndarray, quotient: float) -> None:
         """Keep d, normalized, if its Rayleigh quotient of the undamped A is the most negative so far."""
-        if quotient < min(self.curvature or 0.0, -self._noise()):
+        if quotient < min(self.curvature or 0.0, -self.noise):
             self.direction = np.multiply(d, 1 / norm(d), out=self.direction)
             self.curvature = quotient
 
@@ -89,11 +89,13 @@ class System:
 
         Rounding is in proportion to ‖A‖, which is known better at the end of a solve than at first.
         """
-        if self.curvature is None or self.curvature >= -self._noise():
+        if self.curvature is None or self.curvature >= -self.noise:
             return None, None
         return self.direction, self.curvature
 
-    def _noise(self) -> float:
+    @property
+    def noise(self) -> float:
+        """The size of a Rayleigh quotient that rounding can explain."""
         return ROUNDING * np.finfo(self.b.dtype).eps * self.norm
 
     def precondition(self, r: np.ndarray) -> tuple[np.ndarray, float]:
@@ -101,7 +103,7 @@ class System:
         if self._M is None:
             return r, dot(r, r)
         self.preconditionings += 1
-        z = np.asarray(self._M.matvec(r), dtype=r.dtype)
+        z = np.array(self._M.matvec(r), dtype=r.dtype)
         rz = dot(r, z)
         if not np.isfinite(rz):
             raise NonFiniteProduct(f"M: product {self.preconditionings} is not finite")

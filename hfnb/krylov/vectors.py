@@ -9,7 +9,8 @@ BLOCK = 128
 def dot(x: np.ndarray, y: np.ndarray) -> float:
     """Return xᵀy; float32 vectors are multiplied in blocks of 128, whose sums are added in float64.
 
-    So the error is at most 128 · 2⁻²⁴ |x|ᵀ|y| < 8e-6 |x|ᵀ|y| whatever the length (in practice 1e-9 |x|ᵀ|y|).
+    So the error is at most 128 · 2⁻²⁴ |x|ᵀ|y| < 8e-6 |x|ᵀ|y| whatever the length (in practice 1e-9
+    |x|ᵀ|y|).
 
     >>> dot(np.full(10**6, 0.1, np.float32), np.ones(10**6, np.float32))
     100000.0
