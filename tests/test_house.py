@@ -17,8 +17,9 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 
 FLOORS = [
-    "blas checkpoint datasets fused globalization history krylov losses models plots problems progress sampling",
-    "checks curvature",
+    "blas checkpoint datasets decoding fused globalization history krylov losses models plots problems"
+    " progress reduction sampling",
+    "certificate checks curvature",
     "engines objective",
     "first_order hessian_free",
     "experiments scaling",
@@ -30,6 +31,7 @@ DOORS = {
     ("models", "fused"),
     ("models", "losses"),
     ("problems", "krylov"),
+    ("progress", "history"),
     ("sampling", "datasets"),
 }
 

@@ -61,6 +61,11 @@ def test_cells_can_be_read(code):
     assert statistics.median(lengths) <= 5
 
 
+def test_no_semicolon_hides_a_result(code):
+    """nbval executes without history, where IPython does not see the semicolon: the result would appear."""
+    assert not [cell.source for cell in code if cell.source.rstrip().endswith(";")]
+
+
 def test_prose_can_be_read(notebook):
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for code_or_formula in (r"```.*?```", r"\$\$.*?\$\$", r"\$.*?\$", r"<[^>]+>", r"\]\([^)]*\)"):
