@@ -45,11 +45,11 @@ def lab(arguments):
     folder = setup()
     variables = environment(folder)
     fetch_data(folder, variables)
-    first = ROOT / "notebooks" / "00_start_here.ipynb"
+    options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        arguments = ["--allow-root", *arguments]
+        options.append("--allow-root")
     say("starting JupyterLab; Ctrl-C twice ends it")
-    return start([python_of(folder), "-m", "jupyterlab", first, *arguments], variables)
+    return start([python_of(folder), "-m", "jupyterlab", *options, *arguments], variables)
 
 
 def test(arguments):
