@@ -16,8 +16,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from hfnb.datasets import Dataset, mnist, mnist_sources
-from hfnb.datasets.cache import CorruptFile, written_whole
+from hfnb.datasets import Dataset, mnist, mnist_sources, network
+from hfnb.datasets.cache import written_whole
+from hfnb.datasets.errors import CorruptFile
 from hfnb.datasets.mnist import FILES, read_files
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -277,7 +278,7 @@ def test_silent_mirror_costs_seconds_not_minutes(empty_cache, monkeypatch, tmp_p
     with HTTPServer(("127.0.0.1", 0), Mirror) as server:  # accepts connections, never answers
         only_pip(tmp_path, monkeypatch)
         monkeypatch.setattr(mnist_sources, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
-        monkeypatch.setattr(mnist_sources, "ANSWER_WITHIN", 0.3)
+        monkeypatch.setattr(network, "ANSWER_WITHIN", 0.3)
         with pytest.raises(ConnectionError, match=r"no answer within 0.3 s"):
             mnist()
 

@@ -1,6 +1,9 @@
-"""Datasets, one call each: checked by hash, cached, with clear errors."""
+"""Datasets, one call each: checked, cached, with clear errors."""
 
 from .dataset import Dataset
+from .errors import CorpusError, CorruptFile
 from .mnist import mnist
+from .speech import SpeechDataset
+from .timit import timit
 
-__all__ = ["Dataset", "mnist"]
+__all__ = ["CorpusError", "CorruptFile", "Dataset", "SpeechDataset", "mnist", "timit"]

@@ -1,6 +1,7 @@
 """Where data files live: folders the environment names, the user's cache, files written all or nothing."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +11,8 @@ from uuid import uuid4
 import pooch
 
 
-class CorruptFile(ValueError):
-    """A data file does not hold the bytes it should; the message names it."""
-
-
-def data_folder() -> Path | None:
-    """Return the folder that ``HFNB_DATA`` names, or None; raises FileNotFoundError if it does not exist."""
-    return _named_folder("HFNB_DATA")
-
-
-def _named_folder(variable: str) -> Path | None:
-    """Return the folder that an environment variable names."""
+def named_folder(variable: str) -> Path | None:
+    """Return the folder an environment variable names, or None; raises FileNotFoundError if it is none."""
     value = os.environ.get(variable)
     if not value:
         return None
@@ -50,13 +42,20 @@ def writable(folder: Path) -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place at the end, or vanishes after an exception.
+    """Yield a path for a file or folder that is moved to ``path`` at the end, or vanishes on failure.
 
-    A reader never meets a half-written file, and processes that write the same file at once do no harm.
+    A reader never meets it half written. A file replaces what was there; a folder that another process has
+    put there meanwhile stays.
     """
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         yield temporary
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not (temporary.is_dir() and path.is_dir()):
+                raise
     finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)

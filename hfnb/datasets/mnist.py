@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .cache import CorruptFile, cache_folder, data_folder, writable, written_whole
+from .cache import cache_folder, named_folder, writable, written_whole
 from .dataset import Dataset
+from .errors import CorruptFile
 from .mnist_sources import fetch
 
 # SHA-256 of the uncompressed IDX files.
@@ -52,7 +53,7 @@ def mnist(dtype=np.float32) -> tuple[Dataset, Dataset]:
 
 def read_files() -> tuple[dict[str, bytes], str]:
     """Return the verified content of the four files, and the place it came from."""
-    folder = data_folder()
+    folder = named_folder("HFNB_DATA")
     paths = _paths(folder) if folder else {}
     if len(paths) == len(FILES):
         return {name: verified(name, path) for name, path in paths.items()}, f"HFNB_DATA, {folder}"

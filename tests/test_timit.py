@@ -1,0 +1,684 @@
+"""TIMIT: the real sample against its files and Kaldi; a synthetic corpus for every tree and fault."""
+
+import itertools
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from hfnb.datasets import CorpusError, network, timit
+from hfnb.datasets.corpus import CORE_TEST, open_corpus, read_labels
+from hfnb.datasets.features import count_frames, frame_centres, log_mel, normalize, stack_context
+from hfnb.datasets.mapped import MappedArray
+from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
+from hfnb.datasets.sound import read_sound, write_sphere
+from hfnb.datasets.synthetic import synthesize
+from hfnb.decoding import count_bigram, log_likelihoods, phone_error_rate, viterbi
+
+SAMPLE = Path(os.environ.get("HFNB_DATA") or Path(__file__).parents[2] / "shared" / "data") / "timit-sample"
+
+
+@pytest.fixture(scope="session")
+def sample():
+    if not SAMPLE.is_dir():
+        pytest.skip("the TIMIT sample is not here (HFNB_DATA/timit-sample)")
+    return SAMPLE
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory):
+    """A small synthetic corpus that tests read and copy, never change."""
+    pytest.importorskip("espeakng_loader", reason="the optional extra 'speech' is not installed")
+    folder = tmp_path_factory.mktemp("spoken") / "corpus"
+    synthesize(folder, speakers=(2, 2), sentences=4)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path_factory):
+    """A cache of its own for every test, and no corpus that the machine happens to have."""
+    for variable in ("HFNB_TIMIT", "HFNB_DATA", "NLTK_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setenv("HFNB_CACHE", str(home / "cache"))
+    monkeypatch.setattr(network, "answering", lambda urls: set())
+    return home
+
+
+@pytest.fixture
+def corpus(spoken, tmp_path):
+    """A copy of the synthetic corpus to damage."""
+    return Path(shutil.copytree(spoken, tmp_path / "corpus"))
+
+
+def transcription(path):
+    """Read a .PHN file in the plainest way."""
+    return [(int(a), int(b), phone) for a, b, phone in map(str.split, path.read_text().splitlines())]
+
+
+# Phones
+
+
+def test_the_published_classes():
+    assert [len(phone_set(size)) for size in (61, 48, 39)] == [61, 48, 39]
+    together = [
+        {"aa", "ao"}, {"ah", "ax", "ax-h"}, {"er", "axr"}, {"hh", "hv"}, {"ih", "ix"}, {"l", "el"},
+        {"m", "em"}, {"n", "en", "nx"}, {"ng", "eng"}, {"sh", "zh"}, {"uw", "ux"},
+        {"pcl", "tcl", "kcl", "bcl", "dcl", "gcl", "h#", "pau", "epi"},
+    ]  # fmt: skip
+    classes = {}
+    for phone, number in zip(PHONES_61, fold_table(39), strict=True):
+        classes.setdefault(number, set()).add(phone)
+    assert classes.pop(-1) == {"q"}
+    assert sorted(map(sorted, (c for c in classes.values() if len(c) > 1))) == sorted(map(sorted, together))
+    by_48 = {"cl", "vcl", "epi", "sil", "zh", "el", "en", "ao", "ix", "ax"}
+    assert by_48 <= set(phone_set(48))
+    assert fold(fold(PHONES_61, 48), 39) == fold(PHONES_61, 39)
+
+
+def test_unknown_phones_and_sizes_are_named():
+    with pytest.raises(ValueError, match=r"'xx' is not one of TIMIT's: aa ae"):
+        fold(["aa", "xx"])
+    with pytest.raises(ValueError, match=r"phones: expected 61, 48 or 39, got 40"):
+        phone_set(40)
+
+
+# Sound
+
+
+@pytest.mark.parametrize(("order", "endian"), [("01", "LITTLE"), ("10", "BIG")])
+def test_sphere_is_bit_exact_in_both_byte_orders(tmp_path, order, endian):
+    samples = np.random.default_rng(0).integers(-32768, 32768, size=5000).astype(np.int16)
+    samples[:3] = -32768, 32767, 256
+    soundfile.write(tmp_path / "theirs", samples, 16_000, format="NIST", subtype="PCM_16", endian=endian)
+    assert order in (tmp_path / "theirs").read_bytes()[:1024].decode("ascii", "replace")
+    assert np.array_equal(read_sound(tmp_path / "theirs")[0], samples)
+    write_sphere(tmp_path / "ours.WAV", samples, byte_order=order)
+    theirs, rate = soundfile.read(tmp_path / "ours.WAV", dtype="int16")
+    assert np.array_equal(theirs, samples)
+    assert rate == 16_000
+    ours, rate = read_sound(tmp_path / "ours.WAV")
+    assert np.array_equal(ours, samples)
+    assert (ours.dtype, rate) == (np.int16, 16_000)
+
+
+def test_sample_is_read_as_soundfile_reads_it(sample):
+    for path in sorted(sample.glob("*/s*.wav")):
+        assert np.array_equal(read_sound(path)[0], soundfile.read(path, dtype="int16")[0])
+
+
+HEADER = "NIST_1A\n   1024\n{}end_head\n"
+PCM = "sample_count -i 4\nsample_rate -i 16000\nsample_n_bytes -i 2\nsample_byte_format -s2 01\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "data", "words"),
+    [
+        (PCM + "sample_coding -s26 pcm,embedded-shorten-v2.00\n", b"ajkg\2", "shorten-compressed .*sph2pipe"),
+        (PCM, b"ajkg\2\0\0\0", "shorten-compressed .*sph2pipe"),
+        (PCM + "sample_coding -s4 ulaw\n", b"12345678", "expected 16-bit PCM, found ulaw"),
+        (PCM + "channel_count -i 2\n", b"12345678", "expected one channel, found 2"),
+        (PCM, b"1234567", "truncated: header promises 4 samples, the file holds 3"),
+        (PCM.replace("sample_rate -i 16000\n", ""), b"12345678", "malformed SPHERE header .*sample_rate"),
+        (PCM.replace("-s2 01", "-s2 11"), b"12345678", "malformed SPHERE header .*11"),
+        ("sample_count\n", b"12345678", "malformed SPHERE header"),
+    ],
+)
+def test_unreadable_sphere_says_why(tmp_path, fields, data, words):
+    path = tmp_path / "SX1.WAV"
+    path.write_bytes(HEADER.format(fields).encode().ljust(1024) + data)
+    with pytest.raises(CorpusError, match=rf"SX1\.WAV: {words}"):
+        read_sound(path)
+
+
+def test_unreadable_riff_and_other_files_say_why(tmp_path):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.zeros((100, 2)), 16_000, subtype="PCM_16")
+    with pytest.raises(CorpusError, match=r"x\.wav: expected one channel of 16 bits, found 2"):
+        read_sound(path)
+    soundfile.write(path, np.zeros(100), 16_000, subtype="PCM_16")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    with pytest.raises(CorpusError, match="truncated: header promises 100 samples, the file holds 75"):
+        read_sound(path)
+    path.write_bytes(whole[:20])
+    with pytest.raises(CorpusError, match=r"x\.wav: malformed RIFF"):
+        read_sound(path)
+    path.write_bytes(b"ID3 music")
+    with pytest.raises(CorpusError, match=r"x\.wav: expected a NIST SPHERE or RIFF"):
+        read_sound(path)
+
+
+# Features
+
+
+def kaldi(samples):
+    knf = pytest.importorskip("kaldi_native_fbank")
+    options = knf.FbankOptions()
+    options.frame_opts.dither, options.mel_opts.num_bins = 0, 40
+    bank = knf.OnlineFbank(options)
+    bank.accept_waveform(16_000, samples.astype(np.float32))
+    bank.input_finished()
+    return np.array([bank.get_frame(i) for i in range(bank.num_frames_ready)])
+
+
+def test_features_match_kaldi(sample):
+    for speaker in sorted(sample.glob("dr*")):
+        sounds = [read_sound(path)[0] for path in sorted(speaker.glob("s[ix]*.wav"))]
+        ours, theirs = [log_mel(sound) for sound in sounds], [kaldi(sound) for sound in sounds]
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.shape == b.shape
+            # Kaldi computes in single precision: what is e^15 below the frame's peak is lost in its rounding.
+            heard = b > b.max(axis=1, keepdims=True) - 15
+            assert np.abs(a - b)[heard].max() < 1e-3
+            assert np.abs(a - b).max() < 2e-3
+        difference = np.concatenate(normalize(ours)) - np.concatenate(normalize(theirs))
+        assert np.abs(difference).max() < 1e-3
+
+
+def test_silence_and_too_little_sound():
+    assert np.allclose(log_mel(np.zeros(800)), np.log(np.finfo(np.float32).eps))
+    assert log_mel(np.zeros(399)).shape == (0, 40)
+    with pytest.raises(ValueError, match=r"samples: expected shape \(n,\)"):
+        log_mel(np.zeros((2, 800)))
+
+
+def test_normalization_and_context():
+    random = np.random.default_rng(0)
+    utterances = [random.normal(3, 5, size=(frames, 40)) for frames in (30, 50)]
+    together = np.concatenate(normalize(utterances))
+    assert np.allclose(together.mean(axis=0), 0)
+    assert np.allclose(together.std(axis=0), 1)
+    features = random.normal(size=(7, 2))
+    for context in (0, 1, 4):
+        stacked = stack_context(features, context)
+        for t in range(7):
+            around = [features[min(max(t + shift, 0), 6)] for shift in range(-context, context + 1)]
+            assert np.array_equal(stacked[t], np.concatenate(around))
+
+
+# The real sample
+
+
+def test_frames_and_targets_follow_the_files_exactly(sample):
+    for data in timit(sample):
+        assert data.X.dtype == np.float32
+        assert data.X.shape == (data.rows[-1], 360)
+        assert data.classes == 183
+        for i, name in enumerate(data.names):
+            speaker, sentence = name.split("_")
+            (path,) = sample.glob(f"*-{speaker}/{sentence}.phn")
+            labels, length = transcription(path), soundfile.info(path.with_suffix(".wav")).frames
+            at = np.full(length, -1)  # the phone and the state of every sample
+            for start, end, phone in labels:
+                part = 3 * np.arange(end - start) // (end - start)
+                at[start:end] = 3 * PHONES_61.index(phone) + part
+            frames = np.array([at[start : start + 400][200] for start in range(0, length - 399, 160)])
+            assert np.array_equal(data.utterance(i).Y, frames[frames >= 0])
+            assert [tuple(row) for row in zip(data.labels[i].starts, data.labels[i].ends, strict=True)] == [
+                (start, end) for start, end, _ in labels
+            ]
+            assert data.sequence(i, 61) == [phone for _, _, phone in labels]
+            assert Path(data.sounds[i]) == path.with_suffix(".wav").resolve()
+
+
+def test_sample_is_split_by_speaker_and_text(sample, capsys):
+    train, test = timit(sample)
+    assert "free sample" in capsys.readouterr().out
+    speakers, texts = (
+        [{name.split("_")[k] for name in part.names} for part in (train, test)] for k in (0, 1)
+    )
+    assert (len(speakers[0]), len(speakers[1]), len(train.names), len(test.names)) == (12, 4, 96, 32)
+    assert not speakers[0] & speakers[1]
+    assert not texts[0] & texts[1]
+    assert not any(text.startswith("sa") for text in texts[0] | texts[1])
+    assert sum(len(part.names) for part in timit(sample, sa=True)) == 160
+
+
+def test_speakers_are_normalized_one_by_one(sample):
+    train, _ = timit(sample, context=0)
+    for speaker in {name.split("_")[0] for name in train.names}:
+        rows = [train.utterance(i).X for i, name in enumerate(train.names) if name.startswith(speaker)]
+        together = np.concatenate(rows)
+        # Frames after the last label count in the mean but are no rows.
+        assert np.abs(together.mean(axis=0)).max() < 0.05
+        assert np.abs(together.std(axis=0) - 1).max() < 0.05
+
+
+@pytest.mark.parametrize("phones", [48, 39])
+def test_fewer_classes_leave_out_the_glottal_stop(sample, phones):
+    all_frames, _ = timit(sample, context=0)
+    folded, _ = timit(sample, context=0, phones=phones, states=1)
+    stop = PHONES_61.index("q")
+    assert len(folded) == len(all_frames) - np.sum(stop == all_frames.Y // 3)
+    table = np.array(
+        [phone_set(phones).index(*fold([phone], phones)) if phone != "q" else -1 for phone in PHONES_61]
+    )
+    assert np.array_equal(folded.Y, table[all_frames.Y[stop != all_frames.Y // 3] // 3])
+
+
+def test_frames_that_are_certain_decode_to_their_transcription(sample):
+    train, test = timit(sample, context=0, phones=39, states=1)
+    bigram = count_bigram(
+        [[phone_set(39).index(p) for p in train.sequence(i)] for i in range(len(train.names))], 39
+    )
+    heard, said = [], []
+    for i in range(len(test.names)):
+        outputs = np.where(np.arange(39) == test.utterance(i).Y[:, None], 0.0, -50.0)
+        heard.append([phone_set(39)[phone] for phone in viterbi(log_likelihoods(outputs, train.Y), bigram)])
+        said.append(test.sequence(i))
+    # What is lost: phones between two frames, and a class that follows itself (a closure after a pause).
+    repeated = sum(a == b for sequence in said for a, b in itertools.pairwise(sequence))
+    assert phone_error_rate(said, heard) < (repeated + 0.02 * sum(map(len, said))) / sum(map(len, said))
+
+
+# The LDC's tree
+
+
+def rename(corpus, change):
+    """Rename everything in a tree, from the leaves up."""
+    for path in sorted(corpus.rglob("*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(change(path.name)))
+
+
+def test_the_tree_may_be_in_lower_case_and_deeper(corpus, tmp_path):
+    (corpus / "SYNTHETIC.TXT").unlink()
+    before = open_corpus(corpus, test="complete")
+    rename(corpus, str.lower)
+    (tmp_path / "cd").mkdir()
+    corpus.rename(tmp_path / "cd" / "timit")
+    after = open_corpus(tmp_path / "cd", test="complete")
+    assert [u.name for u in after.train] == [u.name for u in before.train]
+    assert after.kind == "LDC"
+    assert all(utterance.sound.is_file() and utterance.labels.is_file() for utterance in after.test)
+
+
+def test_core_test_set(corpus):
+    (corpus / "SYNTHETIC.TXT").unlink()
+    names = CORE_TEST.split()
+    assert (len(names), len(set(names)), sum(name.startswith("f") for name in names)) == (24, 24, 8)
+    with pytest.raises(CorpusError, match="no utterance of a test speaker"):
+        open_corpus(corpus)
+    (speaker,) = corpus.glob("TEST/*/M*")
+    speaker.rename(speaker.with_name("MDAB0"))
+    assert {utterance.speaker for utterance in open_corpus(corpus).test} == {"mdab0"}
+    assert len({utterance.speaker for utterance in open_corpus(corpus, test="complete").test}) == 2
+    with pytest.raises(ValueError, match="test: expected 'core' or 'complete', got 'all'"):
+        open_corpus(corpus, test="all")
+
+
+def test_synthetic_is_called_synthetic(spoken, capsys):
+    train, test = timit(spoken)
+    assert "synthetic" in capsys.readouterr().out
+    assert "synthetic" in train.name
+    assert (train.kind, len(train.names), len(test.names)) == ("synthetic", 4, 4)
+    assert "no human voice" in (spoken / "SYNTHETIC.TXT").read_text().lower()
+
+
+def test_synthetic_speech_is_the_same_bits_each_time(spoken, tmp_path):
+    synthesize(tmp_path / "again", speakers=(2, 2), sentences=4)
+    synthesize(tmp_path / "other", speakers=(2, 2), sentences=4, seed=1)
+    files = sorted(path.relative_to(spoken) for path in spoken.rglob("*.*"))
+    assert len(files) == 3 * 16 + 1
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (spoken / file).read_bytes()
+    assert any((tmp_path / "other" / file).read_bytes() != (spoken / file).read_bytes() for file in files)
+
+
+def test_synthetic_files_are_sphere_with_labels_throughout(spoken):
+    phones = set()
+    for path in spoken.rglob("*.WAV"):
+        samples, rate = soundfile.read(path, dtype="int16")
+        assert rate == 16_000
+        assert 1000 < np.abs(samples).max() < 32767  # audible, not clipped
+        labels = transcription(path.with_suffix(".PHN"))
+        assert labels[0][0] == 0
+        assert labels[-1][1] == len(samples)
+        assert [end for _, end, _ in labels[:-1]] == [start for start, _, _ in labels[1:]]
+        assert labels[0][2] == labels[-1][2] == "h#"
+        phones |= {phone for _, _, phone in labels}
+    assert len(phones) > 35
+    assert phones <= set(PHONES_61)
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"speakers": (0, 1)}, {"speakers": (700, 1)}, {"sentences": 2}, {"seed": -1}]
+)
+def test_impossible_synthetic_corpora(tmp_path, numbers):
+    with pytest.raises(ValueError, match="speakers, sentences, seed: expected"):
+        synthesize(tmp_path, **numbers)
+
+
+# Bad input
+
+
+def edit(path, change):
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+
+
+def shorten(path):
+    samples, rate = read_sound(path)
+    write_sphere(path, samples[:-1], rate)
+
+
+def set_rate(path):
+    write_sphere(path, read_sound(path)[0], 8000)
+
+
+def third_line(text):
+    return lambda lines: [*lines[:2], text.format(*lines[2].split()) + "\n", *lines[3:]]
+
+
+FAULTS = {
+    "missing labels": (".PHN", Path.unlink, r"\.phn: missing \.PHN file of utterance \w+_s"),
+    "missing sound": (".WAV", Path.unlink, r"\.wav: missing sound file of utterance \w+_s"),
+    "past the end": (".WAV", shorten, r"\.PHN, line \d+: label past the end of the sound: it ends at (\d+)"),
+    "overlap": (
+        ".PHN",
+        lambda p: edit(p, third_line("1 {1} {2}")),
+        r"\.PHN, line 3: overlapping labels: .* at 1,",
+    ),
+    "unknown phone": (
+        ".PHN",
+        lambda p: edit(p, third_line("{0} {1} zz")),
+        r"\.PHN, line 3: unknown phone 'zz'; .*aa",
+    ),
+    "no length": (".PHN", lambda p: edit(p, third_line("{0} {0} {2}")), r"\.PHN, line 3: empty label"),
+    "no number": (
+        ".PHN",
+        lambda p: edit(p, third_line("x {1} {2}")),
+        r"\.PHN, line 3: expected 'start end phone'",
+    ),
+    "two fields": (
+        ".PHN",
+        lambda p: edit(p, third_line("{0} {1}")),
+        r"\.PHN, line 3: expected 'start end phone'",
+    ),
+    "no labels": (".PHN", lambda p: p.write_text("\n"), r"\.PHN: empty utterance: .* found none"),
+    "no sound": (
+        ".WAV",
+        lambda p: write_sphere(p, np.zeros(0, np.int16)),
+        r"\.WAV: empty utterance: 0 samples",
+    ),
+    "wrong rate": (".WAV", set_rate, r"\.WAV: expected a sampling rate of 16000 Hz, found 8000"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_utterance_is_named_and_can_be_skipped(corpus, capsys, fault):
+    end, damage, words = FAULTS[fault]
+    path = next(corpus.glob(f"TRAIN/*/*/SI*{end}"))
+    damage(path)
+    with pytest.raises(CorpusError, match=words) as caught:
+        timit(corpus)
+    assert path.stem.lower() in str(caught.value).lower()
+    assert not list(Path(os.environ["HFNB_CACHE"]).rglob("*.X"))
+    capsys.readouterr()
+    train, test = timit(corpus, skip_bad=True)
+    assert (len(train.names), len(train.skipped), len(test.names), len(test.skipped)) == (3, 1, 4, 0)
+    assert re.search(words, train.skipped[0])
+    assert "1 bad" in capsys.readouterr().out
+
+
+def test_a_corpus_with_no_good_utterance_is_an_error(corpus):
+    for path in corpus.glob("TEST/*/*/*.PHN"):
+        path.unlink()
+    with pytest.raises(CorpusError, match=r"none of 4 utterances is good; the first: .*missing \.PHN"):
+        timit(corpus, skip_bad=True)
+
+
+def test_a_folder_that_is_not_TIMIT(tmp_path, monkeypatch):
+    (tmp_path / "music").mkdir()
+    with pytest.raises(
+        CorpusError, match=r"expected a TIMIT corpus, found neither TRAIN and TEST .*dr1-fvmh0"
+    ):
+        timit(tmp_path)
+    with pytest.raises(CorpusError, match=r"nowhere: expected a folder"):
+        timit(tmp_path / "nowhere")
+    monkeypatch.setenv("HFNB_TIMIT", str(tmp_path))
+    with pytest.raises(CorpusError, match="expected a TIMIT corpus"):
+        timit()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"context": -1}, "context: expected an integer of at least 0, got -1"),
+        ({"states": 0}, "states: expected an integer of at least 1, got 0"),
+        ({"phones": 40}, "phones: expected 61, 48 or 39, got 40"),
+        ({"test": "dev"}, "test: expected 'core' or 'complete', got 'dev'"),
+    ],
+)
+def test_bad_options(spoken, options, words):
+    with pytest.raises(ValueError, match=words):
+        timit(spoken, **options)
+
+
+# Alignments
+
+
+def write_alignment(path, corpus, change=lambda name, targets: targets):
+    """Write the equal thirds that `timit` makes itself, changed."""
+    lines = []
+    for utterance in (*corpus.train, *corpus.test):
+        samples, _ = read_sound(utterance.sound)
+        labels = read_labels(utterance.labels, len(samples))
+        centres = frame_centres(count_frames(len(samples)))
+        label = np.searchsorted(labels.ends, centres, side="right")
+        part = 3 * (centres - labels.starts[label]) // (labels.ends - labels.starts)[label]
+        targets = change(utterance.name, (3 * labels.phones[label] + part).tolist())
+        lines.append(" ".join(map(str, (utterance.name, *targets))) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_alignment_gives_the_targets(spoken, tmp_path):
+    equal, _ = timit(spoken)
+    path = write_alignment(tmp_path / "ali.txt", open_corpus(spoken))
+    aligned, _ = timit(spoken, alignment=path)
+    assert np.array_equal(aligned.Y, equal.Y)
+    write_alignment(path, open_corpus(spoken), lambda name, targets: [7] * len(targets))
+    assert set(timit(spoken, alignment=path)[0].Y) == {7}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda name, targets: targets[:-1], r"ali\.txt, line 1: \w+: expected \d+ targets, got \d+"),
+        (lambda name, targets: [*targets[:-1], 183], r"ali\.txt, line 1: expected targets from 0 to 182"),
+        (lambda name, targets: [*targets[:-1], "x"], r"ali\.txt, line 1: expected an utterance and integers"),
+    ],
+)
+def test_bad_alignments_are_named_by_line(spoken, tmp_path, change, words):
+    path = write_alignment(tmp_path / "ali.txt", open_corpus(spoken), change)
+    with pytest.raises(CorpusError, match=words):
+        timit(spoken, alignment=path)
+
+
+def test_alignment_without_an_utterance(spoken, tmp_path):
+    path = write_alignment(tmp_path / "ali.txt", open_corpus(spoken))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(CorpusError, match=r"ali\.txt: \w+: expected \d+ targets, got 0"):
+        timit(spoken, alignment=path)
+
+
+# The memory-mapped cache
+
+
+def test_arrays_are_mapped_and_pickles_hold_only_their_names(spoken):
+    train, _ = timit(spoken)
+    assert type(train.X) is np.ndarray
+    assert not train.X.flags.writeable
+    assert not train.X.flags.owndata
+    raw = pickle.dumps(train)
+    assert len(raw) < train.X.nbytes / 50
+    again = pickle.loads(raw)
+    assert MappedArray.of(again.X) == MappedArray.of(train.X)
+    assert np.array_equal(again.Y, train.Y)
+    assert again.sequence(1) == train.sequence(1)
+    rows = MappedArray.of(train[3:9].X)
+    assert np.array_equal(rows.open(), train.X[3:9])
+    shutil.rmtree(os.environ["HFNB_CACHE"])
+    with pytest.raises(FileNotFoundError, match="HFNB_CACHE"):
+        pickle.loads(raw)
+
+
+def test_what_is_not_in_a_file_is_not_mapped(spoken, tmp_path):
+    train, _ = timit(spoken)
+    assert MappedArray.of(np.ones(3)) is None
+    assert MappedArray.of(train.X * 2) is None
+    assert MappedArray.of(train.X[:, 1:]) is None
+    (tmp_path / "x").write_bytes(bytes(80))
+    private = np.memmap(tmp_path / "x", np.float64, mode="c")
+    private[:] = 1
+    assert MappedArray.of(private) is None
+
+
+def test_cache_is_used_until_the_corpus_changes(corpus):
+    first, _ = timit(corpus)
+    assert MappedArray.of(timit(corpus)[0].X) == MappedArray.of(first.X)
+    assert MappedArray.of(timit(corpus, context=1)[0].X) != MappedArray.of(first.X)
+    path = next(corpus.glob("TRAIN/*/*/SI*.PHN"))
+    edit(path, third_line("{0} {1} oy"))
+    changed, _ = timit(corpus)
+    assert MappedArray.of(changed.X) != MappedArray.of(first.X)
+    assert np.any(changed.Y != first.Y)
+
+
+def test_cache_without_permission(spoken, monkeypatch, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("HFNB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(PermissionError, match="set HFNB_CACHE"):
+        timit(spoken)
+
+
+# Which corpus
+
+
+def test_the_corpus_that_is_there_is_used(spoken, sample, monkeypatch, capsys):
+    monkeypatch.setenv("HFNB_DATA", str(sample.parent))
+    assert timit()[0].kind == "free sample"
+    monkeypatch.setenv("HFNB_TIMIT", str(spoken))
+    assert timit()[0].kind == "synthetic"
+    assert timit("sample")[0].kind == "free sample"
+
+
+@pytest.fixture
+def quick(spoken, monkeypatch):
+    """Speech that is synthesized at once: the small corpus made before."""
+    monkeypatch.setattr("hfnb.datasets.synthetic.synthesize", lambda folder: shutil.copytree(spoken, folder))
+
+
+def test_nothing_but_the_synthesizer(quick, capsys):
+    train, _ = timit()
+    assert (train.kind, len(train.names)) == ("synthetic", 4)
+    assert capsys.readouterr().out.count("synthetic") == 2
+    assert timit("synthetic")[0].names == train.names
+
+
+def test_nothing_at_all(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    for corpus in (None, "sample"):
+        with pytest.raises(FileNotFoundError, match=r"HFNB_TIMIT .*nltk\.download.*espeakng-loader"):
+            timit(corpus)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'hfnb\[speech\]'"):
+        timit("synthetic")
+
+
+def test_a_synthesizer_that_fails_says_why(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CorpusError, match="no synthetic corpus made: NotADirectoryError"):
+        synthesize(tmp_path / "file" / "corpus")
+
+
+@pytest.fixture
+def internet(corpus, monkeypatch, tmp_path):
+    """A server on loopback with an archive in the form of NLTK's, and the archive's path."""
+    web = tmp_path / "web"
+    web.mkdir()
+    with zipfile.ZipFile(web / "timit.zip", "w") as archive:
+        for place, speaker in zip(
+            sorted(corpus.glob("T*/*/*")), ("fvmh0", "madc0", "faem0", "mcpm0"), strict=True
+        ):
+            for path in place.iterdir():
+                archive.write(path, f"timit/dr1-{speaker}/{path.name.lower()}")
+    handler = partial(SimpleHTTPRequestHandler, directory=web)
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *args: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(
+            sys.modules["hfnb.datasets.timit"], "SAMPLE", f"http://127.0.0.1:{server.server_port}/timit.zip"
+        )
+        monkeypatch.setattr(network, "answering", set)
+        yield web / "timit.zip"
+        server.shutdown()
+
+
+def test_sample_is_fetched_once(internet, capsys):
+    train, _ = timit("sample")
+    assert (train.kind, len(train.names)) == ("free sample", 4)
+    assert "fetching" in capsys.readouterr().out
+    internet.unlink()
+    assert timit("sample")[0].names == train.names
+
+
+@pytest.mark.parametrize("damage", ["cut", "not TIMIT", "gone"])
+def test_bad_archive_is_not_kept(internet, quick, capsys, alone, damage):
+    if damage == "cut":
+        internet.write_bytes(internet.read_bytes()[:1000])
+    elif damage == "not TIMIT":
+        with zipfile.ZipFile(internet, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    else:
+        internet.unlink()
+    assert timit()[0].kind == "synthetic"
+    assert "could not be fetched" in capsys.readouterr().out
+    assert not (alone / "cache" / "timit-sample").exists()
+
+
+# TIMIT's size
+
+MEASURE = """
+import resource, sys, time
+from hfnb.datasets import timit
+start = time.perf_counter()
+train, test = timit(sys.argv[1])
+print(len(train.names), len(train), time.perf_counter() - start)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_corpus_of_TIMITs_size(spoken, tmp_path, record_property):
+    folder = tmp_path / "corpus"
+    synthesize(folder, speakers=(462, 1))
+    for place in folder.glob(
+        "TRAIN/*/*"
+    ):  # TIMIT has 4,620 training utterances with SA: here none is left out
+        for number in (1, 2):
+            for path in place.glob(f"SA{number}.*"):
+                path.rename(path.with_name(f"SI99{number}{path.suffix}"))
+    run = subprocess.run([sys.executable, "-c", MEASURE, folder], capture_output=True, text=True, check=True)
+    counts, peak = run.stdout.splitlines()[-2:]
+    utterances, frames, seconds = map(float, counts.split())
+    record_property("seconds", seconds)
+    record_property("peak_megabytes", float(peak))
+    print(
+        f"{utterances:.0f} utterances, {frames:.0f} frames: {seconds:.1f} s, peak memory {float(peak):.0f} MB"
+    )
+    assert utterances == 4620
+    assert frames > 1_000_000
+    assert float(peak) < 300  # the whole process, Python and NumPy included
+    assert seconds < 300
