@@ -14,13 +14,12 @@ from hfnb.globalization import (
     negative_curvature_step,
 )
 from hfnb.history import Recorder
-from hfnb.krylov import KrylovResult, NonFiniteProduct, find_solver
+from hfnb.krylov import SOLVERS, KrylovResult, NonFiniteProduct, find_solver
 from hfnb.sampling import Sample
 
-TRUNCATION = {
-    "progress": 5e-4,
-    "maxiter": 100,
-}  # Martens' rule, for our own solvers
+# How far our own solvers go: Martens' rule; Bi-CG-STAB, like CG, not beyond negative curvature.
+TRUNCATION: dict[str, dict] = {name: {"progress": 5e-4, "maxiter": 100} for name in SOLVERS}
+TRUNCATION["bicgstab"]["stop_indefinite"] = True
 REJECTIONS = 10  # steps rejected one after another before the run gives up: λ has grown 57-fold by then
 
 
@@ -62,7 +61,7 @@ def hessian_free(
     True
     """
     solve, samples = find_solver(solver), _Samples(seed, batch, curvature_batch)
-    options = {**(TRUNCATION if isinstance(solver, str) else {}), **(solver_options or {})}
+    options = {**(TRUNCATION[solver] if isinstance(solver, str) else {}), **(solver_options or {})}
     saved = resume.load() if resume else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = _State(**saved) if saved else _start(objective, w0, damping, samples)

@@ -21,6 +21,7 @@ def bicgstab(
     M=None,
     callback=None,
     check=False,
+    stop_indefinite=False,
 ) -> KrylovResult:
     """Solve (A + damping I) x = b for a symmetric A that may be indefinite, by Bi-CG-STAB.
 
@@ -29,7 +30,8 @@ def bicgstab(
     least q, and ``progress`` looks at the least q so far. Where r̂ᵀv, r̂ᵀr or ω is lost in rounding
     beside the norms of its factors, it begins anew from its iterate with r̂ = r; where that r̂ is
     orthogonal to v = A r at once, with r̂ = r/‖r‖ + v/‖v‖, for which r̂ᵀr and r̂ᵀv are both positive.
-    Parameters, shapes and errors as ``cg``.
+    ``stop_indefinite`` ends the solve, as ``cg`` does, where A + damping I has proved not to be positive
+    definite: solved further, it leads to a saddle of q. Other parameters, shapes and errors as ``cg``.
 
     Source: van der Vorst, "Bi-CGSTAB", SIAM J. Sci. Stat. Comput. 13 (1992), with right preconditioning.
 
@@ -42,6 +44,9 @@ def bicgstab(
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
     while (reason := monitor.stop(x, r)) is None:
+        if stop_indefinite and system.indefinite:
+            reason = "negative curvature: the model has no minimum"
+            break
         if fresh or monitor.replaced:
             shadow, p, rho, fresh = r.copy(), r.copy(), dot(r, r), True
         z, _ = system.precondition(p)

@@ -94,6 +94,11 @@ class System:
         return self.direction, self.curvature
 
     @property
+    def indefinite(self) -> bool:
+        """Whether a vector has shown A + damping I not to be positive definite."""
+        return self.curvature is not None and self.curvature < min(-self.damping, -self.noise)
+
+    @property
     def noise(self) -> float:
         """The size of a Rayleigh quotient that rounding can explain."""
         return ROUNDING * np.finfo(self.b.dtype).eps * self.norm

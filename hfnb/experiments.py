@@ -1,0 +1,121 @@
+"""Named, seeded runs that the notebooks and the benchmarks share."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from hfnb import datasets, models
+from hfnb.datasets import Dataset
+from hfnb.first_order import first_order
+from hfnb.hessian_free import hessian_free
+from hfnb.history import Record
+from hfnb.objective import Objective
+from hfnb.progress import Progress
+
+
+def mode() -> str:
+    """Return "fast" (the default: small, float64, a minute) or "full" (paper-size, float32): ``HFNB_MODE``."""
+    value = os.environ.get("HFNB_MODE", "fast")
+    if value not in ("fast", "full"):
+        raise ValueError(f"HFNB_MODE: expected fast or full, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network, the data it is trained and tested on, and the precision of the run."""
+
+    name: str
+    net: models.Network
+    train: Dataset
+    test: Dataset
+    dtype: type = np.float32
+
+    def objective(self) -> Objective:
+        """Return the training objective in one process."""
+        return Objective(self.net, self.train)
+
+    def start(self, seed: int = 0) -> np.ndarray:
+        """Return the start that every method shares."""
+        return self.net.init(seed, dtype=self.dtype)
+
+
+def mnist_task(size: str | None = None) -> Task:
+    """Return a 4-layer classifier of MNIST: 784-400-150-10 on 60,000 images; fast: 784-100-50-10 on 3,000."""
+    if (size or mode()) == "full":
+        net = models.mlp([784, 400, 150, 10], weight_decay=2e-5)
+        return Task("MNIST", net, *datasets.mnist())
+    train, test = datasets.mnist(dtype=np.float64)
+    net = models.mlp([784, 100, 50, 10], weight_decay=2e-5)
+    return Task("3,000 images of MNIST", net, train[::20], test[::10], np.float64)
+
+
+def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options) -> list[Record]:
+    """Return the history of an optimizer on a task, each record with the test ``error`` in per cent."""
+
+    def measure(record):
+        record["error"] = 100 * task.net.error(record.w, task.test)
+
+    callback = Progress(options["max_iter"], measure, leave=False) if progress else measure
+    result = optimizer(task.objective(), task.start(seed), seed=seed, callback=callback, **options)
+    return result.history
+
+
+def tune(
+    task: Task, method: str, rates: Iterable[float], **options
+) -> tuple[float, list[Record], dict[float, float]]:
+    """Run a first-order method at each rate; return the best rate, its history, and all final losses."""
+    runs = {rate: run(task, first_order, method=method, learning_rate=rate, **options) for rate in rates}
+    losses = {rate: history[-1].loss for rate, history in runs.items()}
+    best = min(losses, key=lambda rate: np.nan_to_num(losses[rate], nan=np.inf))
+    return best, runs[best], losses
+
+
+# The two ways to solve the sub-problem that the paper compares; every other option is common.
+SECOND_ORDER = {
+    "Hessian-free (Bi-CG-STAB, Hessian)": {"solver": "bicgstab", "curvature": "hessian"},
+    "Hessian-free (CG, Gauss–Newton)": {"solver": "cg", "curvature": "gauss-newton"},
+}
+RATES = {"sgd": (0.03, 0.1, 0.3, 1.0), "adam": (3e-4, 1e-3, 3e-3)}
+
+
+def mnist_comparison(task: Task, size: str | None = None, progress: bool = True) -> dict[str, list[Record]]:
+    """Return histories of Hessian-free, both ways, and of SGD and Adam, each tuned over `RATES`."""
+    full = (size or mode()) == "full"
+    histories = {}
+    for name, options in SECOND_ORDER.items():
+        histories[name] = run(
+            task,
+            hessian_free,
+            max_iter=40 if full else 20,
+            curvature_batch=4096 if full else 600,
+            progress=progress,
+            **options,
+        )
+    for method, rates in RATES.items():
+        rate, history, _ = tune(task, method, rates, batch=64, max_iter=30, progress=progress)
+        histories[f"{'SGD' if method == 'sgd' else 'Adam'} (learning rate {rate:g})"] = history
+    return histories
+
+
+def save(path: str | Path, histories: dict[str, list[Record]], **about) -> None:
+    """Write histories as JSON, with the machine, the versions and what else is said ``about`` the run."""
+    about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    about["versions"] = {name: version(name) for name in ("hfnb", "numpy", "scipy", "autograd")}
+    document = {"about": about, "histories": histories}
+    Path(path).write_text(json.dumps(document, indent=1, default=float) + "\n", encoding="utf-8")
+
+
+def load(path: str | Path) -> tuple[dict[str, list[Record]], dict]:
+    """Read what `save` wrote: the histories, and what is said about the run."""
+    document = json.loads(Path(path).read_text(encoding="utf-8"))
+    histories = {
+        name: [Record(record) for record in records] for name, records in document["histories"].items()
+    }
+    return histories, document["about"]

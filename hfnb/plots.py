@@ -1,0 +1,112 @@
+"""All of the project's matplotlib: every function takes ``ax=None``, draws, and returns the axes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, told apart in every common form of colour blindness; dashes and markers say it twice.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+DASHES = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2))]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+LABELS = {
+    "iteration": "iteration",
+    "passes": "passes over the data",
+    "products": "curvature products",
+    "reductions": "reductions over the engines",
+    "seconds": "seconds",
+    "loss": "training loss",
+    "error": "test error (%)",
+    "gradient_norm": "gradient norm",
+    "damping": "damping λ",
+}
+
+
+def look(index: int) -> dict:
+    """Return colour, dashes and marker of the ``index``-th line of a plot."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 4,
+    }
+
+
+def curves(
+    histories: dict[str, Sequence[dict]],
+    x: str = "passes",
+    y: str = "loss",
+    ax: Axes | None = None,
+    log: bool | None = None,
+) -> Axes:
+    """Draw entry ``y`` of each history's records against entry ``x``, a line for each name in ``histories``.
+
+    ``log``: logarithmic x; None chooses so where the runs differ more than tenfold in length.
+    """
+    ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
+    for index, (name, history) in enumerate(histories.items()):
+        records = [record for record in history if y in record]
+        ax.plot(
+            [record[x] for record in records],
+            [record[y] for record in records],
+            label=name,
+            markevery=max(1, len(records) // 8),
+            **look(index),
+        )
+    ends = [history[-1][x] for history in histories.values()]
+    if log or (log is None and max(ends) > 10 * min(ends) > 0):
+        ax.set_xscale("symlog", linthresh=min(end for end in ends if end > 0))
+    ax.set_yscale("log")
+    ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y))
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def comparison(
+    histories: dict[str, Sequence[dict]],
+    xs: Sequence[str] = ("passes", "reductions", "seconds"),
+    ys: Sequence[str] = ("loss", "error"),
+    title: str = "",
+) -> Figure:
+    """Draw `curves` of every y against every x, in a grid with one legend; ``title`` states the finding."""
+    figure, axes = plt.subplots(
+        len(ys),
+        len(xs),
+        figsize=(3.6 * len(xs), 3.1 * len(ys)),
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, y in zip(axes, ys, strict=True):
+        for ax, x in zip(row, xs, strict=True):
+            curves(histories, x, y, ax).label_outer()
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def digits(X: np.ndarray, labels: Sequence | None = None, columns: int = 10) -> Figure:
+    """Draw rows of pixels (n, 784) as images, ``labels`` above them."""
+    rows = -(-len(X) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(0.8 * columns, 1.0 * rows), squeeze=False)
+    for index, ax in enumerate(axes.flat):
+        ax.axis("off")
+        if index < len(X):
+            ax.imshow(np.reshape(X[index], (28, 28)), cmap="gray_r")
+            if labels is not None:
+                ax.set_title(str(labels[index]), fontsize=9)
+    return figure
+
+
+def save(figure: Figure | Axes, name: str) -> None:
+    """Write a figure as figures/``name``, beside the notebooks' folder, or to the folder ``HFNB_FIGURES``."""
+    folder = Path(os.environ.get("HFNB_FIGURES", "../figures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = figure.get_figure() if isinstance(figure, Axes) else figure
+    assert isinstance(whole, Figure), "axes belong to a figure"
+    whole.savefig(folder / name, dpi=120)
