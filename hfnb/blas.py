@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info
 
 VARIABLE = "OPENBLAS_CORETYPE"
 # The better kernel, the processor flags that it needs, and the kernels that are lesser on such a processor.

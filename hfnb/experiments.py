@@ -20,7 +20,7 @@ from hfnb.progress import Progress
 
 
 def mode() -> str:
-    """Return "fast" (the default: small, float64, a minute) or "full" (paper-size, float32): ``HFNB_MODE``."""
+    """Return "fast" (the default: small, float64) or "full" (paper-size, float32), as ``HFNB_MODE`` says."""
     value = os.environ.get("HFNB_MODE", "fast")
     if value not in ("fast", "full"):
         raise ValueError(f"HFNB_MODE: expected fast or full, got {value!r}")
@@ -78,7 +78,7 @@ def tune(
 
 
 # The two ways to solve the sub-problem that the paper compares; every other option is common.
-SECOND_ORDER = {
+SECOND_ORDER: dict[str, dict] = {
     "Hessian-free (Bi-CG-STAB, Hessian)": {"solver": "bicgstab", "curvature": "hessian"},
     "Hessian-free (CG, Gauss–Newton)": {"solver": "cg", "curvature": "gauss-newton"},
 }
