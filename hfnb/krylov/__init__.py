@@ -44,7 +44,7 @@ __all__ = [
     "whole",
 ]
 
-newton_mr = partial(minres, stop_at_curvature=True)
+newton_mr = partial(minres, stop_indefinite=True)
 
 # name: solve(A, b, x0=None, *, damping, rtol, atol, progress, maxiter, M, callback, check) -> KrylovResult
 SOLVERS: dict[str, Callable[..., KrylovResult]] = {

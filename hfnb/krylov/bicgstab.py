@@ -40,13 +40,11 @@ def bicgstab(
     (array([0., 1.]), 2)
     """
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    monitor = Monitor(system, rtol=rtol, atol=atol, progress=progress, maxiter=maxiter, callback=callback)
+    stops = {"rtol": rtol, "atol": atol, "progress": progress, "maxiter": maxiter, "callback": callback}
+    monitor = Monitor(system, stop_indefinite=stop_indefinite, **stops)
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
     while (reason := monitor.stop(x, r)) is None:
-        if stop_indefinite and system.indefinite:
-            reason = "negative curvature: the model has no minimum"
-            break
         if fresh or monitor.replaced:
             shadow, p, rho, fresh = r.copy(), r.copy(), dot(r, r), True
         z, _ = system.precondition(p)

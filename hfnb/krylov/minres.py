@@ -13,7 +13,7 @@ def minres(
     b,
     x0=None,
     *,
-    stop_at_curvature=False,
+    stop_indefinite=False,
     damping=0.0,
     rtol=1e-5,
     atol=0.0,
@@ -26,7 +26,7 @@ def minres(
     """Minimize ‖b − (A + damping I) x‖ over the Krylov space; one product an iteration, ‖r‖ never grows.
 
     Beside each v of the Lanczos process it sees the curvature of each residual without a product:
-    rᵀ(A + damping I)r = −c γ ‖r‖², c and γ scalars of its QR factorization. ``stop_at_curvature`` stops at
+    rᵀ(A + damping I)r = −c γ ‖r‖², c and γ scalars of its QR factorization. ``stop_indefinite`` stops at
     the first r for which this is not positive, as Newton-MR does; otherwise the solve goes on. An
     inconsistent system ends with a least-squares solution, where ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖, or
     √eps ‖A‖‖r‖ if ‖r‖ has ceased to fall: rounding seldom allows less. With a preconditioner the monotone
@@ -56,7 +56,7 @@ def minres(
         beta = np.sqrt(rz)
         delta, gamma = c * delta + s * alpha, s * delta - c * alpha
         system.observe(e, -c * gamma * phi**2 / dot(e, e) - system.damping)
-        if stop_at_curvature and -c * gamma <= 0:
+        if stop_indefinite and -c * gamma <= 0:
             reason = "non-positive curvature: along the residual the model has no minimum"
             break
         relative = np.hypot(gamma, c * beta) / (system.norm + abs(system.damping))  # ‖A r‖ / ‖A‖‖r‖
@@ -64,12 +64,8 @@ def minres(
             reason = "least squares: A maps the residual to zero within the tolerance"
             monitor.success = monitor.solved = True
             break
-        d_before *= -epsilon
-        d_before += v
-        axpy(d_before, -delta, d)
         length = np.hypot(gamma, beta)
-        d_before *= 1 / length
-        d, d_before = d_before, d
+        d, d_before = _combine(v, delta, d, epsilon, d_before, length), d
         epsilon, delta, c, s = s * beta, -c * beta, gamma / length, beta / length
         axpy(x, c * phi, d)
         phi *= s
@@ -88,3 +84,12 @@ def minres(
 def _stagnates(residual_norms: list[float]) -> bool:
     """Whether three iterations lowered ‖r‖ by less than a thousandth."""
     return len(residual_norms) > 3 and residual_norms[-4] < 1.001 * residual_norms[-1]
+
+
+def _combine(v, delta, d, epsilon, d_before, length):
+    """Return (v − δ d − ε d_before) / length in the place of d_before."""
+    d_before *= -epsilon
+    d_before += v
+    axpy(d_before, -delta, d)
+    d_before *= 1 / length
+    return d_before

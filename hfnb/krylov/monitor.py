@@ -23,13 +23,23 @@ class Monitor:
     """
 
     def __init__(
-        self, system: System, *, rtol=1e-5, atol=0.0, progress=0.0, maxiter=None, callback=None, keep=False
+        self,
+        system: System,
+        *,
+        rtol=1e-5,
+        atol=0.0,
+        progress=0.0,
+        maxiter=None,
+        callback=None,
+        keep=False,
+        stop_indefinite=False,
     ):
         for name, value in (("rtol", rtol), ("atol", atol), ("progress", progress)):
             if not value >= 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {value}")
         self.maxiter = 10 * system.b.size if maxiter is None else whole("maxiter", maxiter)
         self.system, self.progress, self.keep = system, progress, keep
+        self.stop_indefinite = stop_indefinite
         self.callback: Callable | None = callback
         self.tolerance = max(rtol * system.b_norm, atol)
         self.models: list[float] = []
@@ -79,6 +89,8 @@ class Monitor:
             return "converged: the residual is within the tolerance"
         if stalled:
             return "truncated: the model gained too little over the last iterations"
+        if self.stop_indefinite and self.system.indefinite:
+            return "negative curvature: the model has no minimum"
         if stopped:
             return "stopped by the callback"
         return "maxiter iterations done" if self.iteration >= self.maxiter else None

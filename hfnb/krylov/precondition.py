@@ -8,17 +8,19 @@ from .vectors import axpy, dot, norm
 
 
 def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> LinearOperator:
-    """Return M = diag(squares + damping)^−exponent, ``squares`` (p,) the empirical Fisher's diagonal Σᵢ(∇fᵢ)².
+    """Return M = diag(squares + damping)^−exponent, ``squares`` (p,) the empirical Fisher's diagonal.
 
-    The exponent below 1 holds back the largest entries, which this diagonal exaggerates. ValueError where
-    an entry of squares + damping is not positive.
+    That is Σᵢ(∇fᵢ)², entry by entry, over single samples. The exponent below 1 holds back the largest
+    entries, which this diagonal exaggerates. ValueError where an entry of squares + damping is not
+    positive.
 
     Source: Martens, "Deep learning via Hessian-free optimization" (2010), §4.7.
 
     >>> diagonal(np.array([0.0, 15.0]), damping=1.0) @ np.ones(2)
     array([1.   , 0.125])
     """
-    shifted = np.asarray(squares) + squares.dtype.type(damping)
+    squares = np.asarray(squares)
+    shifted = squares + squares.dtype.type(damping)
     if not np.all((shifted > 0) & np.isfinite(shifted)):
         raise ValueError("squares: expected squares + damping to be positive and finite in every entry")
     inverse = shifted**-exponent
@@ -70,7 +72,7 @@ class LBFGS:
             self.pairs, self._stride = self.pairs[::2], 2 * self._stride
 
     def operator(self, damping: float = 0.0) -> LinearOperator | None:
-        """Return the preconditioner that the pairs make, or None where there are none of positive curvature."""
+        """Return the preconditioner that the pairs make, or None where none has positive curvature."""
         usable = []
         for s, y in self.pairs:
             z = y + y.dtype.type(damping) * s

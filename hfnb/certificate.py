@@ -1,0 +1,115 @@
+"""Is this stationary point a minimum? A second-order certificate that says how sure it is."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hfnb.krylov import System, lanczos_process, norm, random_start, whole
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A ``verdict`` on a point: "minimum", "saddle" or "undecided", and the ``reason`` in a sentence.
+
+    "minimum" means λmin ≥ −``tolerance`` unless the random start was unlucky, which has at most the
+    probability ``failure``; "saddle" that the unit vector ``direction`` d has dᵀBd = ``eigenvalue`` <
+    −tolerance, which is certain. ``eigenvalue`` is the smallest Ritz value of ``products`` products,
+    ``seed`` that of the start.
+    """
+
+    verdict: str
+    reason: str
+    eigenvalue: float
+    tolerance: float
+    failure: float
+    products: int
+    seed: int
+    direction: np.ndarray
+    gradient_norm: float | None = None
+
+
+def certify_operator(
+    A, *, tol: float | None = None, failure: float = 1e-6, seed: int | None = None, max_products: int = 200
+) -> Certificate:
+    """Say whether the symmetric operator A has an eigenvalue below −tol, by the Lanczos process.
+
+    It begins at a random vector and ends as soon as a Ritz value is below −tol, or the probability that
+    it missed λmin < −tol is at most ``failure`` (see ``Tridiagonal.failure``); "undecided" after
+    ``max_products``. Where ``tol`` is None it is a thousandth of the largest |Ritz value|. It needs no
+    more products than ``products_needed`` says beforehand; a dense spectrum often takes far fewer. In
+    float32 a tolerance below rounding, about 1e-6 of the largest |Ritz value|, decides nothing.
+    ValueError for a failure outside of (0, 1), a negative tol, and as ``krylov.cg``.
+
+    >>> certify_operator(np.diag([3.0, 2.0, -1.0]), seed=0).verdict
+    'saddle'
+    >>> certify_operator(np.diag([3.0, 2.0, 0.0]), seed=0).verdict
+    'minimum'
+    """
+    if not 0 < failure < 1:
+        raise ValueError(f"failure: expected a probability between 0 and 1, got {failure}")
+    if tol is not None and not tol >= 0:
+        raise ValueError(f"tol: expected a number >= 0, got {tol}")
+    start, seed = random_start(A, seed)
+    system = System(A, start)
+    for lanczos in lanczos_process(system, start, whole("max_products", max_products)):
+        ritz, S = lanczos.ritz()
+        tolerance = 1e-3 * np.abs(ritz).max() if tol is None else tol
+        missed = lanczos.failure(-tolerance)
+        if ritz[0] < -tolerance or missed <= failure:
+            break
+    direction = S[:, 0].astype(start.dtype) @ lanczos.V
+    direction /= norm(direction)
+    eigenvalue, rounding = float(ritz[0]), system.noise
+    if eigenvalue < -tolerance:
+        # One more product: in float32 the Ritz vector is not quite the vector that T speaks of.
+        eigenvalue, missed = system.product(direction, out=np.empty_like(direction)), 0.0
+    if eigenvalue < -max(tolerance, rounding):
+        verdict, reason = "saddle", f"a direction of curvature {eigenvalue:.3g}"
+    elif tolerance < rounding:
+        verdict, reason = "undecided", f"the tolerance is below rounding, {rounding:.1g}"
+    elif missed <= failure:
+        verdict, reason = "minimum", f"no curvature below {-tolerance:.3g}, but for a chance of {missed:.1g}"
+    else:
+        verdict, reason = (
+            "undecided",
+            f"curvature below {-tolerance:.3g} is missed by a chance of {missed:.1g}",
+        )
+    return Certificate(
+        verdict, reason, eigenvalue, float(tolerance), missed, system.products, seed, direction
+    )
+
+
+def certify(
+    objective, w: np.ndarray, *, gradient_tol: float = 1e-5, curvature: str = "hessian", **options
+) -> Certificate:
+    """Say whether w is a minimum or a saddle of an objective, from its gradient and Hessian products.
+
+    ``objective`` has ``value_and_gradient(w)`` and ``curvature(w, kind)``; ``options`` are those of
+    ``certify_operator``. Where ‖∇f(w)‖ > ``gradient_tol`` w is neither, and the verdict "undecided".
+
+    >>> from hfnb.problems import quartic_saddle
+    >>> certify(quartic_saddle(), np.zeros(2), seed=0).verdict
+    'saddle'
+    """
+    _, g = objective.value_and_gradient(w)
+    found = certify_operator(objective.curvature(w, curvature), **options)
+    gradient_norm = norm(np.asarray(g))
+    if gradient_norm > gradient_tol:
+        reason = f"the gradient norm {gradient_norm:.3g} exceeds {gradient_tol:.3g}"
+        return replace(found, verdict="undecided", reason=reason, gradient_norm=gradient_norm)
+    return replace(found, gradient_norm=gradient_norm)
+
+
+def products_needed(n: int, gap: float, failure: float) -> int:
+    """Return the products after which θ − λmin ≤ gap (λmax − λmin), but for a probability of ``failure``.
+
+    θ is the smallest Ritz value of an (n, n) matrix from a random start: the probability is at most
+    1.648 √n exp(−√gap (2k − 1)) after k products, whatever the spectrum.
+
+    Source: Kuczyński & Woźniakowski, "Estimating the largest eigenvalue by the power and Lanczos algorithms
+    with a random start", SIAM J. Matrix Anal. Appl. 13 (1992), applied to λmax I − A.
+
+    >>> products_needed(10_000, 0.01, 1e-6)
+    96
+    """
+    return int(min(n, np.ceil((np.log(1.648 * np.sqrt(n) / failure) / np.sqrt(gap) + 1) / 2)))

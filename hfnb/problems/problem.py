@@ -1,0 +1,81 @@
+"""A function with a known stationary point, its index and its least value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+from autograd import hessian, make_hvp, value_and_grad
+from scipy.sparse.linalg import LinearOperator
+
+
+def _no_counts() -> SimpleNamespace:
+    return SimpleNamespace(losses=0, gradients=0, products=0, samples=0, reductions=0, numbers=0)
+
+
+@dataclass(eq=False)
+class Problem:
+    """A function f of a vector, written with ``autograd.numpy``, about which everything is known.
+
+    ``stationary`` is a point where ∇f = 0 exactly and the Hessian has ``index`` negative eigenvalues: a
+    strict saddle where index > 0. ``minimum`` is the least value of f, ``start`` where a run usually
+    begins. It has the methods of an ``hfnb.Objective`` (a sample is all there is), and goes wherever one
+    does.
+    """
+
+    name: str
+    f: Callable
+    stationary: np.ndarray
+    index: int
+    minimum: float
+    start: np.ndarray
+    n: int = 1
+    counts: SimpleNamespace = field(default_factory=_no_counts, repr=False)
+
+    @property
+    def size(self) -> int:
+        return self.stationary.size
+
+    def value(self, w: np.ndarray, sample=None) -> float:
+        """Return f(w)."""
+        self._count("losses")
+        return float(self.f(w))
+
+    def value_and_gradient(self, w: np.ndarray, sample=None) -> tuple[float, np.ndarray]:
+        """Return f(w) and ∇f(w)."""
+        self._count("gradients")
+        value, gradient = value_and_grad(self.f)(w)
+        return float(value), gradient
+
+    def gradient(self, w: np.ndarray) -> np.ndarray:
+        """Return ∇f(w)."""
+        return self.value_and_gradient(w)[1]
+
+    def curvature(self, w: np.ndarray, kind: str = "hessian", sample=None) -> LinearOperator:
+        """Return the Hessian at w as an operator; ValueError for another kind, which f does not have."""
+        if kind != "hessian":
+            raise ValueError(f"curvature: expected 'hessian', the only one {self.name} has, got {kind!r}")
+        apply, _ = make_hvp(self.f)(w)
+
+        def product(v):
+            self._count("products")
+            return apply(v.ravel())
+
+        return LinearOperator((w.size, w.size), matvec=product, rmatvec=product, dtype=w.dtype)
+
+    def hessian_product(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Return ∇²f(w) v."""
+        return self.curvature(w) @ v
+
+    def hessian(self, w: np.ndarray) -> np.ndarray:
+        """Return the dense Hessian at w, for small sizes."""
+        return hessian(self.f)(w)
+
+    def near(self, distance: float, seed: int = 0) -> np.ndarray:
+        """Return a point at ``distance`` from the stationary one, in a random direction."""
+        direction = np.random.default_rng(seed).standard_normal(self.size)
+        return self.stationary + distance * direction / np.linalg.norm(direction)
+
+    def _count(self, what: str) -> None:
+        setattr(self.counts, what, getattr(self.counts, what) + 1)
+        self.counts.samples += 1
