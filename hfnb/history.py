@@ -28,8 +28,8 @@ class Recorder:
     """Keeps the history of a run: adds the costs spent so far to each record and shows it to the callback.
 
     A record has ``iteration``, ``loss``, what the optimizer adds, and, cumulative since the start of the run:
-    ``passes`` (samples seen in losses, gradients and products, over n), ``products``, ``reductions``,
-    ``numbers`` (how many those summed) and ``seconds`` (callbacks not counted).
+    ``samples`` (seen in losses, gradients and products), ``passes`` (the same over n), ``products``,
+    ``reductions``, ``numbers`` (how many those summed) and ``seconds`` (callbacks not counted).
     """
 
     def __init__(self, objective, callback: Callable | None, history: list | None = None):
@@ -37,7 +37,7 @@ class Recorder:
         last = (
             self.history[-1]
             if self.history
-            else Record(passes=0.0, products=0, reductions=0, numbers=0, seconds=0.0)
+            else Record(samples=0, products=0, reductions=0, numbers=0, seconds=0.0)
         )
         self._spent = {key: last[key] - value for key, value in self._costs().items()}
         self._start = time.perf_counter() - last["seconds"]
@@ -45,7 +45,7 @@ class Recorder:
     def _costs(self):
         counts = self.objective.counts
         return {
-            "passes": counts.samples / self.objective.n,
+            "samples": counts.samples,
             "products": counts.products,
             "reductions": counts.reductions,
             "numbers": counts.numbers,
@@ -54,7 +54,8 @@ class Recorder:
     def add(self, w, **values) -> bool:
         """Append a record; return True where the callback, which finds w as ``record.w``, asks to stop."""
         costs = {key: value + self._spent[key] for key, value in self._costs().items()}
-        record = Record(**values, **costs, seconds=time.perf_counter() - self._start)
+        passes, seconds = costs["samples"] / self.objective.n, time.perf_counter() - self._start
+        record = Record(**values, **costs, passes=passes, seconds=seconds)
         self.history.append(record)
         if self.callback is None:
             return False

@@ -1,0 +1,93 @@
+"""Curvature products against dense matrices that autograd forms column by column, and against differences."""
+
+import numpy as np
+import pytest
+from autograd import hessian as dense_hessian
+from autograd import jacobian
+from test_models import plain_loss
+
+from hfnb import Dataset, Objective, Sample
+from hfnb.checks import dense, gradient_error, hessian_error, symmetry_error
+from hfnb.curvature import gauss_newton, hessian
+from hfnb.models import mlp
+
+
+@pytest.fixture(
+    params=[("tanh", "cross_entropy"), ("sigmoid", "squared_error"), ("softplus", "cross_entropy")]
+)
+def case(request):
+    random = np.random.default_rng(0)
+    net = mlp([5, 4, 3], *request.param)
+    Y = random.integers(0, 3, 11) if request.param[1] == "cross_entropy" else random.standard_normal((11, 3))
+    return net, Dataset(random.standard_normal((11, 5)), Y), net.init(0, dtype=float)
+
+
+def test_hessian_equals_the_dense_one(case):
+    net, data, w = case
+    expected = dense_hessian(lambda w: plain_loss(net, w, data.X, data.Y))(w)
+    found = dense(hessian(lambda w: net.loss(w, data.X, data.Y), w))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
+def test_gauss_newton_equals_the_dense_product_of_its_factors(case):
+    net, data, w = case
+    J = jacobian(lambda w: net.outputs(w, data.X).ravel())(w)
+    shape = (len(data), 3)
+    L = dense_hessian(lambda z: net.output_loss(z.reshape(shape), data.Y))(net.outputs(w, data.X).ravel())
+    found = gauss_newton(lambda w: net.outputs(w, data.X), lambda z: net.output_loss(z, data.Y), w)
+    np.testing.assert_allclose(dense(found), J.T @ L @ J, rtol=0, atol=1e-13)
+
+
+def test_objective_curvature_over_chunks_and_partitions_equals_the_whole(case):
+    net, data, w = case
+    objective = Objective(net, data, partitions=3, chunk=2)
+    whole = dense(hessian(lambda w: net.loss(w, data.X, data.Y), w))
+    np.testing.assert_allclose(dense(objective.curvature(w)), whole, rtol=0, atol=1e-13)
+
+
+def test_more_rows_than_are_kept_taped_give_the_same_products(case, monkeypatch):
+    net, data, w = case
+    kept = dense(Objective(net, data).curvature(w, "gauss-newton"))
+    monkeypatch.setattr("hfnb.objective.TAPED", 5)
+    np.testing.assert_allclose(dense(Objective(net, data).curvature(w, "gauss-newton")), kept, atol=1e-14)
+
+
+def test_the_checkers_agree_and_catch_a_wrong_product(case):
+    net, data, w = case
+    objective = Objective(net, data)
+    assert gradient_error(objective, w) < 1e-8
+    assert hessian_error(objective, w) < 1e-8
+    assert symmetry_error(objective.curvature(w)) < 1e-14
+    assert symmetry_error(np.array([[0.0, 1.0], [-1.0, 0.0]])) > 0.1
+
+    class Wrong(Objective):
+        def value_and_gradient(self, w, sample=None):
+            value, gradient = super().value_and_gradient(w, sample)
+            return value, 1.01 * gradient
+
+    assert gradient_error(Wrong(net, data), w) > 1e-4
+    assert hessian_error(Wrong(net, data), w) > 1e-4
+
+
+def test_float32_products_are_those_of_float64_to_its_precision(case):
+    net, data, w = case
+    single = Dataset(data.X.astype(np.float32), data.Y)
+    found = Objective(net, single).curvature(w.astype(np.float32))
+    assert found.dtype == np.float32
+    v = np.ones(w.size)
+    product = found @ v.astype(np.float32)
+    assert product.dtype == np.float32
+    np.testing.assert_allclose(product, Objective(net, data).curvature(w) @ v, atol=2e-6)
+
+
+def test_a_readers_own_curvature_serves_as_a_kind(case):
+    net, data, w = case
+    twice = Objective(net, data).curvature(w, lambda net, w, X, Y: lambda v: 2 * len(X) * v, Sample(4))
+    np.testing.assert_allclose(twice @ w, 2 * w)
+
+
+def test_an_unknown_kind_is_named():
+    net = mlp([2, 2])
+    data = Dataset(np.eye(2), np.array([0, 1]))
+    with pytest.raises(ValueError, match="curvature: expected one of hessian, gauss-newton or a function"):
+        Objective(net, data).curvature(net.init(), "fisher")

@@ -1,0 +1,170 @@
+"""The optimizer against known minima, SciPy's, and its promises: resume, stop, refuse what is not finite."""
+
+import copy
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from hfnb import Dataset, Objective, hessian_free
+from hfnb.models import mlp
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((200, 6))
+LABELS = (X @ RANDOM.standard_normal(6) + 0.5 * RANDOM.standard_normal(200) > 0).astype(int)
+METHODS = {
+    "paper": {"solver": "bicgstab", "curvature": "hessian"},
+    "martens": {"solver": "cg", "curvature": "gauss-newton"},
+}
+methods = pytest.mark.parametrize("options", METHODS.values(), ids=METHODS.keys())
+
+
+class Memory:
+    """A checkpoint that lives in memory."""
+
+    def __init__(self):
+        self.state = None
+
+    def save(self, state):
+        self.state = copy.deepcopy(state)
+
+    def load(self):
+        return copy.deepcopy(self.state)
+
+
+def logistic():
+    return Objective(mlp([6, 2], weight_decay=0.01), Dataset(X, LABELS))
+
+
+def small_network():
+    return Objective(mlp([6, 5, 4, 2]), Dataset(X, LABELS))
+
+
+@methods
+def test_a_convex_problem_is_solved_as_by_scipy(options):
+    objective = logistic()
+    w0 = objective.net.init(0, dtype=float)
+    expected = minimize(objective.value_and_gradient, w0, jac=True, method="BFGS", options={"gtol": 1e-9})
+    result = hessian_free(objective, w0, max_iter=60, tol=1e-8, **options)
+    assert result.success
+    assert "gradient norm" in result.message
+    assert result.fun == pytest.approx(expected.fun, rel=1e-10)
+
+
+@methods
+def test_the_loss_never_rises_and_the_history_adds_up(options):
+    objective = small_network()
+    result = hessian_free(objective, objective.net.init(1, dtype=float), max_iter=15, **options)
+    losses = [record.loss for record in result.history]
+    assert losses == sorted(losses, reverse=True)
+    assert result.fun == losses[-1] == pytest.approx(objective.value(result.x))
+    last = result.history[-1]
+    assert [record.iteration for record in result.history] == list(range(16))
+    assert last.products == objective.counts.products
+    assert last.passes == pytest.approx(
+        (objective.counts.samples - 200) / 200
+    )  # but for the value just taken
+    assert last.reductions == objective.counts.reductions - 1
+
+
+def test_the_paper_method_escapes_a_saddle_where_gauss_newton_sees_nothing():
+    # f(w) = ½x² − ½y² + ¼y⁴ started a hair from its saddle.
+    objective = Objective.from_loss(
+        lambda w, X, Y: 0.5 * w[0] ** 2 - 0.5 * w[1] ** 2 + 0.25 * w[1] ** 4 + 0.0 * anp.sum(X),
+        Dataset(np.ones((1, 1)), np.zeros((1, 1))),
+    )
+    result = hessian_free(objective, np.array([1.0, 1e-3]), max_iter=30, tol=1e-9)
+    assert result.fun == pytest.approx(-0.25, abs=1e-12)
+    assert any(record.direction == "negative curvature" for record in result.history)
+
+
+@methods
+def test_resumed_runs_are_bitwise_those_that_were_never_stopped(options):
+    w0, memory = small_network().net.init(2, dtype=float), Memory()
+    common = {"curvature_batch": 50, "seed": 5, **options}
+    whole = hessian_free(small_network(), w0, max_iter=8, **common)
+    hessian_free(small_network(), w0, max_iter=3, resume=memory, **common)
+    resumed = hessian_free(small_network(), w0, max_iter=8, resume=memory, **common)
+    np.testing.assert_array_equal(resumed.x, whole.x)
+    for mine, theirs in zip(resumed.history, whole.history, strict=True):
+        assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_mini_batches_train_too():
+    objective = small_network()
+    w0 = objective.net.init(0, dtype=float)
+    result = hessian_free(objective, w0, batch=100, max_iter=20, solver="cg", curvature="gauss-newton")
+    assert objective.value(result.x) < 0.5 * objective.value(w0)
+
+
+def test_a_callback_sees_the_parameters_and_stops_the_run():
+    seen = []
+
+    def callback(record):
+        seen.append(record.w.copy())
+        return record.iteration == 2
+
+    objective = small_network()
+    result = hessian_free(objective, objective.net.init(0, dtype=float), callback=callback)
+    assert (result.nit, result.message) == (2, "stopped by the callback")
+    np.testing.assert_array_equal(seen[-1], result.x)
+    assert not any(hasattr(record, "w") for record in result.history)
+
+
+class Faulty(Objective):
+    """Returns NaN where ``fails`` says so, by the number of evaluations of the kind so far."""
+
+    fails = staticmethod(lambda kind, number: False)
+
+    def _spoil(self, kind, value):
+        number = getattr(self.counts, kind)
+        return value * np.nan if self.fails(kind, number) else value
+
+    def value(self, w, sample=None):
+        return self._spoil("losses", super().value(w, sample))
+
+    def value_and_gradient(self, w, sample=None):
+        value, gradient = super().value_and_gradient(w, sample)
+        return value, self._spoil("gradients", gradient)
+
+
+@methods
+@pytest.mark.parametrize(("kind", "number"), [("losses", 1), ("gradients", 2)])
+def test_a_loss_or_gradient_that_is_not_finite_costs_a_step_and_never_the_parameters(options, kind, number):
+    objective = Faulty(mlp([6, 5, 2]), Dataset(X, LABELS))
+    objective.fails = lambda k, n: k == kind and n == number
+    steps = []
+    result = hessian_free(
+        objective,
+        objective.net.init(0, dtype=float),
+        max_iter=6,
+        callback=lambda r: steps.append(r.w.copy()),
+        **options,
+    )
+    assert np.all(np.isfinite(result.x))
+    assert result.fun < result.history[0].loss
+    if kind == "gradients":
+        np.testing.assert_array_equal(steps[1], steps[0])
+        assert result.history[1].damping > result.history[0].damping
+
+
+def test_products_that_are_not_finite_raise_the_damping_until_the_run_gives_up():
+    objective = small_network()
+    w0 = objective.net.init(0, dtype=float)
+    result = hessian_free(objective, w0, curvature=lambda net, w, X, Y: lambda v: v * np.nan)
+    assert not result.success
+    assert "no step lowered the loss" in result.message
+    np.testing.assert_array_equal(result.x, w0)
+    assert result.history[-1].damping == pytest.approx(1.5**10)
+
+
+def test_bad_arguments_are_named():
+    objective = small_network()
+    w0 = objective.net.init(0, dtype=float)
+    with pytest.raises(ValueError, match=r"solver: expected one of .*bicgstab"):
+        hessian_free(objective, w0, solver="gmres")
+    with pytest.raises(ValueError, match="curvature: expected one of"):
+        hessian_free(objective, w0, curvature="fisher")
+    with pytest.raises(ValueError, match="w0: expected a start with finite loss"):
+        hessian_free(objective, w0 * np.nan)

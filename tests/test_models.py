@@ -1,0 +1,143 @@
+"""Networks against the same networks written out plainly in autograd, and against published counts."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from autograd import grad
+from autograd import hessian as dense_hessian
+from autograd.test_util import check_grads
+from scipy.special import expit, log_softmax
+
+from hfnb import Dataset
+from hfnb.fused import ACTIVATIONS
+from hfnb.models import autoencoder, mlp
+
+PLAIN = {
+    "tanh": anp.tanh,
+    "sigmoid": lambda z: 1 / (1 + anp.exp(-z)),
+    "relu": lambda z: anp.maximum(z, 0),
+    "softplus": lambda z: anp.log1p(anp.exp(z)),
+}
+
+
+def plain_loss(net, w, X, Y):
+    """The network's mean loss from slices of w and elementary functions: no primitive of ours."""
+    a, start = X, 0
+    for (m, n), name in zip(zip(net.sizes, net.sizes[1:], strict=False), net.activations, strict=True):
+        W, b = w[start : start + m * n].reshape(m, n), w[start + m * n : start + m * n + n]
+        start += m * n + n
+        a = a @ W + b
+        a = a if name == "linear" else PLAIN[name](a)
+    if net.loss_name == "squared_error":
+        return 0.5 * anp.sum((a - Y) ** 2) / len(X)
+    return anp.mean(anp.log(anp.sum(anp.exp(a), axis=1)) - a[np.arange(len(X)), Y])
+
+
+@pytest.fixture(
+    params=[(a, loss) for a in ACTIVATIONS for loss in ("cross_entropy", "squared_error")], ids="-".join
+)
+def case(request):
+    random = np.random.default_rng(3)
+    net = mlp([5, 4, 3, 3], *request.param)
+    X = random.standard_normal((7, 5))
+    Y = random.integers(0, 3, 7) if request.param[1] == "cross_entropy" else random.standard_normal((7, 3))
+    return net, net.init(1, dtype=float) + 0.1 * random.standard_normal(net.size), X, Y
+
+
+def test_loss_gradient_and_hessian_equal_the_plain_network(case):
+    net, w, X, Y = case
+
+    def plain(w):
+        return plain_loss(net, w, X, Y)
+
+    assert net.loss(w, X, Y) == pytest.approx(plain(w), rel=1e-13)
+    np.testing.assert_allclose(grad(net.loss)(w, X, Y), grad(plain)(w), rtol=0, atol=1e-13)
+    ours = dense_hessian(lambda w: net.loss(w, X, Y))(w)
+    np.testing.assert_allclose(ours, dense_hessian(plain)(w), rtol=0, atol=1e-12)
+
+
+def test_derivatives_are_exact_in_both_modes_to_second_order(case):
+    net, w, X, Y = case
+    check_grads(lambda w: net.loss(w, X, Y), modes=["rev", "fwd"], order=2)(w)
+    check_grads(lambda w: net.outputs(w, X), modes=["rev", "fwd"], order=2)(w)
+
+
+def test_autoencoder_is_mirrored_has_a_linear_code_and_squashed_output():
+    net = autoencoder([6, 4, 2])
+    assert net.sizes == (6, 4, 2, 4, 6)
+    assert net.activations == ("sigmoid", "linear", "sigmoid", "sigmoid")
+    X = np.random.default_rng(0).random((3, 6))
+    w = net.init(0, dtype=float)
+    assert net.loss(w, X, X) == pytest.approx(plain_loss(net, w, X, X), rel=1e-13)
+
+
+def test_parameter_count_of_the_published_autoencoder():
+    # Hinton & Salakhutdinov (2006): 784-1000-500-250-30 has 2,837,314 weights and biases with its decoder.
+    assert autoencoder([784, 1000, 500, 250, 30]).size == 2_837_314
+
+
+def test_cross_entropy_and_activations_survive_large_inputs():
+    net = mlp([1, 2])
+    w = np.array([1000.0, -1000.0, 0, 0])
+    X, Y = np.array([[1.0], [-1.0]]), np.array([1, 1])
+    expected = -log_softmax(np.array([[1000.0, -1000.0], [-1000.0, 1000.0]]), axis=1)[[0, 1], Y].mean()
+    assert net.loss(w, X, Y) == expected == 1000.0
+    z = np.array([-1e4, -30.0, 0, 30.0, 1e4])
+    np.testing.assert_allclose(ACTIVATIONS["sigmoid"][0](z), expit(z), atol=1e-16)
+    np.testing.assert_allclose(ACTIVATIONS["softplus"][0](z), np.logaddexp(0, z), rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_of_the_start_is_kept_throughout(dtype):
+    net = mlp([4, 3, 2], weight_decay=0.1)
+    w, X = net.init(0, dtype=dtype), np.ones((5, 4), dtype)
+    assert w.dtype == net.outputs(w, X).dtype == net.decay(w).dtype == dtype
+    assert grad(net.loss)(w, X, np.zeros(5, int)).dtype == dtype
+
+
+def test_initializations_follow_their_papers():
+    net = mlp([100, 60, 10])
+    w = net.init(5, dtype=float)
+    first = net.layers[0].weights(w)
+    limit = np.sqrt(6 / 160)
+    assert np.abs(first).max() <= limit
+    assert first.std() == pytest.approx(limit / np.sqrt(3), rel=0.03)
+    sparse = net.layers[0].weights(net.init(5, method="sparse", dtype=float))
+    assert ((sparse != 0).sum(axis=0) == 15).all()
+    assert sparse[sparse != 0].std() == pytest.approx(1, rel=0.1)
+    np.testing.assert_array_equal(w, net.init(5, dtype=float))
+
+
+def test_error_counts_misclassified_samples():
+    net = mlp([2, 2])
+    w = np.array([1.0, 0, 0, 1, 0, 0])
+    data = Dataset(np.array([[1.0, 0], [0, 1], [1, 0], [0, 1]]), np.array([0, 1, 1, 1]))
+    assert net.error(w, data) == 0.25
+    assert net.error(w, data, chunk=3) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: mlp([3]), "sizes: expected at least two"),
+        (lambda: mlp([3, 0, 2]), "sizes: expected at least two positive"),
+        (
+            lambda: mlp([3, 2, 2], activation="gelu"),
+            "activation: expected one of tanh, sigmoid, relu, softplus",
+        ),
+        (lambda: mlp([3, 2], loss="hinge"), "loss: expected one of cross_entropy, squared_error"),
+        (lambda: mlp([3, 2], weight_decay=-1), "weight_decay"),
+        (lambda: mlp([3, 2], weight_decay=float("nan")), "weight_decay"),
+        (lambda: mlp([3, 2]).init(method="orthogonal"), "method: expected 'glorot' or 'sparse'"),
+        (lambda: mlp([3, 2]).check(Dataset(np.ones((1, 4)), np.zeros(1, int))), "data.X: expected 3 columns"),
+        (
+            lambda: mlp([3, 2]).check(Dataset(np.ones((1, 3)), np.array([2]))),
+            "data.Y: expected labels below 2",
+        ),
+        (lambda: mlp([3, 2]).check(Dataset(np.ones((1, 3)), np.ones((1, 2)))), "integer class labels"),
+        (lambda: autoencoder([3, 2]).check(Dataset(np.ones((1, 3)), np.array([1]))), r"shape \(n, 3\)"),
+    ],
+)
+def test_bad_input_is_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,81 @@
+"""The objective against plain means, and what it counts against the formulas."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from autograd import grad
+from scipy.optimize import check_grad
+
+from hfnb import Dataset, Objective, Sample
+from hfnb.checks import dense, hessian_error
+from hfnb.models import mlp
+
+RANDOM = np.random.default_rng(1)
+DATA = Dataset(RANDOM.standard_normal((23, 4)), RANDOM.integers(0, 3, 23))
+NET = mlp([4, 5, 3], weight_decay=0.3)
+W = NET.init(2, dtype=float) + 0.1
+
+
+@pytest.mark.parametrize("partitions", [1, 7, 24, 60])
+@pytest.mark.parametrize("chunk", [1, 4, None])
+def test_value_and_gradient_are_the_mean_and_the_decay_of_weights(partitions, chunk):
+    objective = Objective(NET, DATA, partitions=partitions, chunk=chunk)
+    weights = np.concatenate([layer.weights(W).ravel() for layer in NET.layers])
+    expected = NET.loss(W, DATA.X, DATA.Y) + 0.15 * weights @ weights
+    assert objective.value_and_gradient(W)[0] == pytest.approx(expected, rel=1e-14)
+    assert objective.value(W) == pytest.approx(expected, rel=1e-14)
+    assert check_grad(objective.value, lambda w: objective.value_and_gradient(w)[1], W) < 1e-6
+    assert hessian_error(objective, W) < 1e-8
+
+
+def test_a_sample_is_the_mean_over_its_rows():
+    objective = Objective(mlp([4, 5, 3]), DATA, partitions=5)
+    sample = Sample(9, seed=4, index=1)
+    rows = sample.rows(objective.sums.shards.offsets)
+    loss = objective.net.loss
+    value, gradient = objective.value_and_gradient(W, sample)
+    assert value == pytest.approx(loss(W, DATA.X[rows], DATA.Y[rows]), rel=1e-14)
+    np.testing.assert_allclose(gradient, grad(loss)(W, DATA.X[rows], DATA.Y[rows]), atol=1e-15)
+
+
+def test_costs_are_those_of_the_formulas():
+    objective, p = Objective(NET, DATA), NET.size
+    objective.value(W)
+    objective.value_and_gradient(W, Sample(10))
+    H = objective.curvature(W, "gauss-newton", Sample(5))
+    for _ in range(3):
+        H @ W
+    counts = objective.counts
+    assert (counts.losses, counts.gradients, counts.products) == (1, 1, 3)
+    assert counts.samples == 23 + 10 + 3 * 5
+    assert counts.reductions == 1 + 1 + 3
+    assert counts.numbers == 1 + (p + 1) + 3 * p
+
+
+def test_any_autograd_loss_will_do():
+    def outputs(w, X):
+        return anp.dot(X, w)
+
+    def loss(z, Y):
+        return anp.mean(anp.log1p(anp.exp(-Y[:, 0] * z)))
+
+    data = Dataset(DATA.X, np.where(DATA.Y > 0, 1.0, -1.0)[:, None])
+    objective = Objective.from_loss(
+        lambda w, X, Y: loss(outputs(w, X), Y), data, outputs=outputs, output_loss=loss
+    )
+    w = np.array([0.3, -0.2, 0.1, 0.5])
+    assert check_grad(objective.value, lambda w: objective.value_and_gradient(w)[1], w) < 1e-6
+    margin = data.Y[:, 0] * (data.X @ w)
+    sigma = 1 / (1 + np.exp(margin))
+    expected = (data.X.T * (sigma * (1 - sigma))) @ data.X / len(data)
+    for kind in ("hessian", "gauss-newton"):  # equal for a model linear in w
+        np.testing.assert_allclose(dense(objective.curvature(w, kind)), expected, atol=1e-14)
+
+
+def test_data_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match=r"data\.X: expected 4 columns"):
+        Objective(NET, Dataset(np.ones((2, 3)), np.array([0, 1])))
+    with pytest.raises(ValueError, match="partitions: expected at least 1"):
+        Objective(NET, DATA, partitions=0)
+    with pytest.raises(ValueError, match="size: expected 1 to 23 samples"):
+        Objective(NET, DATA).value(W, Sample(24))
