@@ -1,0 +1,184 @@
+"""One context manager for the engines: start or attach, hold the data, run either way, always clean up."""
+
+import atexit
+import inspect
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+
+import ipyparallel as ipp
+import numpy as np
+from scipy.optimize import OptimizeResult
+
+from hfnb.engines import launch, mpi, worker
+from hfnb.engines.drive import Watch, run_on_engines
+from hfnb.engines.placement import Placement
+from hfnb.engines.pool import Pool
+from hfnb.engines.remote import RemoteSums
+from hfnb.objective import Objective
+
+# The optimizers live a floor above: a name, looked up when a run begins, is not an import.
+DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
+
+
+class Cluster:
+    """ipyparallel engines that hold a dataset in partitions and add up losses, gradients and products.
+
+    ``n``: how many engines to start (2 if None) or, of a running cluster, to use (all if None).
+    ``engines``: a launcher of ipyparallel ("mpi", "local", "ssh", "slurm", …), or the profile or id of a
+    cluster started by hand, which is left running; None is "mpi" where MPI is installed, else "local".
+    ``threads``: NumPy's threads on each engine. ``timeout``: seconds to wait for the engines to start;
+    ``deadline``: seconds that an engine may take for one call before it is given up. Other options go to
+    ``ipyparallel.Cluster``. Use it in a ``with`` block, or call ``start`` and ``stop``. ValueError for a bad
+    ``n`` and for unknown engines (lists what exists); RuntimeError if they do not start.
+
+    >>> import numpy as np
+    >>> from hfnb import Dataset, models
+    >>> net, data = models.mlp([4, 3, 2]), Dataset(np.eye(4), np.array([0, 1, 0, 1]))
+    >>> with Cluster(n=1, engines="local") as cluster:
+    ...     round(cluster.objective(net, data).value(np.zeros(net.size)), 4)
+    0.6931
+    """
+
+    def __init__(
+        self,
+        n: int | None = None,
+        engines: str | None = None,
+        *,
+        threads: int = 1,
+        timeout: float = 60.0,
+        deadline: float | None = None,
+        **options,
+    ):
+        for name, value in (("n", 2 if n is None else n), ("threads", threads)):
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
+        self._n, self._wanted, self._threads = n, engines, threads
+        self._timeout, self._deadline, self._options = timeout, deadline, options
+        self._client: ipp.Client | None = None
+        self._placements: dict[tuple, Placement] = {}
+        self._stop_engines: Callable = lambda: None
+
+    def start(self) -> "Cluster":
+        """Start the engines or attach to them; `stop` is called at the end of the program at the latest."""
+        launcher = launch.choose(self._wanted)
+        if launcher is None and self._wanted is not None:
+            self._client = launch.attach(self._wanted, self._timeout)
+        else:
+            self._client, self._stop_engines = launch.start(
+                launcher, self._n or 2, self._threads, self._timeout, **self._options
+            )
+        atexit.register(self.stop)
+        try:
+            self._connect()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _connect(self):
+        """Take the engines in the order of their MPI ranks, where MPI connects them."""
+        ids = self.client.ids
+        if self._n is not None and self._n > len(ids):
+            raise ValueError(
+                f"n: expected at most {len(ids)}, the engines of {self._wanted!r}, got {self._n}"
+            )
+        # Engines find this package, and the reader's own modules, where the client does.
+        paths = [os.path.abspath(path) for path in sys.path]
+        self.client[ids].execute(f"import sys; sys.path += {paths}", block=True)
+        pool = Pool(self.client, ids, lambda: launch.is_alive(self.client), self._deadline)
+        places = dict(zip(ids, pool.ask_all(mpi.place), strict=True))
+        self._ranks = {engine: place[0] for engine, place in places.items() if place}
+        if len(set(self._ranks.values())) < len(ids):  # not one MPI job
+            self._ranks = {}
+        pool.engines = sorted(ids, key=lambda engine: self._ranks.get(engine, engine))[: self._n]
+        pool.ask_all(worker.limit_threads, self._threads)
+        self._pool, self._placements = pool, {}
+
+    def stop(self) -> None:
+        """Stop the engines (those started by hand stay); calling it again does nothing."""
+        atexit.unregister(self.stop)
+        client, self._client = self._client, None
+        stop_engines, self._stop_engines = self._stop_engines, lambda: None
+        try:
+            if client is not None:
+                client.close(linger=0)
+        finally:
+            stop_engines()
+
+    def __enter__(self) -> "Cluster":
+        return self.start()
+
+    def __exit__(self, *exception) -> None:
+        self.stop()
+
+    @property
+    def client(self) -> ipp.Client:
+        """The ipyparallel client; RuntimeError if the cluster is not running."""
+        if self._client is None:
+            raise RuntimeError("the cluster is not running: use it in a `with` block, or call start()")
+        return self._client
+
+    @property
+    def engines(self) -> list[int]:
+        """Numbers of the engines in use, in the order in which their sums are added."""
+        return list(self.client and self._pool.engines)
+
+    @property
+    def has_mpi(self) -> bool:
+        """Whether the engines are connected by MPI."""
+        return bool(self.client and self._ranks)
+
+    def _sums(self, net, data, partitions: int, chunk: int | None) -> RemoteSums:
+        """Return sums of the network over the data, which is sent when it is first seen."""
+        pool = self.client and self._pool
+        if hasattr(net, "check"):
+            net.check(data)
+        key = (id(data), partitions)
+        if key not in self._placements:
+            self._placements[key] = Placement(pool, data, partitions)
+        return RemoteSums(net, self._placements[key], chunk)
+
+    def objective(self, net, data, *, partitions: int = 24, chunk: int | None = None) -> Objective:
+        """Return the objective of ``net`` over ``data`` whose sums the engines make: the client drives.
+
+        The data is sent once; then w or v goes out and partial sums come back. Where an engine is lost its
+        partitions move to the others and the run goes on. EngineFailure for an exception on an engine, with
+        its traceback, and when no engine is left; ValueError for fewer ``partitions`` than engines.
+        """
+        return Objective.from_sums(net, self._sums(net, data, partitions, chunk))
+
+    def minimize(
+        self,
+        net,
+        data,
+        w0: np.ndarray,
+        optimizer: Callable | str = DEFAULT_OPTIMIZER,
+        *,
+        callback: Callable | None = None,
+        progress: bool = True,
+        partitions: int = 24,
+        chunk: int | None = None,
+        **options,
+    ) -> OptimizeResult:
+        """Run ``optimizer(objective, w0, callback=..., **options)`` beside the data: the engines drive.
+
+        Every engine runs the same loop, and sums travel by MPI Allreduce; where the engines have no MPI, the
+        client drives. After each iteration the client shows progress and calls ``callback(record)``, which
+        stops the run by returning True; so does Ctrl-C. Returns the optimizer's result.
+        EngineFailure for an exception on an engine, with its traceback, and when an engine is lost.
+        """
+        optimizer = pkgutil.resolve_name(optimizer) if isinstance(optimizer, str) else optimizer
+        sums = self._sums(net, data, partitions, chunk)
+        with Watch(callback, _iterations(optimizer, options) if progress else None).watching() as watch:
+            if self.has_mpi:
+                return run_on_engines(sums, self._ranks, w0, optimizer, options, watch)
+            print("These engines are not connected by MPI: the client drives.")
+            return watch.finish(optimizer(Objective.from_sums(net, sums), w0, callback=watch, **options))
+
+
+def _iterations(optimizer: Callable, options: dict) -> int | None:
+    """Return the most iterations that the optimizer will make, where it has such a limit."""
+    parameter = inspect.signature(optimizer).parameters.get("max_iter")
+    return options.get("max_iter", parameter.default if parameter else None)

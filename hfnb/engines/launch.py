@@ -1,0 +1,138 @@
+"""Start a cluster quietly, or find one that the reader started by hand."""
+
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import ipyparallel as ipp
+import psutil
+from IPython.core.profiledir import ProfileDir, ProfileDirError
+from IPython.paths import get_ipython_dir
+
+from hfnb import blas
+from hfnb.engines import reaper
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+HEARTBEAT = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30"]
+# An engine is admitted at the heartbeat after the next: one a second starts engines in 3 s, not in 7.
+
+_log = logging.getLogger("hfnb.engines")
+_log.setLevel(logging.CRITICAL)  # ipyparallel logs whole engine outputs; what matters is raised instead
+
+
+def launchers() -> list[str]:
+    """Names of the launchers that can start engines."""
+    return sorted(entry.name for entry in entry_points(group="ipyparallel.engine_launchers"))
+
+
+def mpi_missing() -> str | None:
+    """Say what MPI lacks here, or None."""
+    if importlib.util.find_spec("mpi4py") is None:
+        return "mpi4py"
+    return None if shutil.which("mpiexec", path=_path()) else "mpiexec"
+
+
+def choose(engines: str | None) -> str | None:
+    """Return the launcher that ``engines`` names, or None where it must be a running cluster."""
+    if engines is not None and not isinstance(engines, str):
+        raise TypeError(f"engines: expected a name, got {engines!r}")
+    name = "mpi" if engines is None else engines.lower()
+    if name == "mpi" and (missing := mpi_missing()):
+        print(f"MPI is not available here ({missing} not found): using local engines.")
+        return "local"
+    return name if name in launchers() else None
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Variables that must be set before engines import NumPy and before mpiexec is looked for."""
+    return dict.fromkeys(THREADS, str(threads)) | blas.environment() | {"PATH": _path()}
+
+
+def _path() -> str:
+    """PATH with this Python's own folder first: there pip puts mpiexec."""
+    return os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
+
+
+def start(launcher, n: int, threads: int, timeout: float, **options) -> tuple[ipp.Client, Callable]:
+    """Start a controller and n engines; return a client, and how to stop them all.
+
+    RuntimeError with the tail of their output if they are not up in time.
+    """
+    arguments = HEARTBEAT + options.pop("controller_args", [])
+    cluster = ipp.Cluster(engines=launcher, shutdown_atexit=False, controller_args=arguments, **options)
+    cluster.log = _log
+    guard = None
+    try:
+        cluster.start_controller_sync()
+        guard = watch(cluster.cluster_file)
+        cluster.start_engines_sync(n, environment=environment(threads))
+        client = cluster.connect_client_sync()
+        client.wait_for_engines(n, timeout=timeout, interactive=False)
+    except BaseException as error:
+        output = "\n".join(engines.get_output() for engines in cluster.engines.values())
+        stop(cluster, guard)
+        if not isinstance(error, Exception):
+            raise
+        raise RuntimeError(
+            f"{n} engines ({launcher}) did not start within {timeout:g} s: {error}\n{output[-2000:]}"
+        ) from None
+    return client, lambda: stop(cluster, guard)
+
+
+def watch(cluster_file: str) -> subprocess.Popen:
+    """Start the process that stops the cluster should this one be killed."""
+    command = [sys.executable, reaper.__file__, str(os.getpid()), cluster_file]
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+
+
+def stop(cluster: ipp.Cluster, guard: subprocess.Popen | None) -> None:
+    """Stop what `start` started."""
+    reaper.stop(cluster)
+    if guard is not None:
+        guard.kill()
+        guard.wait()
+
+
+def is_alive(client: ipp.Client) -> bool:
+    """Whether the controller still runs, as far as this machine can tell."""
+    process = getattr(client.cluster and client.cluster.controller, "process", None)
+    return process is None or (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def attach(name: str, timeout: float) -> ipp.Client:
+    """Connect to the running cluster that has this profile or cluster id; ValueError listing what exists."""
+    running = ipp.ClusterManager(log=_log).load_clusters()
+    for cluster in running.values():
+        profile = Path(cluster.profile_dir).name.removeprefix("profile_")
+        if name in (cluster.cluster_id, f"{profile}:{cluster.cluster_id}") or (
+            name == profile and not cluster.cluster_id
+        ):
+            client = cluster.connect_client_sync(timeout=timeout)
+            break
+    else:
+        client = _attach_to_controller(name, timeout, sorted(running))
+    if not client.ids:
+        client.close()
+        raise ValueError(f"engines: the cluster {name!r} is running, but has no engines yet")
+    return client
+
+
+def _attach_to_controller(profile: str, timeout: float, running: list[str]) -> ipp.Client:
+    """Connect by the file that an ipcontroller started by hand leaves in its profile."""
+    try:
+        folder = ProfileDir.find_profile_dir_by_name(get_ipython_dir(), profile).security_dir
+        info = json.loads(Path(folder, "ipcontroller-client.json").read_text())
+    except (ProfileDirError, FileNotFoundError):
+        raise ValueError(
+            f"engines: expected a launcher ({', '.join(launchers())}) or the profile or id of a running "
+            f"cluster ({', '.join(running) or 'none is running'}), got {profile!r}"
+        ) from None
+    return ipp.Client(info, profile=profile, timeout=timeout)

@@ -1,0 +1,136 @@
+"""Sums over engines that MPI connects: each adds up its own partitions, Allreduce does the rest."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from hfnb.objective import LocalSums
+from hfnb.reduction import merge, value, zeros
+from hfnb.sampling import Sample
+
+LAUNCHED_BY_MPI = (
+    "PMI_RANK",
+    "PMIX_RANK",
+    "OMPI_COMM_WORLD_RANK",
+)  # set by mpiexec (MPICH, Open MPI) and srun
+
+
+class PeerFailure(RuntimeError):
+    """Another engine of the same run raised an exception."""
+
+
+def place() -> tuple[int, int] | None:
+    """Return (rank, number of ranks) of this engine, or None where MPI did not start it."""
+    if not any(name in os.environ for name in LAUNCHED_BY_MPI):
+        return None
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        return None
+    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+
+
+@cache
+def communicator(ranks: tuple[int, ...]):
+    """Return the communicator of the engines with these ranks, in that order; they must all call this."""
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Incl(ranks))
+
+
+class MPISums:
+    """Sums over the engines of an MPI communicator; the same methods as `hfnb.objective.LocalSums`.
+
+    Each sum is one Allreduce of its numbers and, last, how many engines failed to make their part: so an
+    exception on one engine ends the run on all of them, and none is left waiting.
+    """
+
+    def __init__(self, local: LocalSums, comm):
+        self.local, self.comm, self.n = local, comm, local.n
+
+    def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
+        """Return the sum of losses, (1,)."""
+        return self._sum(lambda: self.local.loss(w, sample), 1, np.dtype(float))
+
+    def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
+        """Return the sum of gradients and, last, of losses: (p + 1,)."""
+        return self._sum(lambda: self.local.gradient(w, sample), w.size + 1, w.dtype)
+
+    def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Callable:
+        """Return v ↦ the sum of curvature products at w; nothing is reduced before the first product."""
+        try:
+            local = self.local.linearize(w, kind, sample)
+        except Exception as error:
+            local = _raising(error)
+        return lambda v: self._sum(lambda: local(v), w.size, w.dtype)
+
+    def _sum(self, part: Callable, size: int, dtype: np.dtype) -> np.ndarray:
+        total, error = zeros(size + 1, dtype), None
+        try:
+            merge(total[..., :-1], part())
+        except Exception as raised:
+            total[:], error = 0, raised
+            total[..., -1].flat[0] = 1
+        numbers = allreduce(total, self.comm)
+        if numbers[-1]:
+            raise error or PeerFailure("another engine raised an exception")
+        return numbers[:-1]
+
+
+def allreduce(total: np.ndarray, comm) -> np.ndarray:
+    """Return the sum of the engines' totals, (size,); remainders travel beside their sums, as pairs."""
+    from mpi4py import MPI
+
+    if total.ndim == 1:
+        comm.Allreduce(MPI.IN_PLACE, total)
+        return total
+    pairs, kind, operation = np.ascontiguousarray(total.T), *_pairs()
+    comm.Allreduce(MPI.IN_PLACE, [pairs, len(pairs), kind], operation)
+    return value(pairs.T)
+
+
+@cache
+def _pairs() -> tuple:
+    """The MPI datatype of a pair, and the operation that merges pairs."""
+    from mpi4py import MPI
+
+    def operation(received, kept, _):
+        merge(np.frombuffer(kept).reshape(-1, 2).T, np.frombuffer(received).reshape(-1, 2).T)
+
+    return MPI.DOUBLE.Create_contiguous(2).Commit(), MPI.Op.Create(operation, commute=True)
+
+
+def _raising(error: Exception) -> Callable:
+    def product(v):
+        raise error
+
+    return product
+
+
+class SharedCheckpoint:
+    """A checkpoint that the first engine reads and writes; all see the same state, or the same error."""
+
+    def __init__(self, checkpoint, comm):
+        self.checkpoint, self.comm = checkpoint, comm
+
+    def load(self):
+        """Return the last state saved, or None."""
+        return self._first(self.checkpoint.load)
+
+    def save(self, state: dict) -> None:
+        """Save a state."""
+        self._first(lambda: self.checkpoint.save(state))
+
+    def _first(self, action: Callable):
+        value = error = None
+        if self.comm.rank == 0:
+            try:
+                value = action()
+            except Exception as raised:
+                error = raised
+        value, error = self.comm.bcast((value, error))
+        if error is not None:
+            raise error
+        return value

@@ -1,0 +1,131 @@
+"""Call functions on engines and gather what comes back, or say in one error what went wrong."""
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, wait
+from contextlib import suppress
+
+import cloudpickle
+import ipyparallel as ipp
+from ipyparallel.error import RemoteError
+
+POLL = 1.0  # seconds between two looks at whether the controller is still there
+
+
+class EngineFailure(RuntimeError):
+    """An engine failed: ``engine`` is its number, or None for all; the message has the remote traceback."""
+
+    def __init__(self, message: str, engine: int | None = None):
+        super().__init__(message)
+        self.engine = engine
+
+
+class Pool:
+    """The engines in use, in the order in which their partial sums are added.
+
+    ``alive``: a function that says whether the controller still runs. ``deadline``: the seconds that an
+    engine may take for one call; one that takes longer is given up like one that died.
+    """
+
+    def __init__(
+        self, client: ipp.Client, engines: list[int], alive: Callable, deadline: float | None = None
+    ):
+        self.client, self.engines, self.alive, self.deadline = client, list(engines), alive, deadline
+        self._views = {engine: client[engine] for engine in engines}
+        self.lost: dict[int, str] = {}
+
+    def ask(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
+        """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
+
+        Raises EngineFailure for a Python exception on an engine, and where the controller is gone.
+        Interrupted, it leaves: an engine ends its call, and the late reply has no reader.
+        """
+        self._check_controller()
+        pending, lost = {}, {}
+        for engine, (function, *arguments) in calls.items():
+            try:
+                pending[engine] = self._views[engine].apply_async(function, *arguments)
+            except (KeyError, IndexError):  # what a view raises whose engine is no longer registered
+                lost[engine] = "died"
+        self._wait(list(pending.values()))
+        values, failures = {}, []
+        for engine, reply in pending.items():
+            if not reply.done():
+                lost[engine] = f"gave no answer in {self.deadline} s"
+            elif (error := reply.exception()) is None:
+                values[engine] = reply.result()
+            elif _is_death(error):
+                lost[engine] = "died"
+            else:
+                failures.append((engine, error))
+        if failures:
+            raise _failure(failures)
+        self.lost |= lost
+        self.engines = [engine for engine in self.engines if engine not in lost]
+        return values, lost
+
+    def ask_each(self, calls: dict[int, tuple]) -> list:
+        """Run {engine: (function, *arguments)}; EngineFailure if an engine is lost."""
+        values, lost = self.ask(calls)
+        for engine, reason in lost.items():
+            raise EngineFailure(f"engine {engine} {reason}", engine)
+        return [values[engine] for engine in calls]
+
+    def ask_all(self, function: Callable, *arguments) -> list:
+        """Run the same call on every engine; EngineFailure if an engine is lost."""
+        return self.ask_each(dict.fromkeys(self.engines, (function, *arguments)))
+
+    def tell_all(self, function: Callable, *arguments) -> None:
+        """Run the same call on every engine without waiting: engines take calls in order."""
+        for engine in self.engines:
+            with suppress(KeyError, IndexError):  # the engine died: the next call will notice
+                self._views[engine].apply_async(function, *arguments)
+
+    def causes(self) -> str:
+        """Say which engines were lost and why."""
+        return ", ".join(f"engine {engine} {reason}" for engine, reason in self.lost.items())
+
+    def _wait(self, replies: list) -> None:
+        """Wait for all replies, an exception and what follows at once, the deadline, or the end."""
+        end = None if self.deadline is None else time.monotonic() + self.deadline
+        while replies:
+            left = POLL if end is None else min(POLL, end - time.monotonic())
+            done, rest = wait(replies, timeout=max(left, 0), return_when=FIRST_EXCEPTION)
+            if any((error := reply.exception()) and not _is_death(error) for reply in done):
+                wait(rest, timeout=POLL)
+                return
+            if end is not None and time.monotonic() >= end:
+                return
+            self._check_controller()
+            replies = list(rest)
+
+    def _check_controller(self) -> None:
+        if not self.alive():
+            raise EngineFailure("the controller of the cluster is gone; start a new cluster")
+
+
+def _is_death(error: BaseException) -> bool:
+    """Whether the error is ipyparallel's own news that the engine died, not an exception raised on it."""
+    return isinstance(error, RemoteError) and error.ename == "EngineError"
+
+
+def _failure(failures: list[tuple[int, BaseException]]) -> EngineFailure:
+    """Put the engine that began it, the exception and the remote traceback in one error."""
+    engine, error = min(failures, key=lambda failure: getattr(failure[1], "ename", "") == "PeerFailure")
+    if not isinstance(error, RemoteError):
+        return EngineFailure(f"engine {engine}: {error}", engine)
+    traceback = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)  # without its colours
+    return EngineFailure(
+        f"engine {engine} raised {error.ename}: {error.evalue}\nOn the engine:\n{traceback}", engine
+    )
+
+
+def pack(name: str, value) -> bytes:
+    """Pickle what engines need, a notebook's functions and classes too; TypeError for what cannot be sent."""
+    try:
+        return cloudpickle.dumps(value)
+    except Exception as error:
+        raise TypeError(
+            f"{name}: expected something that can be pickled and sent to engines: {error}"
+        ) from None

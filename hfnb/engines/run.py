@@ -1,0 +1,88 @@
+"""The engines drive: each of them runs the same optimizer on its own partitions, an iteration at a time."""
+
+import hashlib
+import pickle
+import queue
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from hfnb.engines import worker
+from hfnb.engines.mpi import MPISums, SharedCheckpoint, communicator
+from hfnb.objective import LocalSums, Objective
+from hfnb.sampling import Shards
+
+RUN: dict[str, "Run"] = {}  # the run on this engine, at most one
+
+
+class Run:
+    """One optimizer's run on this engine, in a thread that halts after each iteration.
+
+    It goes on once the client has seen the record. The client's answer, whether to stop, reaches every engine
+    alike, so all stop at the same iteration.
+    """
+
+    def __init__(self, first: bool, *arguments):
+        self.first = first  # whether this engine speaks for all
+        self._records: queue.SimpleQueue = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._optimize, args=arguments, daemon=True)
+        self._started = False
+
+    def _optimize(self, objective: Objective, w0: np.ndarray, optimizer: Callable, options: dict):
+        try:
+            self._records.put(("result", optimizer(objective, w0, callback=self._halt, **options)))
+        except BaseException as error:
+            self._records.put(("error", error))
+
+    def _halt(self, record) -> bool:
+        self._records.put(("record", record))
+        return self._answers.get()
+
+    def step(self, stop: bool) -> tuple:
+        """Go on to the end of the next iteration: ("record", record) or ("result", result)."""
+        if self._started:
+            self._answers.put(stop)
+        else:
+            self._started = True
+            self._thread.start()
+        kind, value = self._records.get()
+        if kind == "error":
+            raise value
+        return kind, value
+
+    def abandon(self) -> None:
+        """End a run that its client has left: its engines all halt after the same iteration."""
+        if self._started:
+            self._answers.put(True)
+            self._thread.join()
+
+
+def begin(sums: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: bytes) -> None:
+    """Set up a run of the engines with these ranks on the blocks that this one holds."""
+    if "run" in RUN:
+        RUN.pop("run").abandon()
+    net, dataset, chunk = worker.NETS[sums]
+    optimizer, options = pickle.loads(job)
+    comm = communicator(tuple(ranks))
+    if options.get("resume") is not None:
+        options["resume"] = SharedCheckpoint(options["resume"], comm)
+    shards = [worker.BLOCKS[dataset, block] for block in blocks]
+    mine = Shards(shards[0].offsets, {number: part for held in shards for number, part in held.parts.items()})
+    sums_of_all = MPISums(LocalSums(net, mine, chunk), comm)
+    RUN["run"] = Run(comm.rank == 0, Objective.from_sums(net, sums_of_all), np.array(w0), optimizer, options)
+
+
+def step(stop: bool) -> tuple:
+    """Run one iteration and return ("record" or "result", what it is, digest of the final parameters).
+
+    The first engine alone returns what it is: the others have the same.
+    """
+    run = RUN["run"]
+    kind, value = run.step(stop)
+    digest = None
+    if kind == "result":
+        RUN.pop("run")
+        digest = hashlib.sha256(value.x.tobytes()).hexdigest()
+    return kind, value if run.first else None, digest

@@ -1,0 +1,85 @@
+"""What runs on an engine: it holds partitions and networks by key, and answers the calls of the client.
+
+The client sends these functions; they find on the engine what earlier calls left in the tables below.
+"""
+
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import threadpoolctl
+
+from hfnb.objective import LocalSums
+from hfnb.reduction import merge
+from hfnb.sampling import Shards
+
+BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
+NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)
+SUMS: dict[tuple, LocalSums] = {}  # (sums, block)
+PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
+
+
+def limit_threads(threads: int) -> None:
+    """Hold NumPy to this many threads; engines started by hand take all the cores each."""
+    threadpoolctl.threadpool_limits(threads)
+
+
+def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X: np.ndarray, Y: np.ndarray) -> None:
+    """Hold the partitions ``numbers`` of a dataset, whose rows are X and Y, as a block."""
+    X, Y = (np.require(A, requirements="A") for A in (X, Y))  # a message need not be aligned
+    starts = offsets[numbers.start : numbers.stop + 1] - offsets[numbers.start]
+    parts = {i: (X[a:b], Y[a:b]) for i, a, b in zip(numbers, starts[:-1], starts[1:], strict=True)}
+    BLOCKS[dataset, block] = Shards(offsets, parts)
+
+
+def prepare(sums: str, net: bytes, dataset: str, chunk: int | None) -> None:
+    """Learn a network and the dataset that its sums run over."""
+    NETS[sums] = pickle.loads(net), dataset, chunk
+
+
+def forget(keys: list[str]) -> None:
+    """Free what the client no longer refers to."""
+    for key in keys:
+        NETS.pop(key, None)
+    for table in (SUMS, PRODUCTS):
+        for pair in [pair for pair in table if pair[0] in keys]:
+            table.pop(pair)
+
+
+def loss(sums: str, blocks: list[int], w, sample) -> np.ndarray:
+    """Return the sum of losses over the blocks, a total of 1 number."""
+    return add(_sums(sums, block).loss(w, sample) for block in blocks)
+
+
+def gradient(sums: str, blocks: list[int], w, sample) -> np.ndarray:
+    """Return the sum of gradients and losses over the blocks, a total of p + 1 numbers."""
+    return add(_sums(sums, block).gradient(w, sample) for block in blocks)
+
+
+def multiply(sums: str, blocks: list[int], product: str, v, at: tuple | None) -> np.ndarray:
+    """Return the sum of curvature products over the blocks, a total of p numbers.
+
+    ``at``: the parameters, kind and sample of the product, where a block has not been taped for it.
+    """
+    for block in blocks:
+        if at and (product, block) not in PRODUCTS:
+            w, kind, sample = at
+            PRODUCTS[product, block] = _sums(sums, block).linearize(w, pickle.loads(kind), sample)
+    return add(PRODUCTS[product, block](v) for block in blocks)
+
+
+def _sums(sums: str, block: int) -> LocalSums:
+    """Return the sums of a network over a block, made when first asked for."""
+    if (sums, block) not in SUMS:
+        net, dataset, chunk = NETS[sums]
+        SUMS[sums, block] = LocalSums(net, BLOCKS[dataset, block], chunk)
+    return SUMS[sums, block]
+
+
+def add(parts) -> np.ndarray:
+    """Add up totals in the order given."""
+    first, *others = parts
+    total = np.array(first)
+    for other in others:
+        merge(total, other)
+    return total
