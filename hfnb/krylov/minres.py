@@ -41,6 +41,7 @@ def minres(
     """
     system = System(A, b, x0, damping=damping, M=M, check=check)
     monitor = Monitor(system, rtol=rtol, atol=atol, progress=progress, maxiter=maxiter, callback=callback)
+    monitor.restarts = False
     x, r = system.start()
     z, rz = system.precondition(r)
     beta = phi = np.sqrt(rz)
@@ -60,7 +61,7 @@ def minres(
             reason = "non-positive curvature: along the residual the model has no minimum"
             break
         relative = np.hypot(gamma, c * beta) / (system.norm + abs(system.damping))  # ‖A r‖ / ‖A‖‖r‖
-        if relative <= rtol or (relative <= sqrt_eps and _stagnates(monitor.residual_norms)):
+        if relative <= rtol or (relative <= sqrt_eps and _stagnates(*monitor.residual_norms[-2:])):
             reason = "least squares: A maps the residual to zero within the tolerance"
             monitor.success = monitor.solved = True
             break
@@ -81,9 +82,9 @@ def minres(
     return monitor.result(x, reason)
 
 
-def _stagnates(residual_norms: list[float]) -> bool:
-    """Whether three iterations lowered ‖r‖ by less than a thousandth."""
-    return len(residual_norms) > 3 and residual_norms[-4] < 1.001 * residual_norms[-1]
+def _stagnates(before: float, after: float = 0.0) -> bool:
+    """Whether the last iteration lowered ‖r‖ by less than a thousandth."""
+    return before < 1.001 * after
 
 
 def _combine(v, delta, d, epsilon, d_before, length):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .result import KrylovResult
-from .system import System
+from .system import ROUNDING, System
 from .vectors import dot, norm
 
 
@@ -18,8 +18,9 @@ class Monitor:
     than the fraction kε of it; 0 turns the rule off. The least q so far stands for q, which not every
     solver lowers at every iteration.
 
-    A residual that is updated rather than computed drifts from b − Ax by about eps max‖r‖. Before one below
-    that is believed it is computed: ``replaced`` tells the solver that r is not what it left there.
+    A residual that is updated, not computed, drifts from b − Ax by rounding, eps(‖A‖‖x‖ + ‖r‖) each time.
+    Before one smaller than the drift is believed it is computed; ``replaced`` then tells the solver that
+    r is not what it left there, and a solver that cannot go on from there has ``restarts`` set to False.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class Monitor:
         self.iterates: list[tuple[int, np.ndarray]] = []
         self.best, self.solved, self.success = np.empty_like(system.b), False, False
         self._least: list[float] = []
-        self._next_kept, self._largest, self.replaced = 1.0, system.b_norm, False
+        self._next_kept, self._drift, self._attained = 1.0, 0.0, False
+        self.restarts, self.replaced = True, False
         self._eps = float(np.finfo(system.b.dtype).eps)
 
     @property
@@ -57,14 +59,15 @@ class Monitor:
     def stop(self, x: np.ndarray, r: np.ndarray) -> str | None:
         """Record the iterate x with residual r; return the reason to stop there, or None to go on."""
         r_norm, self.replaced = norm(r), False
-        self._largest = max(self._largest, r_norm)
-        if r_norm <= self.tolerance < self._eps * self._largest:
+        rounding = self._eps * (self.system.norm * norm(x) + r_norm)
+        self._drift += rounding
+        if self.models and r_norm <= self.tolerance < self._drift:
             self.system.residual(x, out=r)
-            r_norm = self._largest = norm(r)
-            self.replaced = True
+            r_norm, self._drift, self.replaced = norm(r), rounding, True
+            self._attained = r_norm <= ROUNDING * rounding
         q = -0.5 * (dot(x, self.system.b) + dot(x, r))
-        if self.models and not self._eps * r_norm < max(self.system.b_norm, self.residual_norms[0]):
-            return "diverged: the residual grew until rounding leaves no digit of the solution"
+        if self.models and not rounding < max(self.system.b_norm, self.residual_norms[0]):
+            return "diverged: x grew until rounding leaves no digit of the residual"
         return self.record(x, q, r_norm)
 
     def record(self, x: np.ndarray, q: float, r_norm: float) -> str | None:
@@ -80,13 +83,16 @@ class Monitor:
         return self._reason(r_norm, stopped)
 
     def _reason(self, r_norm: float, stopped: bool) -> str | None:
-        self.solved = r_norm <= self.tolerance
+        self.solved = r_norm <= self.tolerance or self._attained
         stalled = self.progress > 0 and self._stalled()
         self.success = self.solved or stalled
         if not self.system.b_norm:
             return "the right-hand side is zero: x = 0"
         if self.solved:
-            return "converged: the residual is within the tolerance"
+            goal = "as small as rounding allows" if self._attained else "within the tolerance"
+            return f"converged: the residual is {goal}"
+        if self.replaced and not self.restarts:
+            return "stagnated: the true residual is above the tolerance"
         if stalled:
             return "truncated: the model gained too little over the last iterations"
         if self.stop_indefinite and self.system.indefinite:

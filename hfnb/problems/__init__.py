@@ -13,12 +13,16 @@ from .surfaces import (
     rosenbrock,
     tensor_decomposition,
 )
+from .systems import SPECTRA, LinearSystem, linear_system
 
 __all__ = [
+    "SPECTRA",
     "STRICT_SADDLES",
+    "LinearSystem",
     "Problem",
     "deep_linear",
     "hard_case",
+    "linear_system",
     "monkey_saddle",
     "quartic_saddle",
     "random_saddle",

@@ -1,0 +1,413 @@
+"""Every solver on every class of systems, against dense float64 algebra and SciPy's solvers."""
+
+import inspect
+from math import fsum
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg as scipy_solvers
+from scipy.optimize import minimize
+from scipy.sparse.linalg import LinearOperator
+
+from hfnb import krylov
+from hfnb.krylov import LBFGS, SOLVERS, NonFiniteProduct, System, diagonal, dot, find_solver, lanczos
+from hfnb.problems import SPECTRA, linear_system
+
+RTOL = 1e-5
+SOLVES = {  # the classes on which each solver has to reach the residual
+    "cg": {"positive definite", "singular consistent"},
+    "steihaug": {"positive definite", "singular consistent"},
+    "bicgstab": {"positive definite", "indefinite", "singular consistent", "breakdown"},
+    "minres": {"positive definite", "indefinite", "singular consistent", "breakdown"},
+    "newton_mr": {"positive definite", "singular consistent"},
+    "saddle_free": {"positive definite", "singular consistent"},
+}
+FINDS = {  # the classes on which each solver has to find negative curvature
+    "cg": {"indefinite"},
+    "steihaug": {"indefinite"},
+    "bicgstab": {"indefinite", "breakdown"},
+    "minres": {"indefinite"},
+    "newton_mr": {"indefinite"},
+    "saddle_free": {"indefinite", "breakdown"},
+    "capped_cg": {"indefinite", "breakdown"},
+}
+
+
+def counting(A):
+    """A as an operator, and a list that grows with each product."""
+    calls = []
+
+    def product(v):
+        calls.append(1)
+        return A @ v
+
+    return LinearOperator(A.shape, matvec=product, dtype=A.dtype), calls
+
+
+def options(name, n, **changes):
+    chosen = {"rtol": RTOL, "progress": 0.0, "maxiter": 10 * n, **changes}
+    return {**chosen, "damping": 0.1} if name == "capped_cg" else chosen
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("kind", SPECTRA)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solver_on_class(name, kind, dtype):
+    for n, seed in [(4, 0), (10, 1), (10, 2), (60, 3), (60, 4)]:
+        check_solver(name, kind, dtype, n, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SPECTRA)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solver_on_class_50_seeds(name, kind):
+    for seed in range(50):
+        for n in (20, 100, 500):
+            check_solver(name, kind, np.float64, n, seed)
+
+
+def check_solver(name, kind, dtype, n, seed):
+    """No exception or warning; what is claimed holds in dense float64."""
+    A, b = (part.astype(dtype) for part in linear_system(kind, n, seed))
+    operator, calls = counting(A)
+    with np.errstate(divide="raise", invalid="raise", over="raise"):
+        result = SOLVERS[name](operator, b, **options(name, n))
+    assert result.products == len(calls)
+    assert np.all(np.isfinite(result.x))
+    assert np.all(np.isfinite(result.best))
+    assert len(result.models) == len(result.residual_norms) == result.iterations + 1
+    exact = A.astype(float)
+    check_direction(result, exact, found=kind in FINDS[name] and n > 4)
+    damping, x, eps = options(name, n).get("damping", 0.0), result.x.astype(float), np.finfo(dtype).eps
+    residual = np.linalg.norm(b - exact @ x - damping * x)
+    rounding = 10 * eps * np.linalg.norm(exact, 2) * np.linalg.norm(x)
+    if name != "saddle_free" and result.status.startswith("converged"):
+        goal = max(RTOL * np.linalg.norm(b), result.residual_norms[-1])
+        assert residual <= goal + rounding
+    if kind in SOLVES.get(name, ()) and dtype == np.float64:
+        assert result.success
+        assert residual <= RTOL * np.linalg.norm(b) + rounding
+    if name == "minres" and kind in ("singular inconsistent", "nearly singular"):
+        z = np.linalg.lstsq(exact, b.astype(float), rcond=1e-8)[0]
+        assert result.success
+        assert residual <= 1.001 * np.linalg.norm(b - exact @ z)
+
+
+def check_direction(result, exact, found):
+    """A direction is a unit vector of truly negative curvature, and the curvature is its own."""
+    assert (result.direction is None) == (result.curvature is None)
+    if result.direction is None:
+        assert not found
+        return
+    d = result.direction.astype(float)
+    assert np.linalg.norm(d) == pytest.approx(1, rel=1e-5)
+    assert d @ exact @ d < 0
+    assert d @ exact @ d == pytest.approx(
+        result.curvature, rel=1e-2 if result.x.dtype == np.float32 else 1e-6
+    )
+
+
+def products_of_scipy(solve, A, b):
+    """How many products SciPy's solver takes to an iterate with ‖b − A x‖ ≤ RTOL ‖b‖."""
+
+    class Reached(Exception):
+        pass
+
+    def stop(x):
+        if np.linalg.norm(b - A @ x) <= RTOL * np.linalg.norm(b):
+            raise Reached
+
+    operator, calls = counting(A)
+    with pytest.raises(Reached):
+        solve(operator, b, rtol=1e-14, maxiter=20 * b.size, callback=stop)
+    return len(calls)
+
+
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "minres"])
+def test_products_within_a_tenth_of_scipy(name):
+    for kind in SOLVES[name] - {"breakdown"}:
+        ours = theirs = 0
+        for seed in range(10):
+            A, b = linear_system(kind, 60, seed)
+            ours += SOLVERS[name](A, b, rtol=RTOL, progress=0.0).products
+            theirs += products_of_scipy(getattr(scipy_solvers, name), A, b)
+        assert ours <= 1.1 * theirs, kind
+
+
+@pytest.mark.parametrize("name", ["cg", "minres"])
+def test_iterates_are_those_of_scipy(name):
+    A, b = linear_system("positive definite", 30)
+    x0, ours, theirs = np.linspace(-1, 1, 30), [], []
+    for solve, kept in ((SOLVERS[name], ours), (getattr(scipy_solvers, name), theirs)):
+        solve(A, b, x0, maxiter=12, rtol=1e-12, callback=lambda x, kept=kept: kept.append(x.copy()))
+    np.testing.assert_allclose(ours[:10], theirs[:10], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_models_residuals_and_best_iterate_are_what_they_say(name):
+    A, b = linear_system("indefinite", 20)
+    x0, xs, damping = np.linspace(-1, 1, 20), [], 0.5
+    result = SOLVERS[name](
+        A, b, x0, damping=damping, progress=0.0, maxiter=15, callback=lambda x: xs.append(x.copy())
+    )
+    xs = [x0, *xs]
+    B = A + damping * np.eye(20)
+    models = [x @ B @ x / 2 - b @ x for x in xs]
+    residual_norms = [np.linalg.norm(b - B @ x) for x in xs]
+    np.testing.assert_allclose(result.models[: len(xs)], models, rtol=1e-6)
+    np.testing.assert_allclose(result.residual_norms[: len(xs)], residual_norms, rtol=1e-6)
+    best = result.best
+    assert best @ B @ best / 2 - b @ best == pytest.approx(result.model, rel=1e-6)
+    position, x = result.iterates[-1]
+    assert x @ B @ x / 2 - b @ x == pytest.approx(result.models[position], rel=1e-6)
+
+
+def test_cg_stops_by_martens_rule_and_keeps_his_iterates():
+    A, b = linear_system("positive definite", 500)
+    xs = []
+    result = krylov.cg(A, b, rtol=0.0, callback=lambda x: xs.append(x.copy()))
+    q = [0.0, *(x @ A @ x / 2 - b @ x for x in xs)]
+
+    def stalled(i):
+        k = max(10, i // 10)
+        return i > k and q[i] < 0 and (q[i] - q[i - k]) / q[i] < k * 5e-4
+
+    assert result.iterations == next(i for i in range(len(q)) if stalled(i))
+    kept = sorted({int(np.ceil(1.3**j)) for j in range(30)} | {result.iterations})
+    assert [i for i, _ in result.iterates] == [i for i in kept if i <= result.iterations]
+    for i, x in result.iterates:
+        np.testing.assert_array_equal(x, xs[i - 1])
+
+
+def test_minres_sees_the_first_residual_of_non_positive_curvature():
+    for seed in range(5):
+        A, b = linear_system("indefinite", 40, seed)
+        A += 25 * np.eye(40)  # a few negative eigenvalues, seen after some iterations
+        xs = [np.zeros(40)]
+        krylov.minres(A, b, progress=0.0, callback=lambda x, xs=xs: xs.append(x.copy()))
+        residuals = [b - A @ x for x in xs]
+        norms = [np.linalg.norm(r) for r in residuals]
+        assert all(np.diff(norms) <= 1e-12)
+        first = next(i for i, r in enumerate(residuals) if r @ A @ r <= 0)
+        stopped = krylov.newton_mr(A, b, progress=0.0)
+        assert stopped.iterations == first
+        assert stopped.products == first + 1
+        d = residuals[first] / norms[first]
+        assert stopped.curvature <= d @ A @ d + 1e-9
+
+
+def test_steihaug_is_scipys_trust_region_step():
+    for kind in ("indefinite", "positive definite"):
+        A, b = linear_system(kind, 30, seed=1)
+        scipy_step = minimize(
+            lambda x, A=A, b=b: x @ A @ x / 2 - b @ x,
+            np.zeros(30),
+            jac=lambda x, A=A, b=b: A @ x - b,
+            hessp=lambda x, v, A=A: A @ v,
+            method="trust-ncg",
+            options={"initial_trust_radius": 0.1, "max_trust_radius": 0.2, "maxiter": 1},
+        ).x
+        result = krylov.steihaug(A, b, radius=0.1, progress=0.0)
+        assert result.success
+        assert np.linalg.norm(result.x) == pytest.approx(0.1)
+        np.testing.assert_allclose(result.x, scipy_step, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_saddle_free_is_the_absolute_hessian(damping):
+    A, b = linear_system("indefinite", 30)
+    eigenvalues, Q = np.linalg.eigh(A)
+    result = krylov.saddle_free(A, b, damping=damping, rtol=1e-10, progress=0.0)
+    np.testing.assert_allclose(
+        result.x, Q @ ((Q.T @ b) / (np.abs(eigenvalues) + damping)), rtol=1e-6, atol=1e-9
+    )
+    assert result.curvature == pytest.approx(eigenvalues[0], rel=1e-6)
+
+
+def test_capped_cg_solves_or_finds_enough_negative_curvature():
+    solved = 0
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        Q, _ = np.linalg.qr(random.standard_normal((40, 40)))
+        A = (Q * random.uniform(random.choice([-0.5, -0.06, 0.0]), 10, 40)) @ Q.T
+        A, b = (A + A.T) / 2, random.standard_normal(40)
+        result = krylov.capped_cg(A, b, damping=0.1, progress=0.0)
+        if result.success:
+            solved += 1
+            kappa = (np.linalg.norm(A, 2) + 0.1) / 0.05
+            residual = np.linalg.norm(b - A @ result.x - 0.1 * result.x)
+            assert residual <= 0.5 / (3 * 0.5 * kappa) * np.linalg.norm(b)
+        else:
+            assert result.direction @ A @ result.direction <= -0.05
+    assert 5 < solved < 30
+
+
+def test_lanczos_finds_the_smallest_eigenvalue():
+    for seed in range(5):
+        A, _ = linear_system("indefinite", 80, seed)
+        eigenvalues, Q = np.linalg.eigh(A)
+        result = lanczos(A, tol=1e-6, maxiter=80)
+        assert result.eigenvalue == pytest.approx(eigenvalues[0], rel=1e-6)
+        d = result.direction
+        assert abs(d @ Q[:, 0]) == pytest.approx(1, rel=1e-4)
+        actual = np.linalg.norm(A @ d - result.eigenvalue * d)
+        assert actual == pytest.approx(result.residual_norm, rel=0.01, abs=1e-9)
+        again = lanczos(A, seed=result.seed, tol=1e-6, maxiter=80)
+        np.testing.assert_array_equal(again.direction, d)
+    assert lanczos(A).seed != lanczos(A).seed
+
+
+def test_lanczos_stays_orthonormal():
+    A, b = linear_system("positive definite", 120)
+    *_, last = krylov.lanczos_process(System(A, b), b, 120)
+    np.testing.assert_allclose(last.V @ last.V.T, np.eye(len(last.V)), atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dot_keeps_its_error_bound(dtype):
+    random = np.random.default_rng(0)
+    for n in (1, 127, 128, 129, 380_000):
+        x, y = random.standard_normal((2, n)).astype(dtype)
+        exact = fsum(x.astype(float) * y.astype(float))
+        terms = fsum(np.abs(x.astype(float) * y.astype(float)))
+        assert abs(dot(x, y) - exact) <= (1e-9 if n > 1e5 else 8e-6) * terms
+    assert dot(np.full(300, 1e30, np.float32), np.full(300, 1e30, np.float32)) == pytest.approx(
+        3e62, rel=1e-6
+    )
+    assert dot(np.full(300, 1e-30, np.float32), np.full(300, 1e-30, np.float32)) == pytest.approx(
+        3e-58, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["cg", "steihaug", "bicgstab", "minres", "newton_mr"])
+def test_preconditioner_saves_products(name):
+    A, b = linear_system("positive definite", 80)
+    scales = np.logspace(-2, 2, 80)
+    A, M = scales[:, None] * A * scales, np.diag(scales**-2.0)
+    plain = SOLVERS[name](A, b, progress=0.0, rtol=1e-8)
+    result = SOLVERS[name](A, b, progress=0.0, rtol=1e-8, M=M)
+    assert result.success
+    assert result.products < plain.products / 2
+    assert np.linalg.norm(b - A @ result.x) <= 2e-8 * np.linalg.norm(b)
+    same = SOLVERS[name](A, b, progress=0.0, maxiter=5, M=np.eye(80))
+    np.testing.assert_allclose(same.x, SOLVERS[name](A, b, progress=0.0, maxiter=5).x, rtol=1e-6)
+
+
+def test_lbfgs_is_the_dense_bfgs_inverse_and_saves_products():
+    A, b = linear_system("positive definite", 40)
+    pairs = LBFGS(memory=40)
+    first = krylov.cg(pairs.watch(A), b, progress=0.0)
+    assert 20 <= len(pairs.pairs) <= 40
+    M = pairs.operator()
+    s, y = pairs.pairs[-1]
+    H = s @ y / (y @ y) * np.eye(40)
+    for s, y in pairs.pairs:
+        V = np.eye(40) - np.outer(y, s) / (s @ y)
+        H = V.T @ H @ V + np.outer(s, s) / (s @ y)
+    np.testing.assert_allclose(M @ np.eye(40), H, rtol=1e-6, atol=1e-10)
+    second = krylov.cg(A, np.linspace(0, 1, 40), progress=0.0, M=M)
+    assert second.success
+    assert second.products < first.products / 2
+
+
+def test_diagonal_is_martens():
+    squares = np.array([0.0, 3.0, 8.0])
+    np.testing.assert_allclose(diagonal(squares, 1.0) @ np.eye(3), np.diag([1, 4**-0.75, 9**-0.75]))
+    with pytest.raises(ValueError, match="squares: expected"):
+        diagonal(squares, 0.0)
+
+
+BAD = {
+    "non-symmetric matrix": (
+        {"A": np.array([[1.0, 2.0], [0.0, 1.0]])},
+        ValueError,
+        "A: expected a symmetric",
+    ),
+    "non-square": ({"A": np.ones((2, 3))}, ValueError, r"A: expected a square operator of shape \(2, 2\)"),
+    "complex": ({"A": np.eye(2) * 1j}, ValueError, "A: expected real numbers"),
+    "integers": ({"b": np.array([1, 2])}, ValueError, "b: expected a vector of float"),
+    "matrix for b": ({"b": np.ones((2, 1))}, ValueError, "b: expected a vector"),
+    "NaN in b": ({"b": np.array([1.0, np.nan])}, ValueError, "b: expected finite"),
+    "x0 of another size": ({"x0": np.ones(3)}, ValueError, r"x0: expected shape \(2,\)"),
+    "maxiter 0": ({"maxiter": 0}, ValueError, "maxiter: expected a whole number of at least 1, got 0"),
+    "maxiter 1.5": ({"maxiter": 1.5}, ValueError, "maxiter: expected a whole number"),
+    "rtol negative": ({"rtol": -1.0}, ValueError, "rtol: expected a number >= 0"),
+    "NaN matrix": ({"A": np.array([[1.0, np.nan], [np.nan, 1.0]])}, NonFiniteProduct, "A: product 1 is not"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_bad_input_gets_one_clear_error(name, case):
+    changes, error, message = BAD[case]
+    arguments = {"A": np.eye(2), "b": np.ones(2), "damping": 0.1, **changes}
+    with pytest.raises(error, match=message):
+        SOLVERS[name](**arguments)
+
+
+def test_the_third_product_that_is_not_finite_is_named():
+    A, b = linear_system("positive definite", 20)
+    calls = []
+
+    def product(v):
+        calls.append(1)
+        return A @ v if len(calls) < 3 else np.full(20, np.inf)
+
+    with pytest.raises(NonFiniteProduct, match="A: product 3 is not finite"):
+        krylov.cg(LinearOperator((20, 20), matvec=product, dtype=float), b)
+
+
+@pytest.mark.parametrize("name", ["cg", "steihaug", "bicgstab", "minres"])
+def test_indefinite_preconditioner(name):
+    A, b = linear_system("positive definite", 10)
+    with pytest.raises(ValueError, match="M: expected a positive definite preconditioner, got rᵀMr = -"):
+        SOLVERS[name](A, b, M=-np.eye(10))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_operator_is_probed_for_symmetry_where_asked(name):
+    A = LinearOperator((3, 3), matvec=lambda v: np.triu(np.ones((3, 3))) @ v, dtype=float)
+    SOLVERS[name](A, np.ones(3), damping=3.0)
+    with pytest.raises(ValueError, match="A: expected a symmetric operator"):
+        SOLVERS[name](A, np.ones(3), damping=3.0, check=True)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_zero_right_hand_side(name):
+    result = SOLVERS[name](np.eye(3), np.zeros(3), np.ones(3), damping=0.1)
+    assert result.success
+    assert result.status == "the right-hand side is zero: x = 0"
+    assert not result.x.any()
+    assert result.products == 0
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_callback_stops(name):
+    A, b = linear_system("positive definite", 30)
+    result = SOLVERS[name](A, b, damping=0.1, callback=lambda x: True)
+    assert result.iterations == 1
+    assert result.status == "stopped by the callback"
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_one_signature(name):
+    parameters = inspect.signature(SOLVERS[name]).parameters
+    shared = ["A", "b", "x0", "damping", "rtol", "atol", "progress", "maxiter", "M", "callback", "check"]
+    assert [each for each in parameters if each in shared] == shared
+
+
+def test_find_solver_lists_what_exists():
+    with pytest.raises(ValueError, match=r"solver: expected one of cg, steihaug, .* got 'gmres'"):
+        find_solver("gmres")
+    assert find_solver(max) is max
+
+
+def test_special_arguments():
+    with pytest.raises(ValueError, match="radius: expected a positive number"):
+        krylov.steihaug(np.eye(2), np.ones(2), radius=0.0)
+    with pytest.raises(ValueError, match="damping: expected 2ε > 0"):
+        krylov.capped_cg(np.eye(2), np.ones(2))
+    for name in ("capped_cg", "saddle_free"):
+        with pytest.raises(ValueError, match="M: expected None"):
+            SOLVERS[name](np.eye(2), np.ones(2), damping=0.1, M=np.eye(2))
