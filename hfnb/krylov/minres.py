@@ -74,11 +74,9 @@ def minres(
         if beta:
             u *= 1 / beta
             v = u if M is None else np.multiply(z, 1 / beta, out=z)
-        r *= s**2
-        axpy(r, -phi * c, u)
-        if e is not r:
-            e *= s**2
-            axpy(e, -phi * c, v)
+        for residual, next_vector in ((r, u), (e, v))[: 1 if e is r else 2]:
+            residual *= s**2
+            axpy(residual, -phi * c, next_vector)
     return monitor.result(x, reason)
 
 

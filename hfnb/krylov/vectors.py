@@ -15,10 +15,10 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
     >>> dot(np.full(10**6, 0.1, np.float32), np.ones(10**6, np.float32))
     100000.0
     """
-    if x.dtype == np.float64 == y.dtype:
-        return float(x @ y)
     head = x.size - x.size % BLOCK
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the value
+        if x.dtype == np.float64 == y.dtype:
+            return float(x @ y)
         blocks = np.matmul(x[:head].reshape(-1, 1, BLOCK), y[:head].reshape(-1, BLOCK, 1))
         value = float(blocks.sum(dtype=np.float64)) + float(x[head:] @ y[head:])
     if 1e-30 < abs(value) < np.inf:

@@ -35,7 +35,7 @@ def linear_system(kind: str, n: int = 50, seed: int = 0) -> LinearSystem:
     Bi-CG-STAB would divide by zero at once.
 
     >>> A, b = linear_system("breakdown", n=4)
-    >>> b @ A @ b
+    >>> float(b @ A @ b)
     0.0
     """
     if kind not in SPECTRA:
