@@ -56,6 +56,21 @@ def mnist_task(size: str | None = None) -> Task:
     return Task("3,000 images of MNIST", net, train[::20], test[::10], np.float64)
 
 
+def pooled_mnist(images: int, side: int) -> Dataset:
+    """Return the first training images of MNIST averaged to side × side pixels, in float64: for dense checks.
+
+    ValueError unless 28 is a multiple of ``side``.
+
+    >>> pooled_mnist(100, side=7).X.shape
+    (100, 49)
+    """
+    if side < 1 or 28 % side:
+        raise ValueError(f"side: expected a divisor of 28, got {side}")
+    train, _ = datasets.mnist()
+    blocks = train.X[:images].astype(np.float64).reshape(-1, side, 28 // side, side, 28 // side)
+    return Dataset(blocks.mean(axis=(2, 4)).reshape(-1, side**2), train.Y[:images], name="pooled MNIST")
+
+
 def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options) -> list[Record]:
     """Return the history of an optimizer on a task, each record with the test ``error`` in per cent."""
 

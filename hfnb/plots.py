@@ -1,7 +1,7 @@
 """All of the project's matplotlib: every function takes ``ax=None``, draws, and returns the axes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -88,6 +88,25 @@ def comparison(
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)
     figure.suptitle(title)
     return figure
+
+
+def surface(
+    f: Callable, x: tuple[float, float], y: tuple[float, float], ax: Axes | None = None, levels: int = 24
+) -> Axes:
+    """Draw the contours of f, a function of a vector (2,), over the rectangle ``x`` = (from, to) × ``y``."""
+    ax = ax or plt.subplots(figsize=(5, 4.2), layout="constrained")[1]
+    xs, ys = np.linspace(*x, 101), np.linspace(*y, 101)
+    values = [[float(f(np.array([u, v]))) for u in xs] for v in ys]
+    ax.contour(xs, ys, values, levels=levels, colors="0.6", linewidths=0.7)
+    ax.set(xlim=x, ylim=y, xlabel="$x_1$", ylabel="$x_2$")
+    return ax
+
+
+def path(points: Sequence[np.ndarray], ax: Axes, label: str = "", index: int = 0) -> Axes:
+    """Draw points (2,) and the way through them, in the ``index``-th look."""
+    line = np.array(points)
+    ax.plot(line[:, 0], line[:, 1], label=label, **look(index))
+    return ax
 
 
 def digits(X: np.ndarray, labels: Sequence | None = None, columns: int = 10) -> Figure:

@@ -1,0 +1,23 @@
+"""What the notebooks share."""
+
+import numpy as np
+import pytest
+
+from hfnb import datasets, experiments
+
+
+def test_pooled_pixels_are_means_of_blocks():
+    train, _ = datasets.mnist(dtype=np.float64)
+    pooled = experiments.pooled_mnist(5, side=7)
+    images = train.X[:5].reshape(5, 28, 28)
+    for row, column in ((0, 0), (3, 2), (6, 6)):
+        block = images[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        np.testing.assert_allclose(pooled.X[:, 7 * row + column], block.mean(axis=(1, 2)), atol=1e-7)
+    assert pooled.X.dtype == np.float64
+    np.testing.assert_array_equal(pooled.Y, train.Y[:5])
+
+
+@pytest.mark.parametrize("side", [0, 5, 56])
+def test_sides_that_do_not_divide_28_are_named(side):
+    with pytest.raises(ValueError, match=f"divisor of 28, got {side}"):
+        experiments.pooled_mnist(5, side)
