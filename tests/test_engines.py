@@ -1,6 +1,7 @@
 """Engines: the same run on any number of them and either way, clean ends, clear errors, deaths."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from hfnb import Dataset, Objective, Sample, blas, first_order, hessian_free, models
-from hfnb.engines import Cluster, EngineFailure, launch, worker
+from hfnb.checkpoint import Checkpoint
+from hfnb.engines import Cluster, EngineFailure, EngineLost, launch, worker
 from hfnb.objective import AnyLoss
 
-ROOT = Path(__file__).parents[1]
+PATHS = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 NET = models.mlp([20, 15, 10, 5])
 OPTIONS = {"max_iter": 10, "curvature_batch": 200}
 MPI = pytest.mark.skipif(launch.mpi_missing() is not None, reason="MPI (mpi4py, mpiexec) is not installed")
@@ -328,6 +330,102 @@ def test_engine_of_an_mpi_run_dies(data, w0):
             cluster.minimize(NET, data, w0, callback=kill, progress=False, **LONG)
 
 
+@MPI
+@pytest.mark.slow
+def test_mpi_run_starts_again_from_its_checkpoint(data, w0, alone, tmp_path, capsys):
+    """Once an engine is killed, once one hangs: the run ends as if nothing had happened."""
+    faults = {3: signal.SIGKILL, 6: signal.SIGSTOP}
+
+    def strike(record):
+        if record.iteration in faults:
+            os.kill(engine_pids(cluster)[1], faults.pop(record.iteration))
+
+    with leaves_nothing_behind() as look, Cluster(n=2, engines="mpi", deadline=3) as cluster:
+        checkpoint = Checkpoint(tmp_path)
+        look()
+        result = cluster.minimize(
+            NET, data, w0, callback=strike, progress=False, resume=checkpoint, **OPTIONS
+        )
+    assert_same(result, alone)
+    assert capsys.readouterr().out.count("starting the engines again, from the last checkpoint") == 2
+    assert not faults
+
+
+@MPI
+@pytest.mark.slow
+def test_run_gives_up_after_max_failures(data, w0, tmp_path):
+    def strike(record):
+        os.kill(engine_pids(cluster)[0], signal.SIGKILL)
+
+    options = {"callback": strike, "resume": Checkpoint(tmp_path), "max_failures": 1, "progress": False}
+    causes = "gave up after 2 failures: engine 0 died, after iteration 0; engine 0 died, after iteration 0"
+    with Cluster(n=1, engines="mpi") as cluster, pytest.raises(EngineLost, match=causes):
+        cluster.minimize(NET, data, w0, **options)
+
+
+DRIVER = """
+import os, signal, sys, pickle
+from hfnb.checkpoint import Checkpoint
+from hfnb.engines import Cluster
+net, data, w0, options = pickle.load(sys.stdin.buffer)
+def die(record):
+    if record.iteration == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+with Cluster(n=2, engines="mpi") as cluster:
+    cluster.minimize(net, data, w0, callback=die, resume=Checkpoint(sys.argv[1]), **options)
+"""
+
+
+@MPI
+@pytest.mark.slow
+def test_killed_driver_resumes(mpi_pair, data, w0, alone, tmp_path):
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    job = pickle.dumps((NET, data, w0, OPTIONS))
+    ended = subprocess.run(command, env=PATHS, input=job, stderr=subprocess.DEVNULL)
+    assert ended.returncode == -signal.SIGKILL
+    through = mpi_pair.minimize(NET, data, w0, progress=False, **OPTIONS)
+    resumed = mpi_pair.minimize(NET, data, w0, progress=False, resume=Checkpoint(tmp_path), **OPTIONS)
+    assert resumed.x.tobytes() == through.x.tobytes()
+    assert_same(resumed, alone)
+
+
+@pytest.mark.slow
+def test_four_engines_then_three_then_four(data, w0, alone, tmp_path):
+    checkpoint = Checkpoint(tmp_path)
+    for last_iteration in (6, 10):
+        with Cluster(n=4, engines="local") as cluster:
+
+            def kill_one(record):
+                if record.iteration == 3:
+                    os.kill(engine_pids(cluster)[2], signal.SIGKILL)
+
+            objective = cluster.objective(NET, data)
+            options = {**OPTIONS, "max_iter": last_iteration, "resume": checkpoint}
+            result = hessian_free(objective, w0, callback=kill_one, **options)
+            assert len(cluster.engines) == (3 if last_iteration == 6 else 4)
+    assert_same(result, alone)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_nan_from_one_partition_rejects_the_step_and_is_named(kind, outlier, tmp_path, request):
+    flag, seen = tmp_path / "nan", []
+
+    def loss(w, X, Y):
+        factor = np.nan if flag.exists() and (X[:, 0] > 3).any() else 1.0
+        return factor * anp.mean((anp.dot(X, w) - Y) ** 2)
+
+    def callback(record):
+        seen.append((record.w.copy(), record.damping))
+        flag.touch() if record.iteration == 2 else flag.unlink(missing_ok=True)
+
+    cluster = request.getfixturevalue(kind)
+    with pytest.warns(RuntimeWarning, match=r"not finite in partition 23 \(engine 1\)"):
+        cluster.minimize(AnyLoss(loss), outlier, np.ones(20), callback=callback, progress=False, max_iter=5)
+    (w2, damping2), (w3, damping3), (w4, _) = seen[2:5]
+    assert w3.tobytes() == w2.tobytes() != w4.tobytes()
+    assert damping3 > damping2
+
+
 def test_controller_killed(data, w0):
     with Cluster(n=1, engines="local") as cluster:
         objective = cluster.objective(NET, data)
@@ -361,8 +459,7 @@ print(*[child.pid for child in psutil.Process().children(recursive=True)], flush
 @pytest.mark.parametrize("then", ["", "time.sleep(60)"], ids=["exit", "SIGKILL"])
 def test_engines_end_with_their_client(then):
     script = SCRIPT.format(then=then)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE) as client:
+    with subprocess.Popen([sys.executable, "-c", script], env=PATHS, stdout=subprocess.PIPE) as client:
         processes = [psutil.Process(int(pid)) for pid in client.stdout.readline().split()]
         assert len(processes) > 3
         if then:

@@ -1,6 +1,6 @@
 """Engines: ipyparallel clusters that hold a dataset in partitions and add up what an optimizer asks for."""
 
 from hfnb.engines.cluster import Cluster
-from hfnb.engines.pool import EngineFailure
+from hfnb.engines.pool import EngineFailure, EngineLost
 
-__all__ = ["Cluster", "EngineFailure"]
+__all__ = ["Cluster", "EngineFailure", "EngineLost"]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.engines import launch, mpi, worker
-from hfnb.engines.drive import Watch, run_on_engines
+from hfnb.engines.drive import Watch, run_on_engines, survive
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import Pool
 from hfnb.engines.remote import RemoteSums
@@ -63,6 +63,7 @@ class Cluster:
     def start(self) -> "Cluster":
         """Start the engines or attach to them; `stop` is called at the end of the program at the latest."""
         launcher = launch.choose(self._wanted)
+        self._own = launcher is not None
         if launcher is None and self._wanted is not None:
             self._client = launch.attach(self._wanted, self._timeout)
         else:
@@ -87,13 +88,14 @@ class Cluster:
         # Engines find this package, and the reader's own modules, where the client does.
         paths = [os.path.abspath(path) for path in sys.path]
         self.client[ids].execute(f"import sys; sys.path += {paths}", block=True)
-        pool = Pool(self.client, ids, lambda: launch.is_alive(self.client), self._deadline)
+        pool = Pool(self.client, ids, lambda: launch.is_alive(self.client))
         places = dict(zip(ids, pool.ask_all(mpi.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job
             self._ranks = {}
         pool.engines = sorted(ids, key=lambda engine: self._ranks.get(engine, engine))[: self._n]
         pool.ask_all(worker.limit_threads, self._threads)
+        pool.deadline = self._deadline  # not before: an engine's first call imports this package
         self._pool, self._placements = pool, {}
 
     def stop(self) -> None:
@@ -106,6 +108,10 @@ class Cluster:
                 client.close(linger=0)
         finally:
             stop_engines()
+
+    def _restart(self) -> None:
+        self.stop()
+        self.start()
 
     def __enter__(self) -> "Cluster":
         return self.start()
@@ -160,22 +166,31 @@ class Cluster:
         progress: bool = True,
         partitions: int = 24,
         chunk: int | None = None,
+        max_failures: int = 3,
         **options,
     ) -> OptimizeResult:
         """Run ``optimizer(objective, w0, callback=..., **options)`` beside the data: the engines drive.
 
         Every engine runs the same loop, and sums travel by MPI Allreduce; where the engines have no MPI, the
         client drives. After each iteration the client shows progress and calls ``callback(record)``, which
-        stops the run by returning True; so does Ctrl-C. Returns the optimizer's result.
-        EngineFailure for an exception on an engine, with its traceback, and when an engine is lost.
+        stops the run by returning True; so does Ctrl-C. Returns the optimizer's result. With a checkpoint,
+        ``resume``, the loss of an engine restarts them all and goes on from there, ``max_failures`` times.
+        EngineFailure for an exception on an engine, with its traceback; EngineLost, with the causes, when
+        engines are lost.
         """
         optimizer = pkgutil.resolve_name(optimizer) if isinstance(optimizer, str) else optimizer
-        sums = self._sums(net, data, partitions, chunk)
         with Watch(callback, _iterations(optimizer, options) if progress else None).watching() as watch:
-            if self.has_mpi:
-                return run_on_engines(sums, self._ranks, w0, optimizer, options, watch)
-            print("These engines are not connected by MPI: the client drives.")
-            return watch.finish(optimizer(Objective.from_sums(net, sums), w0, callback=watch, **options))
+
+            def run() -> OptimizeResult:
+                sums = self._sums(net, data, partitions, chunk)
+                if self.has_mpi:
+                    return run_on_engines(sums, self._ranks, w0, optimizer, options, watch)
+                return optimizer(Objective.from_sums(net, sums), w0, callback=watch, **options)
+
+            if not self.has_mpi:
+                print("These engines are not connected by MPI: the client drives.")
+            again = max_failures if self._own and options.get("resume") is not None else 0
+            return watch.finish(survive(run, self._restart, watch, again))
 
 
 def _iterations(optimizer: Callable, options: dict) -> int | None:

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.engines import run
-from hfnb.engines.pool import EngineFailure, pack
-from hfnb.engines.remote import RemoteSums
+from hfnb.engines.pool import EngineFailure, EngineLost, pack
+from hfnb.engines.remote import RemoteSums, warn_not_finite
 from hfnb.progress import Progress
 
 
@@ -21,12 +21,13 @@ class Watch:
     """
 
     def __init__(self, callback: Callable | None, total: int | None):
-        self.interrupted = False
+        self.interrupted, self.iteration = False, 0
         self._bar = Progress(total, callback, unit="iteration") if total else None
         self._show = self._bar or callback
 
     def __call__(self, record) -> bool:
         """Show a record; return True to stop."""
+        self.iteration = record.get("iteration", self.iteration + 1)
         stop = self._show is not None and bool(self._show(record))
         return stop or self.interrupted
 
@@ -63,12 +64,30 @@ def run_on_engines(
     order = [ranks[engine] for engine in pool.engines]
     job = pack("optimizer or its options", (optimizer, options))
     pool.ask_each({engine: (run.begin, sums.key, held[engine], order, w0, job) for engine in pool.engines})
-    stop = False
+    stop, kind = False, "record"
+    while kind == "record":
+        replies = pool.ask_all(run.step, stop)
+        kind, value, *_ = replies[0]
+        warn_not_finite(
+            {engine: reply[3] for engine, reply in zip(pool.engines, replies, strict=True)},
+            len(sums.placement.offsets) - 1,
+        )
+        stop = kind == "record" and watch(value)
+    if len({digest for _, _, digest, _ in replies}) > 1:
+        raise EngineFailure("the engines ended with different parameters")
+    return value
+
+
+def survive(attempt: Callable, restart: Callable, watch: Watch, max_failures: int) -> OptimizeResult:
+    """Return attempt(), made again after restart() where engines were lost; EngineLost lists the causes."""
+    causes: list[str] = []
     while True:
-        kind, value, _ = (replies := pool.ask_all(run.step, stop))[0]
-        if kind == "record":
-            stop = watch(value)
-            continue
-        if len({digest for _, _, digest in replies}) > 1:
-            raise EngineFailure("the engines ended with different parameters")
-        return watch.finish(value)
+        try:
+            return attempt()
+        except EngineLost as failure:
+            causes.append(f"{failure}, after iteration {watch.iteration}")
+            if len(causes) > max_failures:
+                times = f"gave up after {len(causes)} failures: " if max_failures else ""
+                raise EngineLost(times + "; ".join(causes)) from None
+            print(f"{failure}: starting the engines again, from the last checkpoint.")
+            restart()

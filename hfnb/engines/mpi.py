@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
 
+from hfnb.engines import worker
 from hfnb.objective import LocalSums
 from hfnb.reduction import merge, value, zeros
 from hfnb.sampling import Sample
@@ -49,14 +51,15 @@ class MPISums:
 
     def __init__(self, local: LocalSums, comm):
         self.local, self.comm, self.n = local, comm, local.n
+        self.not_finite: list[int] = []  # partitions found to blame for a sum that is not finite
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""
-        return self._sum(lambda: self.local.loss(w, sample), 1, np.dtype(float))
+        return self._sum(lambda: self.local.loss(w, sample), 1, np.dtype(float), w, sample)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of gradients and, last, of losses: (p + 1,)."""
-        return self._sum(lambda: self.local.gradient(w, sample), w.size + 1, w.dtype)
+        return self._sum(lambda: self.local.gradient(w, sample), w.size + 1, w.dtype, w, sample)
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Callable:
         """Return v ↦ the sum of curvature products at w; nothing is reduced before the first product."""
@@ -64,9 +67,9 @@ class MPISums:
             local = self.local.linearize(w, kind, sample)
         except Exception as error:
             local = _raising(error)
-        return lambda v: self._sum(lambda: local(v), w.size, w.dtype)
+        return lambda v: self._sum(lambda: local(v), w.size, w.dtype, w, sample)
 
-    def _sum(self, part: Callable, size: int, dtype: np.dtype) -> np.ndarray:
+    def _sum(self, part: Callable, size: int, dtype: np.dtype, w, sample) -> np.ndarray:
         total, error = zeros(size + 1, dtype), None
         try:
             merge(total[..., :-1], part())
@@ -76,6 +79,9 @@ class MPISums:
         numbers = allreduce(total, self.comm)
         if numbers[-1]:
             raise error or PeerFailure("another engine raised an exception")
+        if not np.isfinite(numbers).all():
+            with suppress(Exception):  # raised on this engine alone, it would leave the others waiting
+                self.not_finite = worker.partitions_not_finite(self.local, w, sample)
         return numbers[:-1]
 
 

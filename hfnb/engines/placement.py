@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 
 from hfnb.engines import worker
-from hfnb.engines.pool import EngineFailure, Pool
+from hfnb.engines.pool import EngineLost, Pool
 from hfnb.sampling import Shards
 
 
@@ -65,7 +65,7 @@ class Placement:
             if not lost:
                 self.blocks |= new
                 return list(new)
-        raise EngineFailure(f"all engines are lost: {self.pool.causes()}")
+        raise EngineLost(f"all engines are lost: {self.pool.causes()}")
 
     def _rows(self, numbers: range) -> tuple:
         """Return what an engine needs to hold these partitions; large arrays travel without a copy."""

@@ -21,6 +21,10 @@ class EngineFailure(RuntimeError):
         self.engine = engine
 
 
+class EngineLost(EngineFailure):
+    """An engine died or hung, or the controller is gone; the run can go on from a checkpoint."""
+
+
 class Pool:
     """The engines in use, in the order in which their partial sums are added.
 
@@ -38,7 +42,7 @@ class Pool:
     def ask(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
         """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
 
-        Raises EngineFailure for a Python exception on an engine, and where the controller is gone.
+        Raises EngineFailure for a Python exception on an engine, EngineLost where the controller is gone.
         Interrupted, it leaves: an engine ends its call, and the late reply has no reader.
         """
         self._check_controller()
@@ -66,14 +70,14 @@ class Pool:
         return values, lost
 
     def ask_each(self, calls: dict[int, tuple]) -> list:
-        """Run {engine: (function, *arguments)}; EngineFailure if an engine is lost."""
+        """Run {engine: (function, *arguments)}; EngineLost if one is lost."""
         values, lost = self.ask(calls)
-        for engine, reason in lost.items():
-            raise EngineFailure(f"engine {engine} {reason}", engine)
+        if lost:
+            raise EngineLost("; ".join(f"engine {engine} {reason}" for engine, reason in lost.items()))
         return [values[engine] for engine in calls]
 
     def ask_all(self, function: Callable, *arguments) -> list:
-        """Run the same call on every engine; EngineFailure if an engine is lost."""
+        """Run the same call on every engine; EngineLost if one is lost."""
         return self.ask_each(dict.fromkeys(self.engines, (function, *arguments)))
 
     def tell_all(self, function: Callable, *arguments) -> None:
@@ -102,7 +106,7 @@ class Pool:
 
     def _check_controller(self) -> None:
         if not self.alive():
-            raise EngineFailure("the controller of the cluster is gone; start a new cluster")
+            raise EngineLost("the controller of the cluster is gone")
 
 
 def _is_death(error: BaseException) -> bool:

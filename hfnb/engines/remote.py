@@ -1,6 +1,7 @@
 """The client drives: w or v goes out to the engines, partial sums come back."""
 
 import uuid
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -21,31 +22,48 @@ class RemoteSums:
 
     def __init__(self, net, placement: Placement, chunk: int | None = None):
         self.placement, self.n, self.key = placement, placement.n, uuid.uuid4().hex
-        placement.pool.ask_all(worker.prepare, self.key, pack("net", net), placement.key, chunk)
+        prepare = worker.prepare, self.key, pack("net", net), placement.key, chunk
+        _, lost = placement.pool.ask(dict.fromkeys(placement.held(), prepare))
+        placement.move(lost)
         placement.forget_with(self)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""
-        return self.add(lambda blocks: (worker.loss, self.key, blocks, w, sample))
+        return self.add(lambda blocks: (worker.loss, self.key, blocks, w, sample), w, sample)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of gradients and, last, of losses: (p + 1,)."""
-        return self.add(lambda blocks: (worker.gradient, self.key, blocks, w, sample))
+        return self.add(lambda blocks: (worker.gradient, self.key, blocks, w, sample), w, sample)
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> "RemoteProduct":
         """Return v ↦ the sum of curvature products at w; what it needs stays on the engines while in use."""
         curvature_sum(kind)  # an unknown kind is an error here, not on the engines
         return RemoteProduct(self, w, kind, sample)
 
-    def add(self, call: Callable) -> np.ndarray:
-        """Add up what ``call(blocks)`` = (function, *arguments) gives on each engine, in block order."""
+    def add(self, call: Callable, w: np.ndarray, sample: Sample | None) -> np.ndarray:
+        """Add up what ``call(blocks)`` = (function, *arguments) gives on each engine, in block order.
+
+        Where the sum at w over the sample is not finite, a warning names the partitions to blame.
+        """
         parts: dict[int, np.ndarray] = {}
         held = self.placement.held()
         while held:
             values, lost = self.placement.pool.ask({engine: call(blocks) for engine, blocks in held.items()})
             parts |= {held[engine][0]: value for engine, value in values.items()}
             held = self.placement.move(lost) if lost else {}
-        return value(worker.add(parts[block] for block in sorted(parts)))
+        total = value(worker.add(parts[block] for block in sorted(parts)))
+        if not np.isfinite(total).all():
+            held = self.placement.held()
+            calls = {e: (worker.not_finite, self.key, blocks, w, sample) for e, blocks in held.items()}
+            warn_not_finite(self.placement.pool.ask(calls)[0], len(self.placement.offsets) - 1)
+        return total
+
+
+def warn_not_finite(found: dict[int, list[int]], partitions: int) -> None:
+    """Name the partitions, {engine: numbers}, whose loss is not finite; if all are, the step is to blame."""
+    if 0 < sum(map(len, found.values())) < partitions:
+        names = [f"partition {i} (engine {e})" for e, numbers in found.items() for i in numbers]
+        warnings.warn(f"the loss is not finite in {', '.join(names)}", RuntimeWarning, stacklevel=2)
 
 
 class RemoteProduct:
@@ -53,18 +71,20 @@ class RemoteProduct:
 
     def __init__(self, sums: RemoteSums, w: np.ndarray, kind, sample: Sample | None):
         self.sums, self.key = sums, uuid.uuid4().hex
-        self.at = np.array(w), pack("kind", kind), sample
+        self.where = np.array(w), sample
+        self.kind = pack("kind", kind)
         self.taped: set[int] = set()
         sums.placement.forget_with(self)
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
         """Return the product, (p,)."""
         total = self.sums.add(
-            lambda blocks: (worker.multiply, self.sums.key, blocks, self.key, v, self._at(blocks))
+            lambda blocks: (worker.multiply, self.sums.key, blocks, self.key, v, self._at(blocks)),
+            *self.where,
         )
         self.taped = set(self.sums.placement.blocks)
         return total
 
     def _at(self, blocks: list[int]) -> tuple | None:
         """What engines need to tape where they have not: at the first product, and for blocks that moved."""
-        return None if self.taped.issuperset(blocks) else self.at
+        return None if self.taped.issuperset(blocks) else (*self.where, self.kind)

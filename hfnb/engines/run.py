@@ -23,8 +23,8 @@ class Run:
     alike, so all stop at the same iteration.
     """
 
-    def __init__(self, first: bool, *arguments):
-        self.first = first  # whether this engine speaks for all
+    def __init__(self, sums: MPISums, w0: np.ndarray, optimizer: Callable, options: dict):
+        self.sums, arguments = sums, (Objective.from_sums(sums.local.net, sums), w0, optimizer, options)
         self._records: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._optimize, args=arguments, daemon=True)
@@ -70,14 +70,12 @@ def begin(sums: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: b
         options["resume"] = SharedCheckpoint(options["resume"], comm)
     shards = [worker.BLOCKS[dataset, block] for block in blocks]
     mine = Shards(shards[0].offsets, {number: part for held in shards for number, part in held.parts.items()})
-    sums_of_all = MPISums(LocalSums(net, mine, chunk), comm)
-    RUN["run"] = Run(comm.rank == 0, Objective.from_sums(net, sums_of_all), np.array(w0), optimizer, options)
+    RUN["run"] = Run(MPISums(LocalSums(net, mine, chunk), comm), np.array(w0), optimizer, options)
 
 
 def step(stop: bool) -> tuple:
-    """Run one iteration and return ("record" or "result", what it is, digest of the final parameters).
-
-    The first engine alone returns what it is: the others have the same.
+    """Run one iteration; return "record" or "result", what it is, a digest of the final parameters, and
+    the partitions found not finite. The first engine alone returns what it is: the others have the same.
     """
     run = RUN["run"]
     kind, value = run.step(stop)
@@ -85,4 +83,5 @@ def step(stop: bool) -> tuple:
     if kind == "result":
         RUN.pop("run")
         digest = hashlib.sha256(value.x.tobytes()).hexdigest()
-    return kind, value if run.first else None, digest
+    not_finite, run.sums.not_finite = run.sums.not_finite, []
+    return kind, value if run.sums.comm.rank == 0 else None, digest, not_finite

@@ -59,13 +59,24 @@ def gradient(sums: str, blocks: list[int], w, sample) -> np.ndarray:
 def multiply(sums: str, blocks: list[int], product: str, v, at: tuple | None) -> np.ndarray:
     """Return the sum of curvature products over the blocks, a total of p numbers.
 
-    ``at``: the parameters, kind and sample of the product, where a block has not been taped for it.
+    ``at``: the parameters, sample and kind of the product, where a block has not been taped for it.
     """
     for block in blocks:
         if at and (product, block) not in PRODUCTS:
-            w, kind, sample = at
+            w, sample, kind = at
             PRODUCTS[product, block] = _sums(sums, block).linearize(w, pickle.loads(kind), sample)
     return add(PRODUCTS[product, block](v) for block in blocks)
+
+
+def not_finite(sums: str, blocks: list[int], w, sample) -> list[int]:
+    """Return the numbers of the partitions whose loss at w is not finite."""
+    return [number for block in blocks for number in partitions_not_finite(_sums(sums, block), w, sample)]
+
+
+def partitions_not_finite(sums: LocalSums, w, sample) -> list[int]:
+    """Return the numbers of the partitions in these sums whose loss at w is not finite."""
+    alone = {i: LocalSums(sums.net, sums.shards.select([i]), sums.chunk) for i in sums.shards.held}
+    return [number for number, one in alone.items() if not np.isfinite(one.loss(w, sample)).all()]
 
 
 def _sums(sums: str, block: int) -> LocalSums:
