@@ -79,9 +79,8 @@ def test_products_needed_are_enough():
         assert 1.648 * np.sqrt(300) * np.exp(-np.sqrt(gap) * (2 * k - 1)) <= 1e-3
         assert 1.648 * np.sqrt(300) * np.exp(-np.sqrt(gap) * (2 * k - 3)) > 1e-3
         for seed in range(10):
-            eigenvalues = np.cos(
-                np.linspace(0, np.pi, 300)
-            )  # as crowded at its ends as polynomials find hardest
+            # As crowded at its ends as polynomials find hardest.
+            eigenvalues = np.cos(np.linspace(0, np.pi, 300))
             result = lanczos(np.diag(eigenvalues), seed=seed, tol=0.0, maxiter=k)
             assert result.eigenvalue - eigenvalues.min() <= gap * 2
 
