@@ -79,3 +79,36 @@ def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
     if kind not in CURVATURES:
         raise ValueError(f"curvature: expected one of {', '.join(CURVATURES)} or a function, got {kind!r}")
     return CURVATURES[kind]
+
+
+class Taped:
+    """Sums over a batch by autograd, for any model; its tracer is one for the process: no threads."""
+
+    parallel = False
+
+    def __init__(self, net):
+        self.net = net
+
+    def workspace(self, rows: int, dtype) -> None:
+        return None
+
+    def loss(self, w, X, Y, work) -> float:
+        return float(self.net.loss(w, X, Y)) * len(X)
+
+    def add_gradient(self, w, X, Y, total, work) -> float:
+        vjp, loss = make_vjp(self.net.loss)(w, X, Y)
+        total += vjp(float(len(X)))
+        return float(loss) * len(X)
+
+    def linearize(self, w, X, Y, kind, work) -> "TapedProduct":
+        return TapedProduct(curvature_sum(kind)(self.net, w, X, Y))
+
+
+class TapedProduct:
+    """A product with the sum over one batch, in the form of `hfnb.backprop.Linearized`."""
+
+    def __init__(self, product: Product):
+        self.product = product
+
+    def add_product(self, v, total, work) -> None:
+        total += self.product(v)

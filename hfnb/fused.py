@@ -107,16 +107,28 @@ defjvp(
 # --- activations: the derivative is a function of the output, so nothing is computed twice ------------------
 
 
-def _sigmoid(z):
-    return 0.5 * (1.0 + np.tanh(0.5 * z))
+def _sigmoid(z, out=None):
+    out = np.multiply(z, 0.5, out=out)
+    np.tanh(out, out=out)
+    out += 1
+    out *= 0.5
+    return out
 
 
-# name: (φ(z), φ' as a function of a = φ(z), dφ'/da)
+# name: (φ(z), φ' as a function of a = φ(z), dφ'/da); φ writes to ``out`` if it is given one
 ACTIVATIONS: dict[str, tuple[Callable, Callable, Callable]] = {
     "tanh": (np.tanh, lambda a: 1.0 - a * a, lambda a: -2.0 * a),
     "sigmoid": (_sigmoid, lambda a: a * (1.0 - a), lambda a: 1.0 - 2.0 * a),
-    "relu": (lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(a.dtype), lambda a: 0.0 * a),
-    "softplus": (lambda z: np.logaddexp(z, z.dtype.type(0)), lambda a: -anp.expm1(-a), lambda a: anp.exp(-a)),
+    "relu": (
+        lambda z, out=None: np.maximum(z, 0, out=out),
+        lambda a: (a > 0).astype(a.dtype),
+        lambda a: 0.0 * a,
+    ),
+    "softplus": (
+        lambda z, out=None: np.logaddexp(z, z.dtype.type(0), out=out),
+        lambda a: -anp.expm1(-a),
+        lambda a: anp.exp(-a),
+    ),
 }
 
 

@@ -71,3 +71,24 @@ defjvp(
 defjvp(squared_error, lambda dz, loss, z, targets: anp.sum(dz * (z - targets)) / len(z), None)
 
 LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+
+
+def _cross_entropy_parts(z, labels):
+    top = z.max(axis=1, keepdims=True)
+    p = np.exp(z - top)
+    sums = p.sum(axis=1, keepdims=True)
+    p /= sums
+    rows = np.arange(len(z))
+    loss = np.sum((np.log(sums) + top)[:, 0] - z[rows, labels], dtype=np.float64)
+    residual = p.copy()
+    residual[rows, labels] -= 1
+    return loss, residual, lambda v: _softmax_product(p, v)
+
+
+def _squared_error_parts(z, targets):
+    residual = z - targets
+    return 0.5 * np.einsum("ij,ij->", residual, residual, dtype=np.float64), residual, np.copy
+
+
+# name: (z, Y) -> sum of the losses, its gradient by z, and the product with its Hessian by z
+PARTS = {"cross_entropy": _cross_entropy_parts, "squared_error": _squared_error_parts}

@@ -4,55 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from autograd.differential_operators import make_vjp
 from scipy.sparse.linalg import LinearOperator
 
-from hfnb.curvature import Product, curvature_sum, operator
+from hfnb.curvature import operator
 from hfnb.sampling import Sample, Shards
-
-CHUNK = 2048  # rows a chunk: beyond it the activations of a layer leave the cache
-TAPED = 16384  # rows whose tapes are kept between products; more are taped anew for each product
-
-
-class LocalSums:
-    """Sums over the samples that this process holds: the parts that every way of running adds up.
-
-    Data is processed ``chunk`` rows at a time, so memory does not grow with the dataset.
-    """
-
-    def __init__(self, net, shards: Shards, chunk: int | None = None):
-        self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
-
-    def _batches(self, w, sample):
-        for X, Y in self.shards.batches(sample, self.chunk):
-            yield X.astype(w.dtype, copy=False), Y
-
-    def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of losses, as (1,) float64."""
-        return np.array([sum(float(self.net.loss(w, X, Y)) * len(X) for X, Y in self._batches(w, sample))])
-
-    def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of gradients and, last, of losses: (p + 1,) in the precision of w, one reduction."""
-        total = np.zeros(w.size + 1, dtype=w.dtype)
-        for X, Y in self._batches(w, sample):
-            vjp, loss = make_vjp(self.net.loss, 0)(w, X, Y)
-            total[:-1] += vjp(float(len(X)))
-            total[-1] += loss * len(X)
-        return total
-
-    def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Product:
-        """Return v ↦ the sum of curvature products at w, (p,) in the precision of w."""
-        tape = curvature_sum(kind)
-        rows = sum(len(X) for X, _ in self._batches(w, sample))
-        taped = [tape(self.net, w, X, Y) for X, Y in self._batches(w, sample)] if rows <= TAPED else None
-
-        def product(v):
-            total = np.zeros_like(w)
-            for part in taped or (tape(self.net, w, X, Y) for X, Y in self._batches(w, sample)):
-                total += part(v)
-            return total
-
-        return product
+from hfnb.sums import LocalSums
 
 
 @dataclass

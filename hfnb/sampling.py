@@ -79,6 +79,13 @@ class Shards:
         """Return the shards with only the partitions ``numbers``."""
         return Shards(self.offsets, {i: self.parts[i] for i in numbers})
 
+    def count(self, sample: Sample | None = None) -> int:
+        """Return how many samples, of those in ``sample`` (None: of all), are held here."""
+        if sample is None:
+            return sum(len(X) for X, _ in self.parts.values())
+        cuts = np.searchsorted(sample.rows(self.offsets), self.offsets)
+        return sum(int(cuts[number + 1] - cuts[number]) for number in self.parts)
+
     def batches(self, sample: Sample | None = None, chunk: int | None = None) -> Iterator[tuple]:
         """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time, never all copied."""
         if sample is None:
@@ -86,7 +93,8 @@ class Shards:
         else:
             pieces = self._gather(sample.rows(self.offsets))
         for X, Y in pieces:
-            step = chunk or len(X)
+            number = -(-len(X) // (chunk or len(X)))
+            step = -(-len(X) // number)  # even pieces: no small rest
             for start in range(0, len(X), step):
                 yield X[start : start + step], Y[start : start + step]
 

@@ -48,7 +48,7 @@ def test_objective_curvature_over_chunks_and_partitions_equals_the_whole(case):
 def test_more_rows_than_are_kept_taped_give_the_same_products(case, monkeypatch):
     net, data, w = case
     kept = dense(Objective(net, data).curvature(w, "gauss-newton"))
-    monkeypatch.setattr("hfnb.objective.TAPED", 5)
+    monkeypatch.setattr("hfnb.sums.KEPT", 5)
     np.testing.assert_allclose(dense(Objective(net, data).curvature(w, "gauss-newton")), kept, atol=1e-14)
 
 

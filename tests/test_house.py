@@ -18,9 +18,9 @@ LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 
 FLOORS = [
     "blas checkpoint datasets decoding fused globalization history krylov losses models plots problems"
-    " progress reduction sampling",
-    "certificate checks curvature",
-    "engines objective",
+    " progress reduction sampling threads",
+    "backprop certificate checks curvature",
+    "engines objective sums",
     "first_order hessian_free",
     "experiments scaling",
 ]
@@ -28,8 +28,10 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.spl
 # Who uses a room of its own floor: a door that is open one way.
 DOORS = {
     ("engines", "objective"),
+    ("engines", "sums"),
     ("models", "fused"),
     ("models", "losses"),
+    ("objective", "sums"),
     ("problems", "krylov"),
     ("progress", "history"),
     ("sampling", "datasets"),

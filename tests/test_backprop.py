@@ -1,0 +1,71 @@
+"""Back-propagation written out against autograd, and threads against one."""
+
+import numpy as np
+import pytest
+from autograd import value_and_grad
+from threadpoolctl import threadpool_limits
+
+from hfnb import Dataset, Objective, Sample, threads
+from hfnb.backprop import Linearized, Workspace, add_gradient, forward
+from hfnb.curvature import curvature_sum
+from hfnb.models import autoencoder, mlp
+
+RANDOM = np.random.default_rng(0)
+BUILD = {
+    "classifier": lambda activation: mlp([5, 6, 4, 3], activation),
+    "regression": lambda activation: mlp([5, 6, 4, 3], activation, "squared_error"),
+    "autoencoder": lambda activation: autoencoder([5, 4, 2], activation),
+    "one layer": lambda activation: mlp([5, 3], activation),
+}
+
+
+@pytest.fixture(params=[(b, a) for b in BUILD for a in ("tanh", "sigmoid", "relu", "softplus")], ids="-".join)
+def case(request):
+    net = BUILD[request.param[0]](request.param[1])
+    X = RANDOM.standard_normal((7, 5))
+    labels = net.loss_name == "cross_entropy"
+    Y = RANDOM.integers(0, 3, 7) if labels else RANDOM.standard_normal((7, net.sizes[-1]))
+    return net, net.init(0, dtype=float) + 0.1, X, Y, Workspace(net, 9, float)
+
+
+def test_loss_and_gradient_are_those_of_autograd(case):
+    net, w, X, Y, work = case
+    value, gradient = value_and_grad(net.loss)(w, X, Y)
+    total = np.zeros_like(w)
+    assert add_gradient(net, w, X, Y, total, work) == pytest.approx(7 * value, rel=1e-13)
+    np.testing.assert_allclose(total, 7 * gradient, atol=1e-13)
+    np.testing.assert_allclose(forward(net, w, X, work)[-1], net.outputs(w, X), atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
+def test_products_are_those_of_autograd_and_repeat(case, kind):
+    net, w, X, Y, work = case
+    linearized = Linearized(net, w, X, Y, work, hessian=kind == "hessian")
+    for _ in range(2):
+        v, total = RANDOM.standard_normal(w.size), np.ones_like(w)
+        linearized.add_product(v, total, work)
+        np.testing.assert_allclose(total, 1 + curvature_sum(kind)(net, w, X, Y)(v), atol=1e-12)
+
+
+def test_threads_change_sums_by_rounding_only():
+    net = mlp([20, 15, 10, 3])
+    data = Dataset(RANDOM.standard_normal((1500, 20)), RANDOM.integers(0, 3, 1500))
+    w, v = net.init(0, dtype=float), RANDOM.standard_normal(net.size)
+    found = []
+    for count in (1, 2, 3):
+        with threadpool_limits(count):
+            assert threads.count() == count
+            objective = Objective(net, data, partitions=4, chunk=100)
+            value, gradient = objective.value_and_gradient(w)
+            product = objective.curvature(w, "hessian", Sample(700)) @ v
+            found.append(np.concatenate([[value, objective.value(w)], gradient, product]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-11, atol=1e-14)
+
+
+def test_an_exception_in_a_thread_is_raised():
+    def task(number, share):
+        raise ZeroDivisionError(number)
+
+    with pytest.raises(ZeroDivisionError):
+        threads.deal(task, [1, 2])
