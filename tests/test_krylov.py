@@ -1,6 +1,7 @@
 """Every solver on every class of systems, against dense float64 algebra and SciPy's solvers."""
 
 import inspect
+import sys
 from math import fsum
 
 import numpy as np
@@ -240,6 +241,25 @@ def test_capped_cg_solves_or_finds_enough_negative_curvature():
         else:
             assert result.direction @ A @ result.direction <= -0.05
     assert 5 < solved < 30
+
+
+@pytest.mark.parametrize("seed", [1023, 1049, 1137, 1263])
+def test_capped_cg_finds_the_difference_of_iterates_that_curves_down(monkeypatch, seed):
+    """The residual's cap is hardly ever met: here it is lowered to nothing before p itself curves down."""
+    random = np.random.default_rng(seed)
+    n = int(random.integers(3, 12))
+    low = int(random.integers(1, n))
+    shifted = [random.uniform(0.01, 1, low), random.uniform(1.0, 10 ** random.uniform(0, 2), n - low)]
+    A, b = np.diag(np.concatenate(shifted) - 2), random.standard_normal(n) * 10 ** random.uniform(-2, 0, n)
+    iterations = {1023: 3, 1049: 2, 1137: 5, 1263: 5}[seed]
+
+    def bounds(A_norm, eps, accuracy, iteration):
+        return 0.0, 0.0 if iteration >= iterations else np.inf
+
+    monkeypatch.setattr(sys.modules["hfnb.krylov.capped_cg"], "_bounds", bounds)
+    result = krylov.capped_cg(A, b, damping=2.0, rtol=1e-9, progress=0.0)
+    assert "falls too slowly" in result.status
+    assert result.direction @ A @ result.direction < -1
 
 
 def test_lanczos_finds_the_smallest_eigenvalue():
