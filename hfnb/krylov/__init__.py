@@ -1,4 +1,19 @@
-"""Krylov solvers: they know only an operator and a right-hand side."""
+"""Krylov solvers: they know only an operator and a right-hand side.
+
+A solver of your own has the same parts, and goes wherever ours do:
+
+>>> import numpy as np
+>>> def steepest_descent(A, b, x0=None, *, damping=0.0, **stops):
+...     system = System(A, b, x0, damping=damping)
+...     monitor, (x, r), Ar = Monitor(system, **stops), system.start(), np.empty_like(b)
+...     while (reason := monitor.stop(x, r)) is None:
+...         alpha = dot(r, r) / system.product(r, out=Ar)
+...         axpy(x, alpha, r)
+...         axpy(r, -alpha, Ar)
+...     return monitor.result(x, reason)
+>>> steepest_descent(np.diag([1.0, 3.0]), np.ones(2)).status
+'converged: the residual is within the tolerance'
+"""
 
 from collections.abc import Callable
 from functools import partial
