@@ -427,9 +427,10 @@ def test_nan_from_one_partition_rejects_the_step_and_is_named(kind, outlier, tmp
 
 
 def test_controller_killed(data, w0):
-    with Cluster(n=1, engines="local") as cluster:
+    with leaves_nothing_behind() as look, Cluster(n=1, engines="local") as cluster:
         objective = cluster.objective(NET, data)
-        cluster.client.cluster.controller.process.kill()
+        look()
+        cluster.client.cluster.controller.process.kill()  # its schedulers live on
         with pytest.raises(EngineFailure, match="controller"):
             objective.value(w0)
 

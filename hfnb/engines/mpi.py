@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 
 from hfnb.engines import worker
-from hfnb.objective import LocalSums
 from hfnb.reduction import merge, value, zeros
 from hfnb.sampling import Sample
+from hfnb.sums import LocalSums
 
 LAUNCHED_BY_MPI = (
     "PMI_RANK",
@@ -43,7 +43,7 @@ def communicator(ranks: tuple[int, ...]):
 
 
 class MPISums:
-    """Sums over the engines of an MPI communicator; the same methods as `hfnb.objective.LocalSums`.
+    """Sums over the engines of an MPI communicator; the same methods as `hfnb.sums.LocalSums`.
 
     Each sum is one Allreduce of its numbers and, last, how many engines failed to make their part: so an
     exception on one engine ends the run on all of them, and none is left waiting.

@@ -15,7 +15,7 @@ from hfnb.sampling import Sample
 
 
 class RemoteSums:
-    """Sums over a dataset whose partitions are on engines; the same methods as `hfnb.objective.LocalSums`.
+    """Sums over a dataset whose partitions are on engines; the same methods as `hfnb.sums.LocalSums`.
 
     Where an engine is lost its partitions move to the others, and only its part of the sum is computed again.
     """

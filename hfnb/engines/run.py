@@ -10,8 +10,9 @@ import numpy as np
 
 from hfnb.engines import worker
 from hfnb.engines.mpi import MPISums, SharedCheckpoint, communicator
-from hfnb.objective import LocalSums, Objective
+from hfnb.objective import Objective
 from hfnb.sampling import Shards
+from hfnb.sums import LocalSums
 
 RUN: dict[str, "Run"] = {}  # the run on this engine, at most one
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import threadpoolctl
 
-from hfnb.objective import LocalSums
 from hfnb.reduction import merge
 from hfnb.sampling import Shards
+from hfnb.sums import LocalSums
 
 BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
 NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)
