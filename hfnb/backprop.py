@@ -15,7 +15,7 @@ from hfnb.losses import PARTS
 
 
 class Workspace:
-    """Arrays that each batch of up to ``rows`` samples is worked through in: one workspace a thread."""
+    """Arrays that each batch of up to ``rows`` samples is worked through in."""
 
     def __init__(self, net, rows: int, dtype):
         self.z, self.u, self.t = ([np.empty((rows, n), dtype) for n in net.sizes[1:]] for _ in range(3))
@@ -113,9 +113,7 @@ class Linearized:
 
 
 class Written:
-    """Sums over a batch of a `Network`, by back-propagation written out; safe to run in several threads."""
-
-    parallel = True
+    """Sums over a batch of a `Network`, by back-propagation written out."""
 
     def __init__(self, net):
         self.net = net

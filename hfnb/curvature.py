@@ -82,9 +82,7 @@ def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
 
 
 class Taped:
-    """Sums over a batch by autograd, for any model; its tracer is one for the process: no threads."""
-
-    parallel = False
+    """Sums over a batch by autograd, for any model."""
 
     def __init__(self, net):
         self.net = net

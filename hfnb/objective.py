@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from hfnb import reduction
 from hfnb.curvature import operator
 from hfnb.sampling import Sample, Shards
 from hfnb.sums import LocalSums
@@ -78,14 +79,14 @@ class Objective:
         """Return F(w); one reduction of one number."""
         size = self._size(sample)
         self.counts.add("losses", size, 1)
-        value = float(self.sums.loss(w, sample)[0]) / size
+        value = float(reduction.value(self.sums.loss(w, sample))[0]) / size
         return value + 0.5 * float(w @ self.net.decay(w)) if self._decays else value
 
     def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
         """Return F(w) and ∇F(w), (p,); one reduction of p + 1 numbers."""
         size = self._size(sample)
         self.counts.add("gradients", size, w.size + 1)
-        total = self.sums.gradient(w, sample) / w.dtype.type(size)
+        total = reduction.value(self.sums.gradient(w, sample)) / w.dtype.type(size)
         value, gradient = float(total[-1]), total[:-1]
         if self._decays:
             decay = self.net.decay(w)
@@ -105,7 +106,7 @@ class Objective:
         def product(v):
             v = np.ascontiguousarray(v, dtype=w.dtype).ravel()
             self.counts.add("products", size, w.size)
-            total = parts(v) / w.dtype.type(size)
+            total = reduction.value(parts(v)) / w.dtype.type(size)
             return total + self.net.decay(v) if self._decays else total
 
         return operator(product, w)

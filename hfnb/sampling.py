@@ -71,6 +71,11 @@ class Shards:
         return int(self.offsets[-1])
 
     @property
+    def partitions(self) -> int:
+        """Number of partitions of the whole dataset, held here or not."""
+        return len(self.offsets) - 1
+
+    @property
     def held(self) -> tuple[int, ...]:
         """Numbers of the partitions held here."""
         return tuple(self.parts)
@@ -86,26 +91,25 @@ class Shards:
         cuts = np.searchsorted(sample.rows(self.offsets), self.offsets)
         return sum(int(cuts[number + 1] - cuts[number]) for number in self.parts)
 
-    def batches(self, sample: Sample | None = None, chunk: int | None = None) -> Iterator[tuple]:
-        """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time, never all copied."""
-        if sample is None:
-            pieces = [part for part in self.parts.values() if len(part[0])]
-        else:
-            pieces = self._gather(sample.rows(self.offsets))
-        for X, Y in pieces:
-            number = -(-len(X) // (chunk or len(X)))
-            step = -(-len(X) // number)  # even pieces: no small rest
-            for start in range(0, len(X), step):
-                yield X[start : start + step], Y[start : start + step]
+    def batches(
+        self, sample: Sample | None = None, chunk: int | None = None, apart: bool = False
+    ) -> Iterator[tuple]:
+        """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time.
 
-    def _gather(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Copy the given rows together: one batch of 64 is quick, 24 batches of 2 or 3 are not."""
+        Of a sample, rows of several partitions come together, which is quicker, unless kept ``apart``.
+        """
+        pieces = list(self.parts.values()) if sample is None else self._picked(sample)
+        if sample is not None and not apart:
+            pieces = [(np.concatenate([X for X, _ in pieces]), np.concatenate([Y for _, Y in pieces]))]
+        for X, Y in pieces:
+            if len(X):
+                step = -(-len(X) // -(-len(X) // (chunk or len(X))))  # even: no small rest
+                for start in range(0, len(X), step):
+                    yield X[start : start + step], Y[start : start + step]
+
+    def _picked(self, sample: Sample) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The rows of a sample, partition by partition."""
+        rows = sample.rows(self.offsets)
         cuts = np.searchsorted(rows, self.offsets)
-        picked = [
-            (X[local], Y[local])
-            for number, (X, Y) in self.parts.items()
-            if len(local := rows[cuts[number] : cuts[number + 1]] - self.offsets[number])
-        ]
-        if not picked:
-            return []
-        return [(np.concatenate([X for X, _ in picked]), np.concatenate([Y for _, Y in picked]))]
+        local = {i: rows[cuts[i] : cuts[i + 1]] - self.offsets[i] for i in self.parts}
+        return [(X[local[i]], Y[local[i]]) for i, (X, Y) in self.parts.items()]

@@ -1,25 +1,27 @@
 """Sums of losses, gradients and curvature products over the samples that this process holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from hfnb import threads
+from hfnb import reduction
 from hfnb.backprop import Written
 from hfnb.curvature import Product, Taped, curvature_sum
 from hfnb.models import Network
 from hfnb.sampling import Sample, Shards
 
-CHUNK = 512  # rows a chunk: with more, activations leave the cache; with fewer, products suffer
+CHUNK = 512  # rows a chunk: more, and activations leave the cache; fewer, and products suffer
 KEPT = 16384  # rows whose linearization is kept between products; of more it is made anew for each product
-ALONE = 256  # rows below which a batch is not worth dealing to threads
+APART = 16  # rows a partition, on average, below which a mini-batch is worked through as a whole
 
 
 class LocalSums:
     """Sums over the samples that this process holds: the parts that every way of running adds up.
 
-    The samples are worked through ``chunk`` rows at a time, so that memory does not grow with the dataset, and
-    the chunks of our own networks are dealt to as many threads as BLAS may use.
+    The samples are worked through ``chunk`` rows at a time, so that memory does not grow with the dataset.
+    What is returned are totals of `hfnb.reduction`: in float64 made of a sum for each partition, so that it
+    does not matter who holds which; in float32, where speed is all, and of few rows, a mini-batch is worked
+    through as a whole.
     """
 
     def __init__(self, net, shards: Shards, chunk: int | None = None):
@@ -27,71 +29,66 @@ class LocalSums:
         self.written, self.taped = Written(net) if isinstance(net, Network) else Taped(net), Taped(net)
         self._workspaces: dict = {}
 
-    def _shares(self, sample: Sample | None, parallel: bool) -> list[list]:
-        """Deal the chunks of the sample to threads."""
-        rows = self.shards.count(sample)
-        workers = threads.count() if parallel and rows >= ALONE else 1
-        chunks = list(self.shards.batches(sample, min(self.chunk, -(-rows // workers) or 1)))
-        return [chunks[number::workers] for number in range(workers)]
-
-    def _deal(self, parts, w: np.ndarray, shares: list[list], task: Callable) -> list:
-        """Run task(share, workspace) for each share, in threads of their own."""
-        key = (type(parts), w.dtype)
-        spaces = self._workspaces.setdefault(key, [])
-        while len(spaces) < len(shares):
-            spaces.append(parts.workspace(self.chunk, w.dtype))
-        return threads.deal(lambda number, share: task(share, spaces[number]), shares)
-
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of losses, as (1,) float64."""
+        """Return the total of losses, 1 number in float64."""
+        work = self._workspace(self.written, w)
 
-        def task(share, work):
-            return sum(self.written.loss(w, _as(w, X), Y, work) for X, Y in share)
+        def add(total, batch):
+            X, Y = batch
+            total += self.written.loss(w, X, Y, work)
 
-        return np.array([sum(self._deal(self.written, w, self._shares(sample, self.written.parallel), task))])
+        return _total(self._batches(w, sample), add, 1, np.dtype(float))
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of gradients and, last, of losses: (p + 1,) in the precision of w, one reduction."""
+        """Return the total of gradients and, last, of losses: p + 1 numbers in the precision of w."""
+        work = self._workspace(self.written, w)
 
-        def task(share, work):
-            total, loss = np.zeros(w.size + 1, w.dtype), 0.0
-            for X, Y in share:
-                loss += self.written.add_gradient(w, _as(w, X), Y, total[:-1], work)
-            total[-1] = loss
-            return total
+        def add(total, batch):
+            X, Y = batch
+            total[-1] += self.written.add_gradient(w, X, Y, total[:-1], work)
 
-        return _sum(self._deal(self.written, w, self._shares(sample, self.written.parallel), task))
+        return _total(self._batches(w, sample), add, w.size + 1, w.dtype)
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Product:
-        """Return v ↦ the sum of curvature products at w, (p,); ValueError for an unknown kind."""
+        """Return v ↦ the total of curvature products at w, p numbers; ValueError for an unknown kind."""
         curvature_sum(kind)
         parts = self.taped if callable(kind) else self.written
-        shares = self._shares(sample, parts.parallel)
-        kept = self.shards.count(sample) <= KEPT
+        work = self._workspace(parts, w)
 
-        def make(share, work):
-            return [parts.linearize(w, _as(w, X), Y, kind, work) for X, Y in share]
+        def linearized():
+            return (parts.linearize(w, *batch, kind, work) for batch in self._batches(w, sample))
 
-        linearized = self._deal(parts, w, shares, make) if kept else shares
+        kept = list(linearized()) if self.shards.count(sample) <= KEPT else None
 
         def product(v):
-            def task(share, work):
-                total = np.zeros_like(w)
-                for item in share:
-                    part = item if kept else make([item], work)[0]
-                    part.add_product(v, total, work)
-                return total
+            def add(total, part):
+                part.add_product(v, total, work)
 
-            return _sum(self._deal(parts, w, linearized, task))
+            return _total(linearized() if kept is None else kept, add, w.size, w.dtype)
 
         return product
 
+    def _batches(self, w: np.ndarray, sample: Sample | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The chunks of the sample, in the precision of w."""
+        apart = w.dtype == np.float64 and (sample is None or sample.size >= APART * self.shards.partitions)
+        for X, Y in self.shards.batches(sample, self.chunk, apart):
+            yield X.astype(w.dtype, copy=False), Y
 
-def _as(w, X):
-    return X.astype(w.dtype, copy=False)
+    def _workspace(self, parts, w: np.ndarray):
+        key = type(parts), w.dtype
+        if key not in self._workspaces:
+            self._workspaces[key] = parts.workspace(self.chunk, w.dtype)
+        return self._workspaces[key]
 
 
-def _sum(totals):
-    for total in totals[1:]:
-        totals[0] += total
-    return totals[0]
+def _total(items: Iterable, add: Callable, size: int, dtype: np.dtype) -> np.ndarray:
+    """Return the total over all items of what add(total, item) adds to zeros for one."""
+    total = reduction.zeros(size, dtype)
+    for item in items:
+        if total.ndim == 1:
+            add(total, item)
+        else:
+            part = np.zeros(size, dtype)
+            add(part, item)
+            reduction.add(total, part)
+    return total

@@ -1,11 +1,9 @@
-"""Back-propagation written out against autograd, and threads against one."""
+"""Back-propagation written out against autograd."""
 
 import numpy as np
 import pytest
 from autograd import value_and_grad
-from threadpoolctl import threadpool_limits
 
-from hfnb import Dataset, Objective, Sample, threads
 from hfnb.backprop import Linearized, Workspace, add_gradient, forward
 from hfnb.curvature import curvature_sum
 from hfnb.models import autoencoder, mlp
@@ -45,27 +43,3 @@ def test_products_are_those_of_autograd_and_repeat(case, kind):
         v, total = RANDOM.standard_normal(w.size), np.ones_like(w)
         linearized.add_product(v, total, work)
         np.testing.assert_allclose(total, 1 + curvature_sum(kind)(net, w, X, Y)(v), atol=1e-12)
-
-
-def test_threads_change_sums_by_rounding_only():
-    net = mlp([20, 15, 10, 3])
-    data = Dataset(RANDOM.standard_normal((1500, 20)), RANDOM.integers(0, 3, 1500))
-    w, v = net.init(0, dtype=float), RANDOM.standard_normal(net.size)
-    found = []
-    for count in (1, 2, 3):
-        with threadpool_limits(count):
-            assert threads.count() == count
-            objective = Objective(net, data, partitions=4, chunk=100)
-            value, gradient = objective.value_and_gradient(w)
-            product = objective.curvature(w, "hessian", Sample(700)) @ v
-            found.append(np.concatenate([[value, objective.value(w)], gradient, product]))
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-11, atol=1e-14)
-    np.testing.assert_allclose(found[2], found[0], rtol=1e-11, atol=1e-14)
-
-
-def test_an_exception_in_a_thread_is_raised():
-    def task(number, share):
-        raise ZeroDivisionError(number)
-
-    with pytest.raises(ZeroDivisionError):
-        threads.deal(task, [1, 2])

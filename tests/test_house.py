@@ -18,7 +18,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 
 FLOORS = [
     "blas checkpoint datasets decoding fused globalization history krylov losses models plots problems"
-    " progress reduction sampling threads",
+    " progress reduction sampling",
     "backprop certificate checks curvature",
     "engines objective sums",
     "first_order hessian_free",
@@ -27,6 +27,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 # Who uses a room of its own floor: a door that is open one way.
 DOORS = {
+    ("checkpoint", "datasets"),
     ("engines", "objective"),
     ("engines", "sums"),
     ("models", "fused"),

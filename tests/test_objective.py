@@ -6,9 +6,11 @@ import pytest
 from autograd import grad
 from scipy.optimize import check_grad
 
-from hfnb import Dataset, Objective, Sample
+from hfnb import Dataset, Objective, Sample, reduction
 from hfnb.checks import dense, hessian_error
 from hfnb.models import mlp
+from hfnb.sampling import Shards
+from hfnb.sums import LocalSums
 
 RANDOM = np.random.default_rng(1)
 DATA = Dataset(RANDOM.standard_normal((23, 4)), RANDOM.integers(0, 3, 23))
@@ -36,6 +38,28 @@ def test_a_sample_is_the_mean_over_its_rows():
     value, gradient = objective.value_and_gradient(W, sample)
     assert value == pytest.approx(loss(W, DATA.X[rows], DATA.Y[rows]), rel=1e-14)
     np.testing.assert_allclose(gradient, grad(loss)(W, DATA.X[rows], DATA.Y[rows]), atol=1e-15)
+
+
+@pytest.mark.parametrize("sample", [None, Sample(400, 1, 2)], ids=["all", "sample"])
+def test_in_float64_it_does_not_matter_who_holds_which_partition(sample):
+    data = Dataset(RANDOM.standard_normal((900, 4)), RANDOM.integers(0, 3, 900))
+    shards, v = Shards.of(data, 24), np.ones(NET.size)
+
+    def totals(*groups):
+        found = []
+        for group in groups:
+            sums = LocalSums(NET, shards.select(group), chunk=20)
+            found.append(
+                [sums.loss(W, sample), sums.gradient(W, sample), sums.linearize(W, "hessian", sample)(v)]
+            )
+        for other in found[1:]:
+            for total, part in zip(found[0], other, strict=True):
+                reduction.merge(total, part)
+        return np.concatenate([reduction.value(total) for total in found[0]])
+
+    together = totals(range(24))
+    np.testing.assert_array_equal(totals(range(9), range(9, 24)), together)
+    np.testing.assert_array_equal(totals(range(20, 24), range(5), range(5, 20)), together)
 
 
 def test_costs_are_those_of_the_formulas():
