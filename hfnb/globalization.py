@@ -78,6 +78,27 @@ def negative_curvature_step(
     return min(steps, key=lambda step: step.loss)
 
 
+def choose_step(
+    f: Callable, w: np.ndarray, f0: float, g: np.ndarray, solution, damping: float
+) -> tuple[Step, float]:
+    """Search along a Krylov ``solution`` and the negative curvature it met: return the better step, and λ.
+
+    λ, the next ``damping``, is Levenberg–Marquardt's for the solution, whichever step is taken.
+    """
+    kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
+    position, s, loss = backtrack_iterates(f, w, kept)
+    model = solution.model if s is solution.best else solution.models[kept[position][0]]
+    damping = levenberg_marquardt(damping, loss - f0, model - 0.5 * damping * float(s @ s))
+    slope, steps = float(g @ s), [Step(0.0, f0, s, "none")]
+    if slope < 0:
+        steps.append(line_search(f, w, s, f0, slope, first=loss))
+    elif slope > 0:  # an indefinite model can lead uphill, and then bends down along −s, too
+        steps.append(line_search(f, w, -s, f0, -slope))
+    if solution.direction is not None:
+        steps.append(negative_curvature_step(f, w, solution.direction, f0, g, solution.curvature))
+    return min(steps, key=lambda step: step.loss), damping
+
+
 def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int, np.ndarray, float]:
     """Go back through the kept iterates while f falls (Martens 2010, §4.6): (position, x, f(w + x))."""
     best = None

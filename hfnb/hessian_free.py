@@ -6,13 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from hfnb.globalization import (
-    Step,
-    backtrack_iterates,
-    levenberg_marquardt,
-    line_search,
-    negative_curvature_step,
-)
+from hfnb.certificate import Certificate, certify_operator
+from hfnb.globalization import Step, choose_step, negative_curvature_step
 from hfnb.history import Recorder
 from hfnb.krylov import SOLVERS, KrylovResult, NonFiniteProduct, find_solver
 from hfnb.sampling import Sample
@@ -49,8 +44,9 @@ def hessian_free(
     Martens' (2010) is solver="cg", curvature="gauss-newton".
 
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
-    gradient if None. ``tol``: gradient norm at which to stop. ``callback(record)`` finds the parameters as
-    ``record.w`` and may stop the run by returning True. ``resume``: a `hfnb.Checkpoint` to continue from, if
+    gradient if None. ``tol``: gradient norm at which to stop, unless a certificate finds a saddle
+    there, which is left. ``callback(record)`` finds the parameters as ``record.w`` and may stop the run by
+    returning True. ``resume``: a `hfnb.Checkpoint` to continue from, if
     it holds anything, and to save to at each iteration. Returns an ``OptimizeResult`` with ``history``.
     ValueError for unknown names or a start that is not finite.
 
@@ -67,29 +63,31 @@ def hessian_free(
     state = _State(**saved) if saved else _start(objective, w0, damping, samples)
     stop = not saved and recorder.add(state.w, iteration=0, **state.entries())
 
-    while not (
-        stop or state.gradient_norm <= tol or state.iteration >= max_iter or state.rejected >= REJECTIONS
-    ):
-        B = objective.curvature(state.w, curvature, samples.curvature(state.iteration))
-        x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start)
-        try:
-            solution = solve(B, -state.g, x0, damping=state.damping, **options)
-        except NonFiniteProduct:
-            solution = None
-        step, new_damping = _choose(objective, state, solution, samples.loss(state.iteration))
+    verdict = None
+    while not (stop or state.iteration >= max_iter or state.rejected >= REJECTIONS):
+        if state.gradient_norm <= tol:
+            solution, verdict = None, _certify(objective, state, samples)
+            if verdict.verdict != "saddle":
+                break
+            step, new_damping = _leave(objective, state, verdict, samples), state.damping
+        else:
+            B = objective.curvature(state.w, curvature, samples.curvature(state.iteration))
+            solution, verdict = _solve(solve, B, state, warm_start, options), None
+            step, new_damping = _choose(objective, state, solution, samples)
         state = _move(objective, state, step, solution, new_damping, samples)
-        stop = recorder.add(state.w, iteration=state.iteration, **state.entries(step, solution))
+        stop = recorder.add(state.w, iteration=state.iteration, **state.entries(step, solution or verdict))
         if resume:
             resume.save({**vars(state), "history": recorder.history})
 
+    if verdict and verdict.verdict != "saddle":
+        message = f"gradient norm {state.gradient_norm:.1e} <= tol; {verdict.verdict}: {verdict.reason}"
+        return recorder.result(state.w, verdict.verdict == "minimum", message)
     reasons = {
-        f"gradient norm {state.gradient_norm:.1e} <= tol = {tol:.1e}": state.gradient_norm <= tol,
         "stopped by the callback": stop,
         f"no step lowered the loss in {REJECTIONS} iterations": state.rejected >= REJECTIONS,
         f"max_iter = {max_iter} reached": True,
     }
-    message = next(reason for reason, holds in reasons.items() if holds)
-    return recorder.result(state.w, state.gradient_norm <= tol, message)
+    return recorder.result(state.w, False, next(reason for reason, holds in reasons.items() if holds))
 
 
 @dataclass
@@ -108,8 +106,10 @@ class _State:
     def gradient_norm(self) -> float:
         return float(np.linalg.norm(self.g))
 
-    def entries(self, step: Step | None = None, solution: KrylovResult | None = None) -> dict:
-        """What the history says of this iteration."""
+    def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
+        """What the history says of this iteration, ``found`` being what its products went to."""
+        solution = found if isinstance(found, KrylovResult) else None
+        certificate = found if isinstance(found, Certificate) else None
         return {
             "loss": self.loss,
             "gradient_norm": self.gradient_norm,
@@ -117,9 +117,9 @@ class _State:
             "direction": step.name if step else "none",
             "alpha": step.alpha if step else 0.0,
             "step_norm": step.alpha * float(np.linalg.norm(step.direction)) if step else 0.0,
-            "curvature": solution.curvature if solution else None,
+            "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
             "krylov_iterations": solution.iterations if solution else 0,
-            "krylov_status": solution.status if solution else "",
+            "krylov_status": solution.status if solution else certificate.reason if certificate else "",
         }
 
 
@@ -133,6 +133,10 @@ class _Samples:
 
     def loss(self, iteration):
         return Sample(self.batch, self.seed, iteration) if self.batch else None
+
+    def function(self, objective, state):
+        """The loss as a function of w, over the samples of this iteration."""
+        return lambda w: objective.value(w, self.loss(state.iteration))
 
     def curvature(self, iteration):
         if self.curvature_batch is None:
@@ -148,29 +152,34 @@ def _start(objective, w0, damping, samples):
     return _State(w, g, loss, damping)
 
 
-def _choose(objective, state, solution, sample):
-    """Search along the solution and the negative curvature: return the better step, and the new λ."""
-    nothing = Step(0.0, state.loss, np.zeros_like(state.w), "none")
+def _certify(objective, state, samples):
+    """Ask whether a point without gradient is a minimum, by a new seed each time, equal on all engines."""
+    H = objective.curvature(state.w, "hessian", samples.loss(state.iteration))
+    seed = np.random.SeedSequence([samples.seed, state.iteration]).generate_state(1)[0]
+    return certify_operator(H, seed=int(seed))
+
+
+def _leave(objective, state, certificate, samples):
+    """Step off a saddle along the direction that proves it to be one."""
+    f, d = samples.function(objective, state), certificate.direction
+    return negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
+
+
+def _solve(solve, B, state, warm_start, options):
+    """Solve for the step; None where a product is not finite."""
+    x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start)
+    try:
+        return solve(B, -state.g, x0, damping=state.damping, **options)
+    except NonFiniteProduct:
+        return None
+
+
+def _choose(objective, state, solution, samples):
+    """Return the step to take, and the new λ."""
     if solution is None:
-        return nothing, state.damping * 1.5
-
-    def f(w):
-        return objective.value(w, sample)
-
-    kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
-    position, s, loss = backtrack_iterates(f, state.w, kept)
-    model = solution.model if s is solution.best else solution.models[kept[position][0]]
-    predicted = model - 0.5 * state.damping * float(s @ s)
-    slope = float(state.g @ s)
-    steps, damping = [nothing], levenberg_marquardt(state.damping, loss - state.loss, predicted)
-    if slope < 0:
-        steps.append(line_search(f, state.w, s, state.loss, slope, first=loss))
-    elif slope > 0:  # an indefinite model can lead uphill, and then bends down along −s, too
-        steps.append(line_search(f, state.w, -s, state.loss, -slope))
-    if solution.direction is not None:
-        d, curvature = solution.direction, solution.curvature
-        steps.append(negative_curvature_step(f, state.w, d, state.loss, state.g, curvature))
-    return min(steps, key=lambda step: step.loss), damping
+        return Step(0.0, state.loss, np.zeros_like(state.w), "none"), state.damping * 1.5
+    f = samples.function(objective, state)
+    return choose_step(f, state.w, state.loss, state.g, solution, state.damping)
 
 
 def _move(objective, state, step, solution, damping, samples):
@@ -182,6 +191,6 @@ def _move(objective, state, step, solution, damping, samples):
         if np.isfinite(loss) and np.all(np.isfinite(g)):
             if not samples.batch:
                 loss = step.loss  # the same number, not rounded to the precision of the packed gradient
-            return _State(w, g, loss, damping, solution.x, after)
+            return _State(w, g, loss, damping, solution.x if solution else None, after)
     damping = max(damping, 1.5 * state.damping)
     return _State(state.w, state.g, state.loss, damping, None, after, state.rejected + 1)

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from hfnb import Dataset, Objective, hessian_free
 from hfnb.models import mlp
+from hfnb.problems import strict_saddles
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((200, 6))
@@ -168,3 +169,14 @@ def test_bad_arguments_are_named():
         hessian_free(objective, w0, curvature="fisher")
     with pytest.raises(ValueError, match="w0: expected a start with finite loss"):
         hessian_free(objective, w0 * np.nan)
+
+
+@pytest.mark.parametrize("solver", ["cg", "bicgstab", "minres"])
+@pytest.mark.parametrize("distance", [0.0, 1e-8, 1e-3])
+def test_every_kind_of_strict_saddle_is_left(solver, distance):
+    for family, seed, problem in strict_saddles(20):
+        start = problem.near(distance, seed)
+        level = problem.value(problem.stationary)
+        result = hessian_free(problem, start, solver=solver, max_iter=100)
+        assert result.fun < level - 1e-6, (family, seed)
+        assert not result.success or np.linalg.eigvalsh(problem.hessian(result.x))[0] > -1e-2, (family, seed)

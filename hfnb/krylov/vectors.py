@@ -1,7 +1,7 @@
 """The two operations on long vectors that every Krylov loop is made of, without temporaries of their length.
 
-Neither is left to BLAS, which would wake its threads for them: their meeting costs more than a pass over memory,
-and numpy's and SciPy's BLAS have a set of threads each, which then wait for each other's processors.
+Neither is left to BLAS, which would wake its threads for them: that costs more than a pass over memory, and
+numpy's and SciPy's BLAS have a set of threads each, which then wait for each other's processors.
 """
 
 import numpy as np
