@@ -78,27 +78,6 @@ def negative_curvature_step(
     return min(steps, key=lambda step: step.loss)
 
 
-def choose_step(
-    f: Callable, w: np.ndarray, f0: float, g: np.ndarray, solution, damping: float
-) -> tuple[Step, float]:
-    """Search along a Krylov ``solution`` and the negative curvature it met: return the better step, and λ.
-
-    λ, the next ``damping``, is Levenberg–Marquardt's for the solution, whichever step is taken.
-    """
-    kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
-    position, s, loss = backtrack_iterates(f, w, kept)
-    model = solution.model if s is solution.best else solution.models[kept[position][0]]
-    damping = levenberg_marquardt(damping, loss - f0, model - 0.5 * damping * float(s @ s))
-    slope, steps = float(g @ s), [Step(0.0, f0, s, "none")]
-    if slope < 0:
-        steps.append(line_search(f, w, s, f0, slope, first=loss))
-    elif slope > 0:  # an indefinite model can lead uphill, and then bends down along −s, too
-        steps.append(line_search(f, w, -s, f0, -slope))
-    if solution.direction is not None:
-        steps.append(negative_curvature_step(f, w, solution.direction, f0, g, solution.curvature))
-    return min(steps, key=lambda step: step.loss), damping
-
-
 def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int, np.ndarray, float]:
     """Go back through the kept iterates while f falls (Martens 2010, §4.6): (position, x, f(w + x))."""
     best = None
@@ -122,3 +101,81 @@ def levenberg_marquardt(damping: float, change: float, predicted: float) -> floa
     if ratio < 0.25:
         return damping * 1.5
     return damping / 1.5 if ratio > 0.75 else damping
+
+
+def better_step(
+    f: Callable, w: np.ndarray, f0: float, g: np.ndarray, B, solution, damping: float
+) -> tuple[Step, float]:
+    """Search along a Krylov ``solution`` and the negative curvature it met: return the better step, and λ.
+
+    λ, the next ``damping``, is Levenberg–Marquardt's for the solution, whichever step is taken.
+    """
+    s, loss, damping = _solution_step(f, w, f0, solution, damping)
+    steps = [_newton(f, w, f0, g, s, loss)]
+    if solution.direction is not None:
+        steps.append(negative_curvature_step(f, w, solution.direction, f0, g, solution.curvature))
+    return min(steps, key=lambda step: step.loss), damping
+
+
+def curvilinear_step(
+    f: Callable, w: np.ndarray, f0: float, g: np.ndarray, B, solution, damping: float
+) -> tuple[Step, float]:
+    """Search along w + α² s + α d, s the ``solution`` and d the negative curvature it met; return step and λ.
+
+    α is halved from 1 until f ≤ f0 + c α² (gᵀs + ½ dᵀBd), d having the length |dᵀBd|, or ‖s‖ if that is more.
+    Source: Moré & Sorensen, "On the use of directions of negative curvature in a modified Newton method"
+    (1979). Without a d, or where no α will do, it is `better_step`.
+    """
+    s, _, new_damping = _solution_step(f, w, f0, solution, damping)
+    slope = float(g @ s)
+    if solution.direction is None or slope >= 0:
+        return better_step(f, w, f0, g, B, solution, damping)
+    length = max(abs(solution.curvature), float(np.linalg.norm(s)))
+    d = solution.direction * w.dtype.type(-np.copysign(length, float(g @ solution.direction)))
+    decrease, alpha = slope + 0.5 * solution.curvature * length**2, 1.0
+    while alpha > 1e-6:
+        direction = w.dtype.type(alpha) * s + d
+        loss = f(w + w.dtype.type(alpha) * direction)
+        if loss <= f0 + 1e-4 * alpha**2 * decrease:
+            return Step(alpha, loss, direction, "curvilinear"), new_damping
+        alpha /= 2
+    return better_step(f, w, f0, g, B, solution, damping)
+
+
+def subspace_step(
+    f: Callable, w: np.ndarray, f0: float, g: np.ndarray, B, solution, damping: float
+) -> tuple[Step, float]:
+    """Search along the minimizer of the model in span{s, d, g}, with eigenvalues of B there made positive.
+
+    y = −|QᵀBQ + λI|⁻¹ Qᵀg for an orthonormal basis Q of the solution s, the negative curvature d and the
+    gradient: up to three products. Sources: Dauphin et al. (2014) for the absolute values, Byrd, Schnabel &
+    Shultz (1988) for the subspace. Returns the better of this step and `better_step`, and λ.
+    """
+    other, new_damping = better_step(f, w, f0, g, B, solution, damping)
+    spanning = [v for v in (solution.best, solution.direction, g) if v is not None and np.any(v)]
+    Q, _ = np.linalg.qr(np.stack(spanning, axis=1))
+    T = Q.T @ np.stack([B @ q for q in Q.T], axis=1)
+    values, vectors = np.linalg.eigh((T + T.T) / 2)
+    scale = np.maximum(np.abs(values + damping), np.finfo(w.dtype).eps * np.abs(values).max() + 1e-30)
+    s = (Q @ (vectors @ (-(vectors.T @ (Q.T @ g)) / scale))).astype(w.dtype)
+    step = line_search(f, w, s, f0, float(g @ s), name="subspace")
+    return min(other, step, key=lambda step: step.loss), new_damping
+
+
+STEPS = {"better": better_step, "curvilinear": curvilinear_step, "subspace": subspace_step}
+
+
+def _solution_step(f, w, f0, solution, damping):
+    """Go back through the solution's iterates: the one to step along, its loss, and the next λ."""
+    kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
+    position, s, loss = backtrack_iterates(f, w, kept)
+    model = solution.model if s is solution.best else solution.models[kept[position][0]]
+    return s, loss, levenberg_marquardt(damping, loss - f0, model - 0.5 * damping * float(s @ s))
+
+
+def _newton(f, w, f0, g, s, loss):
+    """Search along s, f(w + s) = ``loss``; an indefinite model may lead uphill, and bends down along −s."""
+    slope = float(g @ s)
+    if slope < 0:
+        return line_search(f, w, s, f0, slope, first=loss)
+    return line_search(f, w, -s, f0, -slope) if slope > 0 else Step(0.0, f0, s, "none")

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.certificate import Certificate, certify_operator
-from hfnb.globalization import Step, choose_step, negative_curvature_step
+from hfnb.globalization import STEPS, Step, negative_curvature_step
 from hfnb.history import Recorder
 from hfnb.krylov import SOLVERS, KrylovResult, NonFiniteProduct, find_solver
 from hfnb.sampling import Sample
@@ -24,6 +24,7 @@ def hessian_free(
     *,
     solver: str | Callable = "bicgstab",
     curvature: str | Callable = "hessian",
+    step: str = "better",
     curvature_batch: int | None = None,
     batch: int | None = None,
     damping: float = 1.0,
@@ -43,6 +44,7 @@ def hessian_free(
     search, and adapts λ (from ``damping`` on). The paper's method is solver="bicgstab", curvature="hessian";
     Martens' (2010) is solver="cg", curvature="gauss-newton".
 
+    ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
     gradient if None. ``tol``: gradient norm at which to stop, unless a certificate finds a saddle
     there, which is left. ``callback(record)`` finds the parameters as ``record.w`` and may stop the run by
@@ -56,6 +58,8 @@ def hessian_free(
     >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
     True
     """
+    if step not in STEPS:
+        raise ValueError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
     solve, samples = find_solver(solver), _Samples(seed, batch, curvature_batch)
     options = {**(TRUNCATION[solver] if isinstance(solver, str) else {}), **(solver_options or {})}
     saved = resume.load() if resume else None
@@ -69,13 +73,13 @@ def hessian_free(
             solution, verdict = None, _certify(objective, state, samples)
             if verdict.verdict != "saddle":
                 break
-            step, new_damping = _leave(objective, state, verdict, samples), state.damping
+            taken, new_damping = _leave(objective, state, verdict, samples), state.damping
         else:
             B = objective.curvature(state.w, curvature, samples.curvature(state.iteration))
             solution, verdict = _solve(solve, B, state, warm_start, options), None
-            step, new_damping = _choose(objective, state, solution, samples)
-        state = _move(objective, state, step, solution, new_damping, samples)
-        stop = recorder.add(state.w, iteration=state.iteration, **state.entries(step, solution or verdict))
+            taken, new_damping = _choose(objective, state, B, solution, samples, STEPS[step])
+        state = _move(objective, state, taken, solution, new_damping, samples)
+        stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if resume:
             resume.save({**vars(state), "history": recorder.history})
 
@@ -174,12 +178,12 @@ def _solve(solve, B, state, warm_start, options):
         return None
 
 
-def _choose(objective, state, solution, samples):
+def _choose(objective, state, B, solution, samples, choose):
     """Return the step to take, and the new λ."""
     if solution is None:
         return Step(0.0, state.loss, np.zeros_like(state.w), "none"), state.damping * 1.5
     f = samples.function(objective, state)
-    return choose_step(f, state.w, state.loss, state.g, solution, state.damping)
+    return choose(f, state.w, state.loss, state.g, B, solution, state.damping)
 
 
 def _move(objective, state, step, solution, damping, samples):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from scipy.optimize import OptimizeResult
@@ -22,6 +23,25 @@ class Record(dict):
             return self[name]
         except KeyError:
             raise AttributeError(f"record has no {name!r}; it has {', '.join(self)}") from None
+
+
+@dataclass
+class Counts:
+    """What an objective has spent: evaluations, the samples they saw, reductions and the numbers reduced."""
+
+    losses: int = 0
+    gradients: int = 0
+    products: int = 0
+    samples: int = 0
+    reductions: int = 0
+    numbers: int = 0
+
+    def add(self, what: str, samples: int, numbers: int) -> None:
+        """Count one evaluation of "losses", "gradients" or "products" and its reduction."""
+        setattr(self, what, getattr(self, what) + 1)
+        self.samples += samples
+        self.reductions += 1
+        self.numbers += numbers
 
 
 class Recorder:

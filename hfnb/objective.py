@@ -8,27 +8,9 @@ from scipy.sparse.linalg import LinearOperator
 
 from hfnb import reduction
 from hfnb.curvature import operator
+from hfnb.history import Counts
 from hfnb.sampling import Sample, Shards
 from hfnb.sums import LocalSums
-
-
-@dataclass
-class Counts:
-    """What an objective has spent: evaluations, the samples they saw, reductions and the numbers reduced."""
-
-    losses: int = 0
-    gradients: int = 0
-    products: int = 0
-    samples: int = 0
-    reductions: int = 0
-    numbers: int = 0
-
-    def add(self, what: str, samples: int, numbers: int) -> None:
-        """Count one evaluation of "losses", "gradients" or "products" and its reduction."""
-        setattr(self, what, getattr(self, what) + 1)
-        self.samples += samples
-        self.reductions += 1
-        self.numbers += numbers
 
 
 class Objective:
@@ -71,6 +53,7 @@ class Objective:
     def _set(self, net, sums):
         self.net, self.sums, self.n, self.counts = net, sums, sums.n, Counts()
         self._decays = getattr(net, "weight_decay", 0) > 0
+        self._at: tuple[np.ndarray, LinearOperator] | None = None
 
     def _size(self, sample):
         return self.n if sample is None else sample.size
@@ -92,6 +75,12 @@ class Objective:
             decay = self.net.decay(w)
             value, gradient = value + 0.5 * float(w @ decay), gradient + decay
         return value, gradient
+
+    def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Return ∇²F(w) v as ``scipy.optimize.minimize`` asks for it; at one w, linearized once."""
+        if self._at is None or not np.array_equal(self._at[0], w):
+            self._at = w.copy(), self.curvature(w)
+        return self._at[1] @ v
 
     def curvature(
         self, w: np.ndarray, kind: str | Callable = "hessian", sample: Sample | None = None

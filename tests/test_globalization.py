@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from hfnb.globalization import backtrack_iterates, levenberg_marquardt, line_search, negative_curvature_step
+from hfnb import hessian_free
+from hfnb.globalization import (
+    STEPS,
+    backtrack_iterates,
+    curvilinear_step,
+    levenberg_marquardt,
+    line_search,
+    negative_curvature_step,
+    subspace_step,
+)
+from hfnb.krylov import bicgstab
+from hfnb.problems import quartic_saddle as quartic_problem
 
 
 def quartic_saddle(w):
@@ -73,3 +84,30 @@ def test_iterates_are_gone_back_through_while_the_loss_falls():
 )
 def test_damping_follows_martens(change, predicted, factor):
     assert levenberg_marquardt(6.0, change, predicted) == pytest.approx(6.0 * factor)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("start", [(1.0, 1e-3), (-2.0, 0.3), (0.5, -0.01)])
+def test_every_step_takes_the_optimizer_to_the_minimum_beyond_the_saddle(step, start):
+    result = hessian_free(quartic_problem(), np.array(start), step=step, max_iter=60)
+    assert result.success
+    assert result.fun == pytest.approx(-0.25, abs=1e-10)
+    assert result.x[1] * start[1] > 0
+
+
+def test_the_subspace_step_is_the_minimizer_where_the_subspace_is_everything():
+    # B has eigenvalues 2 and −1: with |B| = diag(2, 1) the minimizer of the model is −(g₁/2, g₂).
+    B, g = np.diag([2.0, -1.0]), np.array([1.0, 0.5])
+    solution = bicgstab(B, -g, maxiter=1)
+    step, _ = subspace_step(lambda w: g @ w + 0.5 * w @ np.abs(B) @ w, np.zeros(2), 0.0, g, B, solution, 0.0)
+    np.testing.assert_allclose(step.alpha * step.direction, [-0.5, -0.5], atol=1e-12)
+
+
+def test_the_curve_bends_from_negative_curvature_to_newton():
+    # Along w + α²s + αd the direction d leads for small α, s for large: Moré & Sorensen's condition holds.
+    w, B = np.array([1.0, 0.1]), np.diag([1.0, -0.97])
+    g = np.array([1.0, -0.099])
+    solution = bicgstab(B, -g, maxiter=2)
+    step, _ = curvilinear_step(quartic_saddle, w, quartic_saddle(w), g, B, solution, 0.0)
+    assert quartic_saddle(w + step.alpha * step.direction) == pytest.approx(step.loss)
+    assert step.loss < quartic_saddle(w)

@@ -22,7 +22,7 @@ FLOORS = [
     "backprop certificate checks curvature",
     "engines objective sums",
     "first_order hessian_free",
-    "experiments scaling",
+    "experiments scaling scipy_method",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 # Who uses a room of its own floor: a door that is open one way.
@@ -34,6 +34,7 @@ DOORS = {
     ("models", "losses"),
     ("objective", "sums"),
     ("problems", "krylov"),
+    ("problems", "history"),
     ("progress", "history"),
     ("sampling", "datasets"),
 }

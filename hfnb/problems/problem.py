@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import numpy as np
 from autograd import hessian, make_hvp, value_and_grad
 from scipy.sparse.linalg import LinearOperator
 
-
-def _no_counts() -> SimpleNamespace:
-    return SimpleNamespace(losses=0, gradients=0, products=0, samples=0, reductions=0, numbers=0)
+from hfnb.history import Counts
 
 
 @dataclass(eq=False)
@@ -30,7 +27,7 @@ class Problem:
     minimum: float
     start: np.ndarray
     n: int = 1
-    counts: SimpleNamespace = field(default_factory=_no_counts, repr=False)
+    counts: Counts = field(default_factory=Counts, repr=False)
 
     @property
     def size(self) -> int:
@@ -38,12 +35,12 @@ class Problem:
 
     def value(self, w: np.ndarray, sample=None) -> float:
         """Return f(w)."""
-        self._count("losses")
+        self.counts.add("losses", 1, 0)
         return float(self.f(w))
 
     def value_and_gradient(self, w: np.ndarray, sample=None) -> tuple[float, np.ndarray]:
         """Return f(w) and ∇f(w)."""
-        self._count("gradients")
+        self.counts.add("gradients", 1, 0)
         value, gradient = value_and_grad(self.f)(w)
         return float(value), gradient
 
@@ -58,7 +55,7 @@ class Problem:
         apply, _ = make_hvp(self.f)(w)
 
         def product(v):
-            self._count("products")
+            self.counts.add("products", 1, 0)
             return apply(v.ravel())
 
         return LinearOperator((w.size, w.size), matvec=product, rmatvec=product, dtype=w.dtype)
@@ -75,7 +72,3 @@ class Problem:
         """Return a point at ``distance`` from the stationary one, in a random direction."""
         direction = np.random.default_rng(seed).standard_normal(self.size)
         return self.stationary + distance * direction / np.linalg.norm(direction)
-
-    def _count(self, what: str) -> None:
-        setattr(self.counts, what, getattr(self.counts, what) + 1)
-        self.counts.samples += 1
