@@ -1,0 +1,51 @@
+"""Plots draw what they are given, on the axes they are given, and show nothing by themselves."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from hfnb import plots
+from hfnb.history import Record
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def history(length, factor):
+    return [
+        Record(passes=i, reductions=9 * i, loss=factor * 0.5**i, error=10 / (i + 1)) for i in range(length)
+    ]
+
+
+def test_curves_draw_the_entries_asked_for():
+    _, ax = plt.subplots()
+    assert plots.curves({"a": history(5, 1), "b": history(6, 2)}, "reductions", "loss", ax) is ax
+    lines = ax.get_lines()
+    np.testing.assert_array_equal(lines[0].get_xdata(), 9 * np.arange(5))
+    np.testing.assert_array_equal(lines[1].get_ydata(), 2 * 0.5 ** np.arange(6))
+    assert [line.get_label() for line in lines] == ["a", "b"]
+    assert ax.get_xlabel() == plots.LABELS["reductions"]
+
+
+def test_lines_differ_in_more_than_colour():
+    looks = [plots.look(i) for i in range(7)]
+    for part in ("color", "linestyle", "marker"):
+        assert len({str(look[part]) for look in looks}) == 7
+
+
+def test_comparison_is_a_grid_with_one_legend_and_a_title():
+    figure = plots.comparison({"a": history(5, 1)}, ("passes", "reductions"), ("loss", "error"), "A finding")
+    assert len(figure.axes) == 4
+    assert len(figure.legends) == 1
+    assert figure.get_suptitle() == "A finding"
+
+
+def test_figures_go_to_the_folder_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("HFNB_FIGURES", str(tmp_path / "figures"))
+    plots.save(plots.curves({"a": history(3, 1)}), "a.png")
+    plots.save(plots.digits(np.zeros((3, 784)), [1, 2, 3]), "b.png")
+    assert (tmp_path / "figures" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figures" / "b.png").exists()
