@@ -6,6 +6,6 @@ ARGS ?=
 .PHONY: lab test run bench setup lock
 
 # lab: JupyterLab at the first notebook    test: unit tests and notebooks    run: all notebooks, no browser
-# bench: against the peers    setup: only .venv    lock: write requirements.lock anew from pyproject.toml
+# bench: against the peers    setup: only .venv    lock: write the lock files anew
 lab test run bench setup lock:
 	@$(PYTHON) tools/bootstrap.py $@ $(ARGS)

@@ -116,14 +116,24 @@ def setup(name=".venv", lock_name="requirements.lock"):
     return folder
 
 
+GPU = ("cuda-", "nvidia-", "triton")  # pip adds them where the PyTorch that it finds needs them
+
+
 def write_lock(arguments):
-    """Write requirements.lock anew: one file for every system, naming no host and no folder."""
+    """Write both lock files anew, each for every system, naming no host and no folder."""
     check_python()
     options = "--universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet"
-    wanted = "--extra test --extra speech --output-file requirements.lock pyproject.toml"
+    wanted = (
+        "--output-file requirements.lock --extra test --extra speech pyproject.toml",
+        "--output-file bench/requirements.lock --constraint requirements.lock bench/requirements.txt",
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         venv.create(str(folder), with_pip=True)
         pip(folder, "uv, which makes the lock", ["uv"])
-        command = [str(python_of(folder)), "-m", "uv", "pip", "compile"]
-        return subprocess.call(command + options.split() + wanted.split() + arguments, cwd=str(ROOT))
+        command = [str(python_of(folder)), "-m", "uv", "pip", "compile", *options.split()]
+        failed = any(subprocess.call(command + each.split() + arguments, cwd=str(ROOT)) for each in wanted)
+    lock = ROOT / "bench" / "requirements.lock"
+    lines = lock.read_text().splitlines(keepends=True)
+    lock.write_text("".join(line for line in lines if not line.startswith(GPU)))
+    return failed
