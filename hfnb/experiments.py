@@ -72,10 +72,14 @@ def pooled_mnist(images: int, side: int) -> Dataset:
 
 
 def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options) -> list[Record]:
-    """Return the history of an optimizer on a task, each record with the test ``error`` in per cent."""
+    """Return the history of an optimizer on a task.
+
+    Each record has the test ``error`` in per cent and the ``data_loss``, the training loss without weight decay.
+    """
 
     def measure(record):
         record["error"] = 100 * task.net.error(record.w, task.test)
+        record["data_loss"] = record.loss - 0.5 * float(record.w @ task.net.decay(record.w))
 
     callback = Progress(options["max_iter"], measure, leave=False) if progress else measure
     result = optimizer(task.objective(), task.start(seed), seed=seed, callback=callback, **options)
