@@ -13,9 +13,9 @@ import numpy as np
 from hfnb import datasets, models
 from hfnb.datasets import Dataset
 from hfnb.first_order import first_order
-from hfnb.hessian_free import hessian_free
 from hfnb.history import Record
 from hfnb.objective import Objective
+from hfnb.plots import figures_folder
 from hfnb.progress import Progress
 
 
@@ -74,7 +74,7 @@ def pooled_mnist(images: int, side: int) -> Dataset:
 def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options) -> list[Record]:
     """Return the history of an optimizer on a task.
 
-    Each record has the test ``error`` in per cent and the ``data_loss``, the training loss without weight decay.
+    Each record has the test ``error`` in per cent and ``data_loss``, the training loss without weight decay.
     """
 
     def measure(record):
@@ -101,39 +101,40 @@ SECOND_ORDER: dict[str, dict] = {
     "Hessian-free (Bi-CG-STAB, Hessian)": {"solver": "bicgstab", "curvature": "hessian"},
     "Hessian-free (CG, Gauss–Newton)": {"solver": "cg", "curvature": "gauss-newton"},
 }
+# How far each goes on `mnist_task`, by mode; and the learning rates over which the rivals are tuned.
+HESSIAN_FREE = {
+    "fast": {"max_iter": 15, "curvature_batch": 600},
+    "full": {"max_iter": 40, "curvature_batch": 4096},
+}
+FIRST_ORDER = {"fast": {"batch": 64, "max_iter": 15}, "full": {"batch": 64, "max_iter": 30}}
 RATES = {"sgd": (0.03, 0.1, 0.3, 1.0), "adam": (3e-4, 1e-3, 3e-3)}
 
 
-def mnist_comparison(task: Task, size: str | None = None, progress: bool = True) -> dict[str, list[Record]]:
-    """Return histories of Hessian-free, both ways, and of SGD and Adam, each tuned over `RATES`."""
-    full = (size or mode()) == "full"
-    histories = {}
-    for name, options in SECOND_ORDER.items():
-        histories[name] = run(
-            task,
-            hessian_free,
-            max_iter=40 if full else 20,
-            curvature_batch=4096 if full else 600,
-            progress=progress,
-            **options,
-        )
-    for method, rates in RATES.items():
-        rate, history, _ = tune(task, method, rates, batch=64, max_iter=30, progress=progress)
-        histories[f"{'SGD' if method == 'sgd' else 'Adam'} (learning rate {rate:g})"] = history
-    return histories
+def to_target(history: list[Record], target: float, cost: str) -> float:
+    """Return the ``cost`` ("passes", "reductions", …) at which the loss was first ≤ target, or infinity."""
+    return next((float(record[cost]) for record in history if record.loss <= target), np.inf)
 
 
-def save(path: str | Path, histories: dict[str, list[Record]], **about) -> None:
-    """Write histories as JSON, with the machine, the versions and what else is said ``about`` the run."""
+def save(name: str, histories: dict[str, list[Record]], **about) -> None:
+    """Write histories as figures/``name``, with the machine, the versions and what is said ``about`` them."""
     about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     about["versions"] = {name: version(name) for name in ("hfnb", "numpy", "scipy", "autograd")}
     document = {"about": about, "histories": histories}
-    Path(path).write_text(json.dumps(document, indent=1, default=float) + "\n", encoding="utf-8")
+    path = figures_folder() / name
+    path.write_text(
+        json.dumps(document, indent=None, separators=(",", ":"), default=float) + "\n", encoding="utf-8"
+    )
 
 
-def load(path: str | Path) -> tuple[dict[str, list[Record]], dict]:
-    """Read what `save` wrote: the histories, and what is said about the run."""
-    document = json.loads(Path(path).read_text(encoding="utf-8"))
+def load(name: str) -> tuple[dict[str, list[Record]], dict]:
+    """Return the histories that `save` wrote as figures/``name`` of this checkout, and what is said of them.
+
+    FileNotFoundError, which says how to make them, where they are not there.
+    """
+    path = Path(__file__).resolve().parent.parent / "figures" / name
+    if not path.exists():
+        raise FileNotFoundError(f"figures/{name}: not in this checkout; HFNB_MODE=full make run writes it")
+    document = json.loads(path.read_text(encoding="utf-8"))
     histories = {
         name: [Record(record) for record in records] for name, records in document["histories"].items()
     }

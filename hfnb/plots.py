@@ -122,10 +122,15 @@ def digits(X: np.ndarray, labels: Sequence | None = None, columns: int = 10) -> 
     return figure
 
 
-def save(figure: Figure | Axes, name: str) -> None:
-    """Write a figure as figures/``name``, beside the notebooks' folder, or to the folder ``HFNB_FIGURES``."""
+def figures_folder() -> Path:
+    """Return the folder of figures: the one beside the notebooks', or ``HFNB_FIGURES``; made if need be."""
     folder = Path(os.environ.get("HFNB_FIGURES", "../figures"))
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save(figure: Figure | Axes, name: str) -> None:
+    """Write a figure as ``name`` in the folder of figures."""
     whole = figure.get_figure() if isinstance(figure, Axes) else figure
     assert isinstance(whole, Figure), "axes belong to a figure"
-    whole.savefig(folder / name, dpi=120)
+    whole.savefig(figures_folder() / name, dpi=120)
