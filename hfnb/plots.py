@@ -85,7 +85,7 @@ def comparison(
         for ax, x in zip(row, xs, strict=True):
             curves(histories, x, y, ax).label_outer()
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(title)
     return figure
 
