@@ -1,15 +1,15 @@
 """Every Krylov solver on every class of systems, beside SciPy's; products to the first negative direction.
 
-``python -m bench.solvers [--seeds 50]`` prints both tables.
+``python -m bench solvers`` prints both tables.
 """
 
-import argparse
 import warnings
 
 import numpy as np
 import scipy.sparse.linalg as scipy_solvers
 from scipy.sparse.linalg import LinearOperator
 
+from bench.report import about, save, show
 from hfnb import datasets, models
 from hfnb.certificate import certify_operator
 from hfnb.krylov import SOLVERS
@@ -126,25 +126,10 @@ def curvature_rows():
         }
 
 
-def show(rows):
-    """Print rows as a table and return them."""
-    rows, widths = list(rows), {}
-    text = [{key: f"{v:.3g}" if isinstance(v, float) else str(v) for key, v in row.items()} for row in rows]
-    for key in rows[0]:
-        widths[key] = max(len(key), *(len(line[key]) for line in text))
-    for line in [{key: key for key in widths}, *text]:
-        print("  ".join(line[key].ljust(width) for key, width in widths.items()))
-    return rows
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=50)
-    seeds = parser.parse_args().seeds
-    show(class_row(name, kind, seeds) for name in SOLVERS for kind in SPECTRA)
+def run(options):
+    """Print both tables and save them."""
+    seeds = 5 if options.quick else 50
+    classes = show(class_row(name, kind, seeds) for name in SOLVERS for kind in SPECTRA)
     print()
-    show(curvature_rows())
-
-
-if __name__ == "__main__":
-    main()
+    directions = show(curvature_rows())
+    save("solvers", {"about": about(seeds=seeds), "classes": classes, "directions": directions})

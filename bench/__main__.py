@@ -1,0 +1,29 @@
+"""``python -m bench [products] [saddles] [solvers] [--quick]``: README.md says how to read the results."""
+
+import argparse
+
+from bench import products, saddles, solvers
+
+BENCHMARKS = {"products": products.run, "saddles": saddles.run, "solvers": solvers.run}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all if none")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, rounds and seeds")
+    parser.add_argument("--networks", nargs="+", help="products: which networks")
+    parser.add_argument("--batches", nargs="+", type=int, help="products: which batches")
+    parser.add_argument("--what", nargs="+", help="products: gradient, hessian, gauss-newton")
+    parser.add_argument("--ways", nargs="+", help="products: which peers")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="products: how many threads")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
+    parser.add_argument("--priority", type=int, default=0, help="products: real-time priority while timing")
+    options = parser.parse_args()
+    for name in options.names or BENCHMARKS:
+        if name not in BENCHMARKS:
+            parser.error(f"expected names of {', '.join(BENCHMARKS)}, got {name}")
+        BENCHMARKS[name](options)
+
+
+if __name__ == "__main__":
+    main()
