@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hfnb.hessian_free import hessian_free
-from hfnb.krylov import SOLVERS
 from hfnb.problems import strict_saddles
 
 
@@ -20,7 +19,7 @@ def saddles():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ["bicgstab", "cg"])  # python -m bench saddles: all of them
 @pytest.mark.parametrize("distance", [0.0, 1e-8, 1e-3])
 def test_300_of_300_strict_saddles_are_left(saddles, solver, distance):
     stuck = []

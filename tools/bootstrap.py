@@ -55,17 +55,18 @@ def lab(arguments):
 def test(arguments):
     """The unit tests, then every notebook under strict nbval (--units, --notebooks: only those)."""
     folder = setup()
-    variables = dict(environment(folder), HFNB_MODE="fast")
+    # One BLAS thread each, unless the reader says otherwise: workers share the cores, as lessons do with their
+    # engines, and threads that wait for a core that another program has make minutes of seconds.
+    variables = dict({"OPENBLAS_NUM_THREADS": "1"}, **dict(environment(folder), HFNB_MODE="fast"))
     fetch_data(folder, variables)
     only = [part for part in ("--units", "--notebooks") if part in arguments]
     arguments = [argument for argument in arguments if argument not in only]
     failed = 0
     if only != ["--notebooks"]:
         say("unit tests")
-        # Several workers share the cores: one BLAS thread each, unless the reader says otherwise.
-        one_thread = dict({"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg"}, **variables)
+        without_screen = dict({"MPLBACKEND": "agg"}, **variables)
         options = ["-q", "-n", os.cpu_count() or 1, "--dist", "loadscope"]
-        failed = start([python_of(folder), "-m", "pytest", *options, *arguments], one_thread)
+        failed = start([python_of(folder), "-m", "pytest", *options, *arguments], without_screen)
     if only != ["--units"]:
         say("notebooks: every output is compared with the committed one")
         check = ROOT / "tools" / "check_notebooks.py"
