@@ -55,7 +55,7 @@ def lab(arguments):
 def test(arguments):
     """The unit tests, then every notebook under strict nbval (--units, --notebooks: only those)."""
     folder = setup()
-    # One BLAS thread each, unless the reader says otherwise: workers share the cores, as lessons do with their
+    # One BLAS thread each, unless the reader says otherwise: workers share the cores, lessons do with their
     # engines, and threads that wait for a core that another program has make minutes of seconds.
     variables = dict({"OPENBLAS_NUM_THREADS": "1"}, **dict(environment(folder), HFNB_MODE="fast"))
     fetch_data(folder, variables)
