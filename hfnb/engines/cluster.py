@@ -87,7 +87,8 @@ class Cluster:
             )
         # Engines find this package, and the reader's own modules, where the client does.
         paths = [os.path.abspath(path) for path in sys.path]
-        self.client[ids].execute(f"import sys; sys.path += {paths}", block=True)
+        # Not execute(block=True): it waits for output, which a client that has just connected can miss.
+        self.client[ids].apply_async(exec, f"import sys; sys.path += {paths}").get(self._timeout)
         pool = Pool(self.client, ids, lambda: launch.is_alive(self.client))
         places = dict(zip(ids, pool.ask_all(mpi.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}
