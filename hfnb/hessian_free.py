@@ -79,6 +79,7 @@ def hessian_free(
             solution, verdict = _solve(solve, B, state, warm_start, options), None
             taken, new_damping = _choose(objective, state, B, solution, samples, STEPS[step])
         state = _move(objective, state, taken, solution, new_damping, samples)
+        taken = None if state.rejected else taken
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if resume:
             resume.save({**vars(state), "history": recorder.history})

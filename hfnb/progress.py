@@ -1,4 +1,4 @@
-"""Watch a run: a progress bar, or a plot that grows; both are callbacks of the optimizers."""
+"""Watch a run: a progress bar, which is a callback of the optimizers."""
 
 from collections.abc import Callable
 

@@ -147,6 +147,7 @@ def test_a_loss_or_gradient_that_is_not_finite_costs_a_step_and_never_the_parame
     assert result.fun < result.history[0].loss
     if kind == "gradients":
         np.testing.assert_array_equal(steps[1], steps[0])
+        assert (result.history[1].alpha, result.history[1].direction) == (0.0, "none")
         assert result.history[1].damping > result.history[0].damping
 
 
