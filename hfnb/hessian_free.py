@@ -79,7 +79,6 @@ def hessian_free(
             solution, verdict = _solve(solve, B, state, warm_start, options), None
             taken, new_damping = _choose(objective, state, B, solution, samples, STEPS[step])
         state = _move(objective, state, taken, solution, new_damping, samples)
-        taken = None if state.rejected else taken
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if resume:
             resume.save({**vars(state), "history": recorder.history})
@@ -113,6 +112,7 @@ class _State:
 
     def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
         """What the history says of this iteration, ``found`` being what its products went to."""
+        step = None if self.rejected else step
         solution = found if isinstance(found, KrylovResult) else None
         certificate = found if isinstance(found, Certificate) else None
         return {
