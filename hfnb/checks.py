@@ -20,13 +20,44 @@ def symmetry_error(A, trials: int = 3, seed: int = 0) -> float:
     >>> symmetry_error(np.array([[1.0, 2.0], [2.0, 3.0]])) < 1e-15
     True
     """
-    A, random, worst = aslinearoperator(A), np.random.default_rng(seed), 0.0
+    return adjoint_error(A, A, trials, seed)
+
+
+def adjoint_error(A, B=None, trials: int = 3, seed: int = 0) -> float:
+    """Return the largest |uᵀ(Av) − (Bu)ᵀv| / (‖u‖‖Av‖ + ‖Bu‖‖v‖) over random u, v: zero where B is Aᵀ.
+
+    ``A`` (m, n), ``B`` (n, m): operators or matrices; without ``B``, the operator's own ``A.T``.
+
+    >>> A = np.arange(6.0).reshape(2, 3)
+    >>> adjoint_error(A, A.T) < 1e-15, adjoint_error(A, 2 * A.T) > 0.1
+    (True, True)
+    """
+    A = aslinearoperator(A)
+    B, random, worst = A.T if B is None else aslinearoperator(B), np.random.default_rng(seed), 0.0
     for _ in range(trials):
-        u, v = random.standard_normal((2, A.shape[0]))
-        Au, Av = A @ u, A @ v
-        size = np.linalg.norm(u) * np.linalg.norm(Av) + np.linalg.norm(v) * np.linalg.norm(Au)
-        worst = max(worst, abs(u @ Av - v @ Au) / max(size, np.finfo(float).tiny))
+        u, v = random.standard_normal(A.shape[0]), random.standard_normal(A.shape[1])
+        Av, Bu = A @ v, B @ u
+        size = np.linalg.norm(u) * np.linalg.norm(Av) + np.linalg.norm(Bu) * np.linalg.norm(v)
+        worst = max(worst, abs(u @ Av - Bu @ v) / max(size, np.finfo(float).tiny))
     return float(worst)
+
+
+def mean_error(loss, w: np.ndarray, data, parts: int = 3) -> float:
+    """Return |L − Σ (nᵢ/n) Lᵢ| / |L|, L the loss(w, X, Y) of all rows, Lᵢ of the nᵢ rows of a part.
+
+    Zero up to rounding for a mean over rows, which is what an objective adds up; not for a sum.
+
+    >>> from hfnb.datasets import Dataset
+    >>> data = Dataset(np.eye(4), np.arange(4))
+    >>> mean_error(lambda w, X, Y: np.mean(X @ w), np.ones(4), data) < 1e-15
+    True
+    >>> mean_error(lambda w, X, Y: np.sum(X @ w), np.ones(4), data) > 0.1
+    True
+    """
+    rows = [some for some in np.array_split(np.arange(len(data)), parts) if some.size]
+    whole = float(loss(w, data.X, data.Y))
+    mean = sum(float(loss(w, data.X[some], data.Y[some])) * len(some) for some in rows) / len(data)
+    return abs(whole - mean) / max(abs(whole), np.finfo(float).tiny)
 
 
 def gradient_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5, seed: int = 0) -> float:

@@ -64,6 +64,11 @@ def _hessian_sum(net, w, X, Y):
 
 
 def _gauss_newton_sum(net, w, X, Y):
+    if getattr(net, "outputs", None) is None:
+        raise ValueError(
+            "curvature: 'gauss-newton' needs the loss in two parts; give Objective.from_loss outputs=, "
+            "a function (w, X) -> z, and output_loss=, a function (z, Y) -> mean loss"
+        )
     count = float(len(X))
     return gauss_newton_product(lambda w: net.outputs(w, X), lambda z: net.output_loss(z, Y) * count, w)
 
@@ -94,12 +99,27 @@ class Taped:
         return float(self.net.loss(w, X, Y)) * len(X)
 
     def add_gradient(self, w, X, Y, total, work) -> float:
-        vjp, loss = make_vjp(self.net.loss)(w, X, Y)
+        try:
+            vjp, loss = make_vjp(self.net.loss)(w, X, Y)
+        except TypeError as error:
+            self.net.loss(w, X, Y)  # an error of the loss itself is raised here as it is
+            raise TypeError(
+                "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
+                "and without float() or assignment to elements"
+            ) from error
+        if np.shape(loss):
+            raise ValueError(f"loss: expected a number, the mean over rows, got shape {np.shape(loss)}")
         total += vjp(float(len(X)))
         return float(loss) * len(X)
 
     def linearize(self, w, X, Y, kind, work) -> "TapedProduct":
-        return TapedProduct(curvature_sum(kind)(self.net, w, X, Y))
+        product = curvature_sum(kind)(self.net, w, X, Y)
+        if not callable(product):
+            raise TypeError(
+                f"curvature: expected a function (net, w, X, Y) -> (v -> B v), got {type(product).__name__} "
+                "instead of v -> B v"
+            )
+        return TapedProduct(product)
 
 
 class TapedProduct:
@@ -109,4 +129,7 @@ class TapedProduct:
         self.product = product
 
     def add_product(self, v, total, work) -> None:
-        total += self.product(v)
+        Bv = self.product(v)
+        if np.shape(Bv) != total.shape:
+            raise ValueError(f"curvature: expected products of shape {total.shape}, got {np.shape(Bv)}")
+        total += Bv

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from autograd import hessian as dense_hessian
 from autograd import jacobian
+from autograd.differential_operators import make_vjp
+from scipy.sparse.linalg import LinearOperator
 from test_models import plain_loss
 
 from hfnb import Dataset, Objective, Sample
-from hfnb.checks import dense, gradient_error, hessian_error, symmetry_error
+from hfnb.checks import adjoint_error, dense, gradient_error, hessian_error, mean_error, symmetry_error
 from hfnb.curvature import gauss_newton, hessian
 from hfnb.models import mlp
 
@@ -84,6 +86,28 @@ def test_a_readers_own_curvature_serves_as_a_kind(case):
     net, data, w = case
     twice = Objective(net, data).curvature(w, lambda net, w, X, Y: lambda v: 2 * len(X) * v, Sample(4))
     np.testing.assert_allclose(twice @ w, 2 * w)
+
+
+def test_a_readers_own_curvature_of_another_form_is_refused(case):
+    net, data, w = case
+    objective = Objective(net, data)
+    with pytest.raises(TypeError, match=r"curvature: expected a function .* got ndarray"):
+        objective.curvature(w, lambda net, w, X, Y: np.eye(w.size))
+    scalar = objective.curvature(w, lambda net, w, X, Y: lambda v: v @ v)
+    with pytest.raises(ValueError, match=rf"curvature: expected products of shape \({w.size},\), got \(\)"):
+        scalar @ w
+
+
+def test_adjoints_and_means_are_told_from_others(case):
+    net, data, w = case
+    J = jacobian(lambda w: net.outputs(w, data.X).ravel())(w)
+    transposed, _ = make_vjp(lambda w: net.outputs(w, data.X))(w)
+    adjoint = LinearOperator(J.T.shape, matvec=lambda u: transposed(u.reshape(len(data), 3)), dtype=float)
+    assert adjoint_error(J, adjoint) < 1e-14
+    assert adjoint_error(J) < 1e-14
+    assert adjoint_error(J, adjoint * 1.01) > 1e-4
+    assert mean_error(net.loss, w, data) < 1e-14
+    assert mean_error(lambda w, X, Y: len(X) * net.loss(w, X, Y), w, data) > 0.1
 
 
 def test_an_unknown_kind_is_named():

@@ -421,7 +421,21 @@ def test_one_signature(name):
 def test_find_solver_lists_what_exists():
     with pytest.raises(ValueError, match=r"solver: expected one of cg, steihaug, .* got 'gmres'"):
         find_solver("gmres")
-    assert find_solver(max) is max
+
+
+def test_a_solver_of_ones_own_is_called_as_it_is_and_its_result_checked():
+    given = {}
+
+    def solver(A, b, x0=None, **options):
+        given.update(options, x0=x0)
+        return krylov.cg(A, b, x0, **options)
+
+    A, b = np.diag([1.0, 4.0]), np.ones(2)
+    np.testing.assert_allclose(find_solver(solver)(A, b, b, damping=1.0).x, [1 / 2, 1 / 5])
+    assert given["damping"] == 1.0
+    assert given["x0"] is b
+    with pytest.raises(TypeError, match=r"solver: expected a KrylovResult, .* got tuple"):
+        find_solver(scipy_solvers.cg)(A, b)
 
 
 def test_special_arguments():

@@ -1,5 +1,7 @@
 """The objective against plain means, and what it counts against the formulas."""
 
+import math
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -96,7 +98,59 @@ def test_any_autograd_loss_will_do():
         np.testing.assert_allclose(dense(objective.curvature(w, kind)), expected, atol=1e-14)
 
 
+def test_a_loss_of_ones_own_takes_weight_decay_partitions_and_chunk():
+    def loss(w, X, Y):
+        return anp.mean((anp.dot(X, w) - Y) ** 2)
+
+    w = np.array([0.3, -0.2, 0.1, 0.5])
+    objective = Objective.from_loss(loss, DATA, weight_decay=0.4, partitions=3, chunk=2)
+    assert objective.value(w) == pytest.approx(loss(w, DATA.X, DATA.Y) + 0.2 * w @ w, rel=1e-14)
+    assert check_grad(objective.value, lambda w: objective.value_and_gradient(w)[1], w) < 1e-6
+    expected = 2 * DATA.X.T @ DATA.X / len(DATA) + 0.4 * np.eye(4)
+    np.testing.assert_allclose(dense(objective.curvature(w)), expected, atol=1e-14)
+    assert objective.sums.shards.partitions == 3
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        (lambda w, X, Y: anp.mean(np.logaddexp(0, np.dot(X, w))), TypeError, r"autograd\.numpy, not numpy"),
+        (lambda w, X, Y: math.exp(w[0]), TypeError, r"autograd\.numpy, not numpy"),
+        (lambda w, X, Y: anp.dot(X, w) ** 2, ValueError, r"loss: expected a number, .* got shape \(23,\)"),
+        (lambda w: anp.sum(w**2), TypeError, "takes 1 positional argument"),
+    ],
+    ids=["plain numpy", "math", "vector", "arguments"],
+)
+def test_a_loss_that_cannot_serve_says_why(loss, error, message):
+    with pytest.raises(error, match=message):
+        Objective.from_loss(loss, DATA, partitions=1).value_and_gradient(np.ones(4))
+
+
+def test_gauss_newton_asks_for_the_loss_in_two_parts():
+    def loss(w, X, Y):
+        return anp.mean(anp.dot(X, w) ** 2)
+
+    with pytest.raises(ValueError, match="'gauss-newton' needs the loss in two parts"):
+        Objective.from_loss(loss, DATA).curvature(np.ones(4), "gauss-newton")
+    with pytest.raises(ValueError, match="outputs, output_loss: expected both or none, got outputs alone"):
+        Objective.from_loss(loss, DATA, outputs=anp.dot)
+    with pytest.raises(ValueError, match="weight_decay: expected a number >= 0"):
+        Objective.from_loss(loss, DATA, weight_decay=-1)
+
+
+@pytest.mark.parametrize(
+    "w",
+    [np.zeros(NET.size, int), np.zeros((NET.size, 1)), np.zeros(3), [0.0]],
+    ids=["whole numbers", "matrix", "too few", "list"],
+)
+def test_parameters_of_another_kind_are_refused(w):
+    with pytest.raises(ValueError, match=rf"w: expected an array \({NET.size},\) of float32 or float64"):
+        Objective(NET, DATA).value_and_gradient(w)
+
+
 def test_data_that_does_not_fit_is_named():
+    with pytest.raises(TypeError, match=r"data: expected a Dataset, .* got tuple"):
+        Objective(NET, (DATA.X, DATA.Y))
     with pytest.raises(ValueError, match=r"data\.X: expected 4 columns"):
         Objective(NET, Dataset(np.ones((2, 3)), np.array([0, 1])))
     with pytest.raises(ValueError, match="partitions: expected at least 1"):

@@ -16,7 +16,7 @@ A solver of your own has the same parts, and goes wherever ours do:
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 
 from .bicgstab import bicgstab
 from .capped_cg import capped_cg
@@ -74,15 +74,29 @@ SOLVERS: dict[str, Callable[..., KrylovResult]] = {
 
 
 def find_solver(solver: str | Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:
-    """Return the solver of that name, or ``solver`` itself if it is a function of the same form.
+    """Return the solver of that name, or a function of the same form, whose results are checked.
 
-    Raises ValueError, listing what exists, for an unknown name.
+    Raises ValueError, listing what exists, for an unknown name; the function returned raises TypeError where
+    ``solver`` returns anything but a `KrylovResult`.
 
     >>> find_solver("cg") is cg
     True
     """
     if callable(solver):
-        return solver
+        return _checked(solver)
     if solver not in SOLVERS:
         raise ValueError(f"solver: expected one of {', '.join(SOLVERS)} or a function, got {solver!r}")
     return SOLVERS[solver]
+
+
+def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:
+    @wraps(solver)
+    def solve(A, b, x0=None, **options):
+        result = solver(A, b, x0, **options)
+        if not isinstance(result, KrylovResult):
+            raise TypeError(
+                f"solver: expected a KrylovResult, as Monitor(...).result makes, got {type(result).__name__}"
+            )
+        return result
+
+    return solve
