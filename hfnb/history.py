@@ -8,6 +8,10 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
+from hfnb.profiler import Clock
+
+COSTS = ("samples", "products", "reductions", "numbers", "bytes")
+
 
 class Record(dict):
     """What one iteration found: a dictionary whose entries are attributes, too.
@@ -27,7 +31,18 @@ class Record(dict):
 
 @dataclass
 class Counts:
-    """What an objective has spent: evaluations, the samples they saw, reductions and the numbers reduced."""
+    """What an objective has spent: evaluations, the samples they saw, and what it takes to sum over engines.
+
+    After L losses, G gradients and P products with p parameters, whoever drives and on any number of engines,
+
+        reductions = L + G + P,  numbers = L + (p + 1) G + p P,  bytes = 16 L + b ((p + 1) G + p P),
+
+    where b = 16 in float64, whose sums travel with their remainders (`hfnb.reduction`), and 4 in float32; a
+    loss, which rides along with its gradient, is itself in float64. These are the bytes that one engine
+    contributes: its buffer of an Allreduce, or its replies to a client that drives, and that sends it the p
+    numbers of w or v as they are each time. In one process they are what would travel. Left out: one number
+    more after a sum that is not finite, to learn whether an engine failed, and sums made anew for a lost one.
+    """
 
     losses: int = 0
     gradients: int = 0
@@ -35,13 +50,15 @@ class Counts:
     samples: int = 0
     reductions: int = 0
     numbers: int = 0
+    bytes: int = 0
 
-    def add(self, what: str, samples: int, numbers: int) -> None:
+    def add(self, what: str, samples: int, numbers: int = 0, bytes: int = 0) -> None:
         """Count one evaluation of "losses", "gradients" or "products" and its reduction."""
         setattr(self, what, getattr(self, what) + 1)
         self.samples += samples
         self.reductions += 1
         self.numbers += numbers
+        self.bytes += bytes
 
 
 class Recorder:
@@ -49,33 +66,26 @@ class Recorder:
 
     A record has ``iteration``, ``loss``, what the optimizer adds, and, cumulative since the start of the run:
     ``samples`` (seen in losses, gradients and products), ``passes`` (the same over n), ``products``,
-    ``reductions``, ``numbers`` (how many those summed) and ``seconds`` (callbacks not counted).
+    ``reductions``, ``numbers`` (how many those summed), ``bytes`` and ``seconds`` (callbacks not counted).
+    Where engines compute, ``profile`` says where this iteration's seconds went (`hfnb.profiler`).
     """
 
     def __init__(self, objective, callback: Callable | None, history: list | None = None):
         self.objective, self.callback, self.history = objective, callback, list(history or [])
-        last = (
-            self.history[-1]
-            if self.history
-            else Record(samples=0, products=0, reductions=0, numbers=0, seconds=0.0)
-        )
+        self._clock = getattr(getattr(objective, "sums", None), "clock", None) or Clock()
+        self._clock.take()
+        last = self.history[-1] if self.history else dict.fromkeys((*self._costs(), "seconds"), 0)
         self._spent = {key: last[key] - value for key, value in self._costs().items()}
         self._start = time.perf_counter() - last["seconds"]
 
     def _costs(self):
-        counts = self.objective.counts
-        return {
-            "samples": counts.samples,
-            "products": counts.products,
-            "reductions": counts.reductions,
-            "numbers": counts.numbers,
-        }
+        return {key: getattr(self.objective.counts, key) for key in COSTS}
 
     def add(self, w, **values) -> bool:
         """Append a record; return True where the callback, which finds w as ``record.w``, asks to stop."""
         costs = {key: value + self._spent[key] for key, value in self._costs().items()}
         passes, seconds = costs["samples"] / self.objective.n, time.perf_counter() - self._start
-        record = Record(**values, **costs, passes=passes, seconds=seconds)
+        record = Record(**values, **costs, passes=passes, seconds=seconds, **self._clock.entries())
         self.history.append(record)
         if self.callback is None:
             return False
@@ -89,7 +99,8 @@ class Recorder:
     def uncounted(self) -> Iterator[None]:
         """Leave the time and evaluations inside out of the costs: they measure the run."""
         before, costs = time.perf_counter(), self._costs()
-        yield
+        with self._clock.stopped():
+            yield
         self._start += time.perf_counter() - before
         self._spent = {key: self._spent[key] - value + costs[key] for key, value in self._costs().items()}
 

@@ -23,6 +23,11 @@ def zeros(size: int, dtype) -> np.ndarray:
     return np.zeros((2, size) if np.dtype(dtype) == np.float64 else size, dtype)
 
 
+def nbytes(size: int, dtype) -> int:
+    """Return the bytes of a total of ``size`` numbers: 16 each in float64, 4 in float32."""
+    return size * (2 if np.dtype(dtype) == np.float64 else 1) * np.dtype(dtype).itemsize
+
+
 def add(total: np.ndarray, part: np.ndarray) -> None:
     """Add a part, (size,), to a total in place, by Knuth's two-sum; in blocks that stay in the cache."""
     if total.ndim == 1:

@@ -18,7 +18,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 
 FLOORS = [
     "blas checkpoint datasets decoding fused globalization history krylov losses models plots problems"
-    " progress reduction sampling",
+    " profiler progress reduction sampling",
     "backprop certificate checks curvature",
     "engines objective sums",
     "first_order hessian_free",
@@ -30,6 +30,7 @@ DOORS = {
     ("checkpoint", "datasets"),
     ("engines", "objective"),
     ("engines", "sums"),
+    ("history", "profiler"),
     ("models", "fused"),
     ("models", "losses"),
     ("objective", "sums"),

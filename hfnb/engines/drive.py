@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -11,6 +12,7 @@ from scipy.optimize import OptimizeResult
 from hfnb.engines import run
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.engines.remote import RemoteSums, warn_not_finite
+from hfnb.profiler import of_engines
 from hfnb.progress import Progress
 
 
@@ -64,16 +66,20 @@ def run_on_engines(
     order = [ranks[engine] for engine in pool.engines]
     job = pack("optimizer or its options", (optimizer, options))
     pool.ask_each({engine: (run.begin, sums.key, held[engine], order, w0, job) for engine in pool.engines})
-    stop, kind = False, "record"
+    stop, kind, entries = False, "record", dict[str, Any]()
     while kind == "record":
-        replies = pool.ask_all(run.step, stop)
+        replies = pool.ask_all(run.step, stop, entries)
         kind, value, *_ = replies[0]
         warn_not_finite(
             {engine: reply[3] for engine, reply in zip(pool.engines, replies, strict=True)},
             len(sums.placement.offsets) - 1,
         )
-        stop = kind == "record" and watch(value)
-    if len({digest for _, _, digest, _ in replies}) > 1:
+        if kind == "record":
+            value["profile"] = of_engines(
+                {e: reply[4] for e, reply in zip(pool.engines, replies, strict=True)}
+            )
+            stop, entries = watch(value), dict(value)
+    if len({reply[2] for reply in replies}) > 1:
         raise EngineFailure("the engines ended with different parameters")
     return value
 

@@ -1,13 +1,15 @@
 """Sums over engines that MPI connects: each adds up its own partitions, Allreduce does the rest."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
 from hfnb.engines import worker
+from hfnb.profiler import Clock
 from hfnb.reduction import merge, value, zeros
 from hfnb.sampling import Sample
 from hfnb.sums import LocalSums
@@ -45,44 +47,54 @@ def communicator(ranks: tuple[int, ...]):
 class MPISums:
     """Sums over the engines of an MPI communicator; the same methods as `hfnb.sums.LocalSums`.
 
-    Each sum is one Allreduce of its numbers and, last, how many engines failed to make their part: so an
-    exception on one engine ends the run on all of them, and none is left waiting.
+    Each sum is one Allreduce of its numbers. An engine that fails to make its part gives NaN instead; after a
+    sum that is not finite the engines tell each other whether one failed. So an exception on one engine ends
+    the run on all of them, and none is left waiting.
     """
 
     def __init__(self, local: LocalSums, comm):
-        self.local, self.comm, self.n = local, comm, local.n
+        self.local, self.comm, self.n, self.clock = local, comm, local.n, Clock()
         self.not_finite: list[int] = []  # partitions found to blame for a sum that is not finite
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""
-        return self._sum(lambda: self.local.loss(w, sample), 1, np.dtype(float), w, sample)
+        return self._sum("loss", lambda: self.local.loss(w, sample), 1, np.dtype(float), w, sample)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of gradients and, last, of losses: (p + 1,)."""
-        return self._sum(lambda: self.local.gradient(w, sample), w.size + 1, w.dtype, w, sample)
+        part = partial(self.local.gradient, w, sample)
+        return self._sum("gradient", part, w.size + 1, w.dtype, w, sample)
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Callable:
         """Return v ↦ the sum of curvature products at w; nothing is reduced before the first product."""
-        try:
-            local = self.local.linearize(w, kind, sample)
-        except Exception as error:
-            local = _raising(error)
-        return lambda v: self._sum(lambda: local(v), w.size, w.dtype, w, sample)
+        w, local = np.array(w), list[Callable]()  # a copy: the reader may go on from w in place
 
-    def _sum(self, part: Callable, size: int, dtype: np.dtype, w, sample) -> np.ndarray:
-        total, error = zeros(size + 1, dtype), None
+        def product(v):
+            if not local:  # not before: an exception here is told to all engines as one in a product is
+                local.append(self.local.linearize(w, kind, sample))
+            return local[0](v)
+
+        return lambda v: self._sum("product", partial(product, v), w.size, w.dtype, w, sample)
+
+    def _sum(self, what: str, part: Callable, size: int, dtype: np.dtype, w, sample) -> np.ndarray:
+        start, error = time.perf_counter(), None
         try:
-            merge(total[..., :-1], part())
+            total = part()
         except Exception as raised:
-            total[:], error = 0, raised
-            total[..., -1].flat[0] = 1
+            total, error = zeros(size, dtype) + dtype.type(np.nan), raised
+        made = time.perf_counter()
         numbers = allreduce(total, self.comm)
-        if numbers[-1]:
-            raise error or PeerFailure("another engine raised an exception")
+        self.clock.lap(what, {self.comm.rank: (made - start, time.perf_counter() - made)})
         if not np.isfinite(numbers).all():
-            with suppress(Exception):  # raised on this engine alone, it would leave the others waiting
-                self.not_finite = worker.partitions_not_finite(self.local, w, sample)
-        return numbers[:-1]
+            self._find_fault(error, w, sample)
+        return numbers
+
+    def _find_fault(self, error: Exception | None, w, sample) -> None:
+        """Raise where an engine raised; else find the partitions held here that are to blame."""
+        if self.comm.allreduce(error is not None):
+            raise error or PeerFailure("another engine raised an exception")
+        with suppress(Exception):  # raised on this engine alone, it would leave the others waiting
+            self.not_finite = worker.partitions_not_finite(self.local, w, sample)
 
 
 def allreduce(total: np.ndarray, comm) -> np.ndarray:
@@ -106,13 +118,6 @@ def _pairs() -> tuple:
         merge(np.frombuffer(kept).reshape(-1, 2).T, np.frombuffer(received).reshape(-1, 2).T)
 
     return MPI.DOUBLE.Create_contiguous(2).Commit(), MPI.Op.Create(operation, commute=True)
-
-
-def _raising(error: Exception) -> Callable:
-    def product(v):
-        raise error
-
-    return product
 
 
 class SharedCheckpoint:

@@ -38,6 +38,7 @@ class Pool:
         self.client, self.engines, self.alive, self.deadline = client, list(engines), alive, deadline
         self._views = {engine: client[engine] for engine in engines}
         self.lost: dict[int, str] = {}
+        self.seconds: dict[int, float] = {}  # that each engine took for the last call, by its own clock
 
     def ask(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
         """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
@@ -53,12 +54,15 @@ class Pool:
             except (KeyError, IndexError):  # what a view raises whose engine is no longer registered
                 lost[engine] = "died"
         self._wait(list(pending.values()))
-        values, failures = {}, []
+        values, failures, self.seconds = {}, [], {}
         for engine, reply in pending.items():
             if not reply.done():
                 lost[engine] = f"gave no answer in {self.deadline} s"
             elif (error := reply.exception()) is None:
                 values[engine] = reply.result()
+                self.seconds[engine] = (
+                    reply.metadata["completed"] - reply.metadata["started"]
+                ).total_seconds()
             elif _is_death(error):
                 lost[engine] = "died"
             else:

@@ -1,7 +1,9 @@
 """The client drives: w or v goes out to the engines, partial sums come back."""
 
+import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +12,7 @@ from hfnb.curvature import curvature_sum
 from hfnb.engines import worker
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import pack
+from hfnb.profiler import ClientClock
 from hfnb.reduction import value
 from hfnb.sampling import Sample
 
@@ -21,7 +24,7 @@ class RemoteSums:
     """
 
     def __init__(self, net, placement: Placement, chunk: int | None = None):
-        self.placement, self.n, self.key = placement, placement.n, uuid.uuid4().hex
+        self.placement, self.n, self.key, self.clock = placement, placement.n, uuid.uuid4().hex, ClientClock()
         prepare = worker.prepare, self.key, pack("net", net), placement.key, chunk
         _, lost = placement.pool.ask(dict.fromkeys(placement.held(), prepare))
         placement.move(lost)
@@ -29,29 +32,32 @@ class RemoteSums:
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""
-        return self.add(lambda blocks: (worker.loss, self.key, blocks, w, sample), w, sample)
+        return self.add("loss", lambda blocks: (worker.loss, self.key, blocks, w, sample), w, sample)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of gradients and, last, of losses: (p + 1,)."""
-        return self.add(lambda blocks: (worker.gradient, self.key, blocks, w, sample), w, sample)
+        return self.add("gradient", lambda blocks: (worker.gradient, self.key, blocks, w, sample), w, sample)
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> "RemoteProduct":
         """Return v ↦ the sum of curvature products at w; what it needs stays on the engines while in use."""
         curvature_sum(kind)  # an unknown kind is an error here, not on the engines
         return RemoteProduct(self, w, kind, sample)
 
-    def add(self, call: Callable, w: np.ndarray, sample: Sample | None) -> np.ndarray:
+    def add(self, what: str, call: Callable, w: np.ndarray, sample: Sample | None) -> np.ndarray:
         """Add up what ``call(blocks)`` = (function, *arguments) gives on each engine, in block order.
 
         Where the sum at w over the sample is not finite, a warning names the partitions to blame.
         """
-        parts: dict[int, np.ndarray] = {}
+        start, parts, computing = time.perf_counter(), dict[int, np.ndarray](), Counter[int]()
         held = self.placement.held()
         while held:
             values, lost = self.placement.pool.ask({engine: call(blocks) for engine, blocks in held.items()})
             parts |= {held[engine][0]: value for engine, value in values.items()}
+            computing.update(self.placement.pool.seconds)
             held = self.placement.move(lost) if lost else {}
         total = value(worker.add(parts[block] for block in sorted(parts)))
+        seconds = time.perf_counter() - start
+        self.clock.lap(what, {engine: (own, seconds - own) for engine, own in computing.items()})
         if not np.isfinite(total).all():
             held = self.placement.held()
             calls = {e: (worker.not_finite, self.key, blocks, w, sample) for e, blocks in held.items()}
@@ -79,6 +85,7 @@ class RemoteProduct:
     def __call__(self, v: np.ndarray) -> np.ndarray:
         """Return the product, (p,)."""
         total = self.sums.add(
+            "product",
             lambda blocks: (worker.multiply, self.sums.key, blocks, self.key, v, self._at(blocks)),
             *self.where,
         )

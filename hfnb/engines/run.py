@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -29,7 +30,8 @@ class Run:
         self._records: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._optimize, args=arguments, daemon=True)
-        self._started = False
+        self._started, self._idle = False, 0.0
+        self.spent: tuple = ()  # the laps of the last iteration, its seconds, and those of the halt before it
 
     def _optimize(self, objective: Objective, w0: np.ndarray, optimizer: Callable, options: dict):
         try:
@@ -38,13 +40,21 @@ class Run:
             self._records.put(("error", error))
 
     def _halt(self, record) -> bool:
+        self.spent = *self.sums.clock.take(), self._idle
         self._records.put(("record", record))
-        return self._answers.get()
+        start = time.perf_counter()
+        stop, entries = self._answers.get()
+        self._idle = time.perf_counter() - start
+        record.update(entries)
+        return stop
 
-    def step(self, stop: bool) -> tuple:
-        """Go on to the end of the next iteration: ("record", record) or ("result", result)."""
+    def step(self, stop: bool, entries: dict) -> tuple:
+        """Go on to the end of the next iteration: ("record", record) or ("result", result).
+
+        ``entries``: the last record as the client has completed it, so that history and checkpoints keep it.
+        """
         if self._started:
-            self._answers.put(stop)
+            self._answers.put((stop, entries))
         else:
             self._started = True
             self._thread.start()
@@ -56,7 +66,7 @@ class Run:
     def abandon(self) -> None:
         """End a run that its client has left: its engines all halt after the same iteration."""
         if self._started:
-            self._answers.put(True)
+            self._answers.put((True, {}))
             self._thread.join()
 
 
@@ -74,15 +84,16 @@ def begin(sums: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: b
     RUN["run"] = Run(MPISums(LocalSums(net, mine, chunk), comm), np.array(w0), optimizer, options)
 
 
-def step(stop: bool) -> tuple:
-    """Run one iteration; return "record" or "result", what it is, a digest of the final parameters, and
-    the partitions found not finite. The first engine alone returns what it is: the others have the same.
+def step(stop: bool, entries: dict) -> tuple:
+    """Run one iteration; return "record" or "result", what it is, a digest of the final parameters, the
+    partitions found not finite, and where the time went. The first engine alone returns what it is: the
+    others have the same.
     """
     run = RUN["run"]
-    kind, value = run.step(stop)
+    kind, value = run.step(stop, entries)
     digest = None
     if kind == "result":
         RUN.pop("run")
         digest = hashlib.sha256(value.x.tobytes()).hexdigest()
     not_finite, run.sums.not_finite = run.sums.not_finite, []
-    return kind, value if run.sums.comm.rank == 0 else None, digest, not_finite
+    return kind, value if run.sums.comm.rank == 0 else None, digest, not_finite, run.spent
