@@ -49,6 +49,29 @@ class SpeechDataset(Dataset):
         """Number of targets: phones × states."""
         return self.options.phones * self.options.states
 
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Who speaks, in the order of the utterances."""
+        return tuple(dict.fromkeys(name.split("_")[0] for name in self.names))
+
+    def split_speakers(self, held_out: int) -> tuple["SpeechDataset", "SpeechDataset"]:
+        """Return all but the last ``held_out`` speakers, and these; both views, nothing is copied.
+
+        Raises ValueError unless at least one speaker is on either side.
+        """
+        if not 1 <= held_out < len(self.speakers):
+            raise ValueError(f"held_out: expected 1 to {len(self.speakers) - 1} speakers, got {held_out}")
+        first = next(i for i, name in enumerate(self.names) if name.startswith(self.speakers[-held_out]))
+        return self._utterances(slice(0, first)), self._utterances(slice(first, None))
+
+    def _utterances(self, chosen: slice) -> "SpeechDataset":
+        """Return consecutive utterances."""
+        kept = {field: self.__dict__[field][chosen] for field in ("names", "sounds", "labels")}
+        start, stop, _ = chosen.indices(len(self.names))
+        rows = self.rows[start : stop + 1]
+        X, Y = (A[rows[0] : rows[-1]] for A in (self.X, self.Y))
+        return reopen({**self.__dict__, **kept, "rows": rows - rows[0], "X": X, "Y": Y})
+
     def utterance(self, i: int) -> Dataset:
         """Return the frames of one utterance."""
         return self[int(self.rows[i]) : int(self.rows[i + 1])]

@@ -3,6 +3,7 @@
 import itertools
 import uuid
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 
@@ -58,16 +59,22 @@ class Placement:
             cuts = np.arange(len(engines) + 1) * len(numbers) // len(engines)
             shares = {e: numbers[a:b] for e, a, b in zip(engines, cuts[:-1], cuts[1:], strict=True) if b > a}
             new = {next(self._numbers): (share, engine) for engine, share in shares.items()}
-            calls = {
-                e: (worker.hold, self.key, block, *self._rows(share)) for block, (share, e) in new.items()
-            }
-            _, lost = self.pool.ask(calls)
-            if not lost:
+            if not self._send(new):
                 self.blocks |= new
                 return list(new)
         raise EngineLost(f"all engines are lost: {self.pool.causes()}")
 
-    def _rows(self, numbers: range) -> tuple:
-        """Return what an engine needs to hold these partitions; large arrays travel without a copy."""
+    def _send(self, new: dict[int, tuple[range, int]]) -> dict[int, str]:
+        """Give blocks to their engines: of arrays mapped from a file only where they are, if that is there too.
+
+        Returns which engines were lost.
+        """
+        calls = {e: self._call(block, share, worker.reference) for block, (share, e) in new.items()}
+        held, lost = self.pool.ask(calls)
+        calls = {e: self._call(block, share) for block, (share, e) in new.items() if not held.get(e, True)}
+        return lost | self.pool.ask(calls)[1] if calls else lost
+
+    def _call(self, block: int, numbers: range, form: Callable = lambda rows: rows) -> tuple:
         rows = slice(self.offsets[numbers.start], self.offsets[numbers.stop])
-        return numbers, self.offsets, self.data.X[rows], self.data.Y[rows]
+        X, Y = form(self.data.X[rows]), form(self.data.Y[rows])
+        return worker.hold, self.key, block, numbers, self.offsets, X, Y

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import threadpoolctl
 
+from hfnb.datasets.mapped import MappedArray
 from hfnb.reduction import merge
 from hfnb.sampling import Shards
 from hfnb.sums import LocalSums
@@ -24,12 +25,39 @@ def limit_threads(threads: int) -> None:
     threadpoolctl.threadpool_limits(threads)
 
 
-def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X: np.ndarray, Y: np.ndarray) -> None:
-    """Hold the partitions ``numbers`` of a dataset, whose rows are X and Y, as a block."""
-    X, Y = (np.require(A, requirements="A") for A in (X, Y))  # a message need not be aligned
+def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) -> bool:
+    """Hold the partitions ``numbers`` of a dataset, whose rows are X and Y, as a block.
+
+    X and Y are arrays or, where a file has them, what `reference` makes of them: False if it is not here.
+    """
+    X, Y = _open(X), _open(Y)
+    if X is None or Y is None:
+        return False
     starts = offsets[numbers.start : numbers.stop + 1] - offsets[numbers.start]
     parts = {i: (X[a:b], Y[a:b]) for i, a, b in zip(numbers, starts[:-1], starts[1:], strict=True)}
     BLOCKS[dataset, block] = Shards(offsets, parts)
+    return True
+
+
+def reference(A: np.ndarray):
+    """Return where the rows of a mapped array are and what its ends are like; of any other, the array."""
+    where = MappedArray.of(A)
+    return (where, _ends(A)) if where else A
+
+
+def _open(A) -> np.ndarray | None:
+    if isinstance(A, np.ndarray):
+        return np.require(A, requirements="A")  # a message need not be aligned
+    where, ends = A
+    try:
+        array = where.open()
+    except (OSError, ValueError):  # not here, or too short
+        return None
+    return array if _ends(array) == ends else None  # another machine may have another file of this name
+
+
+def _ends(A: np.ndarray) -> bytes:
+    return A[:1].tobytes() + A[-1:].tobytes()
 
 
 def prepare(sums: str, net: bytes, dataset: str, chunk: int | None) -> None:
