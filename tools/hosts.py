@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# What every program in a namespace starts through: names that it alone sees, in mounts of its own. sshd
-# insists on /run/sshd.
+# What every program in a namespace starts through: only there are these mounts seen. sshd needs /run/sshd.
 ENTER = """#!/bin/sh
 mount -t tmpfs none /run && mkdir /run/sshd && mount --bind {folder}/hosts /etc/hosts && hostname "$1" || exit
 shift

@@ -68,7 +68,7 @@ class Cluster:
             self._client = launch.attach(self._wanted, self._timeout)
         else:
             self._client, self._stop_engines = launch.start(
-                launcher, self._n or 2, self._threads, self._timeout, **self._options
+                launcher, self._n, self._threads, self._timeout, self._options
             )
         atexit.register(self.stop)
         try:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import ipyparallel as ipp
@@ -16,10 +15,9 @@ import psutil
 from IPython.core.profiledir import ProfileDir, ProfileDirError
 from IPython.paths import get_ipython_dir
 
-from hfnb import blas
 from hfnb.engines import reaper
+from hfnb.engines.options import launchers, path, prepare, traits
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 HEARTBEAT = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30"]
 # An engine is admitted at the heartbeat after the next: one a second starts engines in 3 s, not in 7.
 
@@ -27,16 +25,11 @@ _log = logging.getLogger("hfnb.engines")
 _log.setLevel(logging.CRITICAL)  # ipyparallel logs whole engine outputs; what matters is raised instead
 
 
-def launchers() -> list[str]:
-    """Names of the launchers that can start engines."""
-    return sorted(entry.name for entry in entry_points(group="ipyparallel.engine_launchers"))
-
-
 def mpi_missing() -> str | None:
     """Say what MPI lacks here, or None."""
     if importlib.util.find_spec("mpi4py") is None:
         return "mpi4py"
-    return None if shutil.which("mpiexec", path=_path()) else "mpiexec"
+    return None if shutil.which("mpiexec", path=path()) else "mpiexec"
 
 
 def choose(engines: str | None) -> str | None:
@@ -50,29 +43,25 @@ def choose(engines: str | None) -> str | None:
     return name if name in launchers() else None
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Variables that must be set before engines import NumPy and before mpiexec is looked for."""
-    return dict.fromkeys(THREADS, str(threads)) | blas.environment() | {"PATH": _path()}
-
-
-def _path() -> str:
-    """PATH with this Python's own folder first: there pip puts mpiexec."""
-    return os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
-
-
-def start(launcher, n: int, threads: int, timeout: float, **options) -> tuple[ipp.Client, Callable]:
+def start(
+    launcher, n: int | None, threads: int, timeout: float, options: dict
+) -> tuple[ipp.Client, Callable]:
     """Start a controller and n engines; return a client, and how to stop them all.
 
-    RuntimeError with the tail of their output if they are not up in time.
+    RuntimeError with the tail of their output if they are not up in time; ValueError for bad options.
     """
-    arguments = HEARTBEAT + options.pop("controller_args", [])
-    cluster = ipp.Cluster(engines=launcher, shutdown_atexit=False, controller_args=arguments, **options)
+    n, of_cluster, of_engines = prepare(launcher, n, threads, options)
+    of_cluster["controller_args"] = HEARTBEAT + of_cluster.get("controller_args", [])
+    cluster = ipp.Cluster(engines=launcher, shutdown_atexit=False, **of_cluster)
     cluster.log = _log
+    if "batch_file_name" in traits(launcher):  # not in the reader's folder
+        script = Path(cluster.profile_dir, "log", f"engines-{cluster.cluster_id}.sh")
+        of_engines.setdefault("batch_file_name", str(script))
     guard = None
     try:
         cluster.start_controller_sync()
         guard = watch(cluster.cluster_file)
-        cluster.start_engines_sync(n, environment=environment(threads))
+        cluster.start_engines_sync(n, **of_engines)
         client = cluster.connect_client_sync()
         client.wait_for_engines(n, timeout=timeout, interactive=False)
     except BaseException as error:
@@ -80,8 +69,9 @@ def start(launcher, n: int, threads: int, timeout: float, **options) -> tuple[ip
         stop(cluster, guard)
         if not isinstance(error, Exception):
             raise
+        late = f" within {timeout:g} s" if isinstance(error, TimeoutError) else ""
         raise RuntimeError(
-            f"{n} engines ({launcher}) did not start within {timeout:g} s: {error}\n{output[-2000:]}"
+            f"{n} engines ({launcher}) did not start{late}: {error}\n{output[-2000:]}"
         ) from None
     return client, lambda: stop(cluster, guard)
 

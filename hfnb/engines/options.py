@@ -1,0 +1,151 @@
+"""What ipyparallel's launchers are told, and a look at whether they can do it before they try."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
+
+from hfnb import blas
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# ssh must neither ask for a password that nobody can type, nor wait for long for a host that is gone.
+SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5"]
+CLUSTER = {"controller", "controller_args", "controller_ip", "controller_location", "profile", "profile_dir"}
+CLUSTER |= {"cluster_id", "delay", "send_engines_connection_env"}
+
+
+def launchers() -> list[str]:
+    """Names of the launchers that can start engines."""
+    return sorted(entry.name for entry in entry_points(group="ipyparallel.engine_launchers"))
+
+
+def traits(launcher: str) -> dict:
+    """Return {name: trait} of the options that ipyparallel's launcher of this name takes."""
+    (entry,) = entry_points(group="ipyparallel.engine_launchers", name=launcher)
+    return entry.load().class_traits(config=True)
+
+
+def path() -> str:
+    """PATH with this Python's own folder first: there pip puts mpiexec."""
+    return os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
+
+
+def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[int, dict, dict]:
+    """Return how many engines to start, the options of ``ipyparallel.Cluster``, and those of its launcher.
+
+    ValueError for an option that neither takes; RuntimeError for a program or a host that is not there.
+    """
+    known = {"hosts", "python", *traits(launcher)} - {"engines"}
+    for name in options.keys() - known - CLUSTER:
+        expected = ", ".join(sorted(known | CLUSTER))
+        raise ValueError(f"{name}: expected an option of the launcher {launcher} ({expected})")
+    cluster = {name: value for name, value in options.items() if name in CLUSTER}
+    given = {name: value for name, value in options.items() if name not in CLUSTER}
+    hosts, python = slots(launcher, given.pop("hosts", None)), given.pop("python", sys.executable)
+    if hosts and n and n > sum(hosts.values()):
+        raise ValueError(f"n: expected at most {sum(hosts.values())}, as hosts= says, got {n}")
+    _check_program(launcher, given)
+    here = launcher in ("local", "mpi") and not hosts
+    if lost := unreachable(launcher, options):
+        raise RuntimeError("hosts: " + "; ".join(f"{host}: {why}" for host, why in lost.items()))
+    if not here and "controller" not in cluster:
+        cluster.setdefault("controller_ip", _address(hosts))
+    given["environment"] = _environment(launcher, threads, here) | given.get("environment", {})
+    if launcher == "ssh":
+        # The engines learn by a variable where the controller is: no file need be sent, let alone to itself.
+        each = {host: {"n": count, "to_send": []} for host, count in hosts.items()}
+        given |= {"engines": each, "remote_python": python}
+        given |= {name: [*given.get(name, []), *SSH] for name in ("ssh_args", "scp_args")}
+    else:
+        given.setdefault("engine_cmd", [python, "-m", "ipyparallel.engine"])
+    if launcher == "mpi" and hosts:
+        places = ",".join(f"{host}:{count}" for host, count in hosts.items())
+        given["mpi_args"] = [_host_flag(), places, *given.get("mpi_args", [])]
+    return n or sum(hosts.values()) or 2, cluster, given
+
+
+def slots(launcher: str, hosts) -> dict[str, int]:
+    """Return {host: engines to start there}, empty where the launcher decides."""
+    if launcher not in ("ssh", "mpi"):
+        if hosts is not None:
+            raise ValueError(f"hosts: the launcher {launcher} places engines by itself; got {hosts!r}")
+        return {}
+    if not hosts and launcher == "mpi":
+        return {}
+    found = hosts if isinstance(hosts, dict) else dict.fromkeys(hosts, 1) if isinstance(hosts, list) else {}
+    if not found or not all(
+        isinstance(host, str) and count in range(1, 10**6) for host, count in found.items()
+    ):
+        raise ValueError(f"hosts: expected {{host: engines}} or a list of hosts, got {hosts!r}")
+    return found
+
+
+def unreachable(launcher: str, options: dict) -> dict[str, str]:
+    """Return {host: why} of the hosts that ssh does not reach or that cannot start an engine."""
+    hosts = list(slots(launcher, options.get("hosts")))
+    modules = "ipyparallel, mpi4py" if launcher == "mpi" else "ipyparallel"
+    python = options.get("python", sys.executable)
+
+    def ask(host: str) -> str | None:
+        name, _, port = host.partition(":")
+        command = [*options.get("ssh_cmd", ["ssh"]), *options.get("ssh_args", []), *SSH]
+        command += ["-p", port] if port else []
+        command += [name, python, "-c", f"'import {modules}'"]
+        try:
+            asked = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+            )
+        except subprocess.TimeoutExpired:
+            return "gave no answer in 60 s"
+        lines = asked.stderr.strip().splitlines() or [f"ssh ended with exit code {asked.returncode}"]
+        return lines[-1] if asked.returncode else None
+
+    with ThreadPoolExecutor(max(len(hosts), 1)) as pool:
+        return {host: why for host, why in zip(hosts, pool.map(ask, hosts), strict=True) if why}
+
+
+def _environment(launcher: str, threads: int, here: bool) -> dict[str, str]:
+    """Variables that must be set before engines import NumPy and before mpiexec is looked for.
+
+    Another machine may have another processor: its BLAS kernel is left to it, or to the reader.
+    """
+    variables = dict.fromkeys(THREADS, str(threads)) | (blas.environment() if here else {})
+    return variables | ({"PATH": path()} if launcher in ("local", "mpi") else {})
+
+
+def _check_program(launcher: str, options: dict) -> None:
+    """Raise RuntimeError if the program by which the launcher starts engines is not here."""
+    commands = {
+        name: trait.default()
+        for name, trait in traits(launcher).items()
+        if name in ("submit_command", "ssh_cmd")
+    }
+    for name, default in commands.items():
+        program = options.get(name, default)[0]
+        if not shutil.which(program):
+            raise RuntimeError(f"engines: the launcher {launcher} needs {program}, which is not on PATH")
+
+
+def _address(hosts: dict[str, int]) -> str:
+    """Return this machine's address on the way to the hosts, where the controller then listens."""
+    wanted = "controller_ip: expected this machine's address on the network of the engines' hosts"
+    if not hosts:
+        raise ValueError(f"{wanted}, which {socket.gethostname()!r} may or may not be the name of")
+    name = next(iter(hosts)).rpartition("@")[2].partition(":")[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((name, 9))  # sends nothing: only the route is looked up
+        except OSError as error:
+            raise ValueError(f"{wanted}: {name!r} gives none ({error})") from None
+        return probe.getsockname()[0]
+
+
+def _host_flag() -> str:
+    """Return mpiexec's option that names hosts."""
+    version = subprocess.run(
+        ["mpiexec", "--version"], env=os.environ | {"PATH": path()}, capture_output=True, text=True
+    )
+    return "--host" if "Open MPI" in version.stdout or "OpenRTE" in version.stdout else "-hosts"
