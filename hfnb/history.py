@@ -39,9 +39,10 @@ class Counts:
 
     where b = 16 in float64, whose sums travel with their remainders (`hfnb.reduction`), and 4 in float32; a
     loss, which rides along with its gradient, is itself in float64. These are the bytes that one engine
-    contributes: its buffer of an Allreduce, or its replies to a client that drives, and that sends it the p
-    numbers of w or v as they are each time. In one process they are what would travel. Left out: one number
-    more after a sum that is not finite, to learn whether an engine failed, and sums made anew for a lost one.
+    contributes: its buffer of an Allreduce, or its replies to a client that drives. That one also sends it w
+    or v each time, p numbers of 8 or 4 bytes, and w with the first product at a point. In one process these
+    are what would travel. Left out: a flag after a sum that is not finite, by which engines learn whether one
+    of them failed; sums made anew for an engine that was lost; what is asked while the record is made.
     """
 
     losses: int = 0

@@ -25,6 +25,7 @@ from on_engines import (
 )
 
 from hfnb import Dataset, Objective, Sample, first_order, hessian_free, models
+from hfnb.checkpoint import Checkpoint
 from hfnb.engines import Cluster, launch, worker
 from hfnb.objective import AnyLoss
 
@@ -164,6 +165,19 @@ def test_callback_sees_every_record_and_stops_the_run(mpi_pair, data, w0, alone)
     assert (result.nit, result.success, result.message) == (3, False, "stopped by the callback")
     assert [record.loss for record in seen] == [record.loss for record in alone.history[:4]]
     assert seen == result.history
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_what_a_callback_adds_to_a_record_is_kept(kind, data, w0, tmp_path, request):
+    """In the history of the result, and in that of the checkpoint."""
+
+    def measure(record):
+        record["error"] = NET.error(record.w, data)
+
+    checkpoint, cluster = Checkpoint(tmp_path), request.getfixturevalue(kind)
+    result = cluster.minimize(NET, data, w0, callback=measure, progress=False, resume=checkpoint, max_iter=3)
+    assert [record.error for record in result.history][-1] == NET.error(result.x, data)
+    assert len([record.error for record in checkpoint.load()["history"]]) == 4
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])

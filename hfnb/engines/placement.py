@@ -65,7 +65,7 @@ class Placement:
         raise EngineLost(f"all engines are lost: {self.pool.causes()}")
 
     def _send(self, new: dict[int, tuple[range, int]]) -> dict[int, str]:
-        """Give blocks to their engines, rows mapped from a file by name where that is there; return the lost."""
+        """Give blocks to their engines, of mapped rows only the place where they can; return the lost."""
         calls = {e: self._call(block, share, worker.reference) for block, (share, e) in new.items()}
         held, lost = self.pool.ask(calls)
         calls = {e: self._call(block, share) for block, (share, e) in new.items() if not held.get(e, True)}
