@@ -21,6 +21,7 @@ LABELS = {
     "seconds": "seconds",
     "loss": "training loss",
     "error": "test error (%)",
+    "development": "development error (%)",
     "gradient_norm": "gradient norm",
     "damping": "damping λ",
 }
@@ -120,6 +121,33 @@ def digits(X: np.ndarray, labels: Sequence | None = None, columns: int = 10) -> 
             if labels is not None:
                 ax.set_title(str(labels[index]), fontsize=9)
     return figure
+
+
+def confusion(counts: np.ndarray, groups: dict[str, Sequence[str]], ax: Axes | None = None) -> Axes:
+    """Draw the share of each row of ``counts`` (k, k) by column; ``groups`` names the classes in order."""
+    ax = ax or plt.subplots(figsize=(7.5, 6.8), layout="constrained")[1]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = ax.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
+    plt.colorbar(image, ax=ax, label="share of the frames of the row", shrink=0.8)
+    names = [name for group in groups.values() for name in group]
+    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    ax.set_yticks(range(len(names)), names, fontsize=7)
+    ends = np.cumsum([len(group) for group in groups.values()]) - 0.5
+    for index, (name, end) in enumerate(zip(groups, ends, strict=True)):
+        start = end - len(groups[name])
+        box = ([start, end, end, start, start], [start, start, end, end, start])
+        ax.plot(*box, label=name, color=COLOURS[index % len(COLOURS)], clip_on=False)
+    ax.set(xlabel="heard", ylabel="said")
+    return ax
+
+
+def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], ax: Axes) -> Axes:
+    """Write ``names`` side by side along the x-axis, each between its start and its end."""
+    for start, end, name in zip(starts, ends, names, strict=True):
+        ax.axvspan(start, end, facecolor="none", edgecolor="0.6")
+        ax.text((start + end) / 2, 0.5, name, transform=ax.get_xaxis_transform(), ha="center", va="center")
+    ax.set_yticks([])
+    return ax
 
 
 def figures_folder() -> Path:

@@ -49,3 +49,19 @@ def test_figures_go_to_the_folder_asked_for(tmp_path, monkeypatch):
     plots.save(plots.digits(np.zeros((3, 784)), [1, 2, 3]), "b.png")
     assert (tmp_path / "figures" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "figures" / "b.png").exists()
+
+
+def test_confusion_draws_shares_in_the_order_given():
+    counts = np.array([[3, 1, 0], [0, 0, 0], [0, 5, 5]])
+    ax = plots.confusion(counts, {"vowels": ["a", "e"], "silence": ["sil"]})
+    expected = [[0.75, 0.25, 0], [0, 0, 0], [0, 0.5, 0.5]]
+    np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "e", "sil"]
+    assert [line.get_label() for line in ax.get_lines()] == ["vowels", "silence"]
+
+
+def test_marks_are_where_the_labels_are():
+    _, ax = plt.subplots()
+    plots.marks([0.0, 0.5], [0.5, 2.0], ["h#", "sh"], ax)
+    assert [(text.get_text(), text.get_position()[0]) for text in ax.texts] == [("h#", 0.25), ("sh", 1.25)]
+    assert [patch.get_x() for patch in ax.patches] == [0.0, 0.5]

@@ -34,6 +34,15 @@ def _folded(phone: str, size: int) -> str:
 
 PHONES_48 = tuple(sorted({_folded(phone, 48) for phone in PHONES_61 if phone != "q"}))
 PHONES_39 = tuple(sorted({_folded(phone, 39) for phone in PHONES_61 if phone != "q"}))
+# The 39 by the manner in which they are made.
+MANNERS = {
+    "vowels": ["iy", "ih", "eh", "ae", "ah", "uw", "uh", "aa", "ey", "ay", "oy", "aw", "ow", "er"],
+    "semivowels": ["l", "r", "w", "y"],
+    "nasals": ["m", "n", "ng"],
+    "fricatives": ["v", "f", "dh", "th", "z", "s", "sh", "jh", "ch", "hh"],
+    "stops": ["b", "d", "dx", "g", "p", "t", "k"],
+    "silence": ["sil"],
+}
 PHONE_SETS = {61: PHONES_61, 48: PHONES_48, 39: PHONES_39}
 
 
