@@ -1,7 +1,6 @@
 """One context manager for the engines: start or attach, hold the data, run either way, always clean up."""
 
 import atexit
-import inspect
 import os
 import pkgutil
 import sys
@@ -12,7 +11,8 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.engines import launch, mpi, worker
-from hfnb.engines.drive import Watch, run_on_engines, survive
+from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
+from hfnb.engines.options import without_lost_hosts
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import Pool
 from hfnb.engines.remote import RemoteSums
@@ -25,13 +25,18 @@ DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
 class Cluster:
     """ipyparallel engines that hold a dataset in partitions and add up losses, gradients and products.
 
-    ``n``: how many engines to start (2 if None) or, of a running cluster, to use (all if None).
+    ``n``: how many engines to start (as ``hosts`` says, else 2) or, of a running cluster, to use (all).
     ``engines``: a launcher of ipyparallel ("mpi", "local", "ssh", "slurm", …), or the profile or id of a
     cluster started by hand, which is left running; None is "mpi" where MPI is installed, else "local".
     ``threads``: NumPy's threads on each engine. ``timeout``: seconds to wait for the engines to start;
-    ``deadline``: seconds that an engine may take for one call before it is given up. Other options go to
-    ``ipyparallel.Cluster``. Use it in a ``with`` block, or call ``start`` and ``stop``. ValueError for a bad
-    ``n`` and for unknown engines (lists what exists); RuntimeError if they do not start.
+    ``deadline``: seconds that an engine may take for one call before it is given up.
+
+    Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
+    "mpi"; ``python``, the interpreter there (this one's path); ``environment``, variables of the engines;
+    ``controller_ip``, where the controller listens (this machine's address on the way to ``hosts``); and what
+    ipyparallel's launcher takes: ``ssh_args``, ``mpi_args``, ``queue``, ``timelimit``, ``batch_template``, …
+    Use it in a ``with`` block, or call ``start`` and ``stop``. ValueError for bad arguments and for unknown
+    engines (lists what exists); RuntimeError if they do not start, and why.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
@@ -112,6 +117,7 @@ class Cluster:
 
     def _restart(self) -> None:
         self.stop()
+        self._n, self._options = without_lost_hosts(self._wanted or "mpi", self._n, self._options)
         self.start()
 
     def __enter__(self) -> "Cluster":
@@ -180,7 +186,7 @@ class Cluster:
         engines are lost.
         """
         optimizer = pkgutil.resolve_name(optimizer) if isinstance(optimizer, str) else optimizer
-        with Watch(callback, _iterations(optimizer, options) if progress else None).watching() as watch:
+        with Watch(callback, iterations(optimizer, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:
                 sums = self._sums(net, data, partitions, chunk)
@@ -192,9 +198,3 @@ class Cluster:
                 print("These engines are not connected by MPI: the client drives.")
             again = max_failures if self._own and options.get("resume") is not None else 0
             return watch.finish(survive(run, self._restart, watch, again))
-
-
-def _iterations(optimizer: Callable, options: dict) -> int | None:
-    """Return the most iterations that the optimizer will make, where it has such a limit."""
-    parameter = inspect.signature(optimizer).parameters.get("max_iter")
-    return options.get("max_iter", parameter.default if parameter else None)

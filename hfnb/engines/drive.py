@@ -1,5 +1,6 @@
 """The client's side of a run that the engines drive: progress, the reader's callback, a clean stop."""
 
+import inspect
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -97,3 +98,9 @@ def survive(attempt: Callable, restart: Callable, watch: Watch, max_failures: in
                 raise EngineLost(times + "; ".join(causes)) from None
             print(f"{failure}: starting the engines again, from the last checkpoint.")
             restart()
+
+
+def iterations(optimizer: Callable, options: dict) -> int | None:
+    """Return the most iterations that the optimizer will make, where it has such a limit."""
+    parameter = inspect.signature(optimizer).parameters.get("max_iter")
+    return options.get("max_iter", parameter.default if parameter else None)

@@ -15,7 +15,7 @@ import psutil
 from IPython.core.profiledir import ProfileDir, ProfileDirError
 from IPython.paths import get_ipython_dir
 
-from hfnb.engines import reaper
+from hfnb.engines import reaper, ssh
 from hfnb.engines.options import launchers, path, prepare, traits
 
 HEARTBEAT = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30"]
@@ -52,7 +52,8 @@ def start(
     """
     n, of_cluster, of_engines = prepare(launcher, n, threads, options)
     of_cluster["controller_args"] = HEARTBEAT + of_cluster.get("controller_args", [])
-    cluster = ipp.Cluster(engines=launcher, shutdown_atexit=False, **of_cluster)
+    engines = ssh.Engines if launcher == "ssh" else launcher
+    cluster = ipp.Cluster(engines=engines, shutdown_atexit=False, **of_cluster)
     cluster.log = _log
     if "batch_file_name" in traits(launcher):  # not in the reader's folder
         script = Path(cluster.profile_dir, "log", f"engines-{cluster.cluster_id}.sh")

@@ -58,7 +58,7 @@ def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[
         # The engines learn by a variable where the controller is: no file need be sent, let alone to itself.
         each = {host: {"n": count, "to_send": []} for host, count in hosts.items()}
         given |= {"engines": each, "remote_python": python}
-        given |= {name: [*given.get(name, []), *SSH] for name in ("ssh_args", "scp_args")}
+        given |= {name: [*given.get(name, []), *SSH, "-q"] for name in ("ssh_args", "scp_args")}
     else:
         given.setdefault("engine_cmd", [python, "-m", "ipyparallel.engine"])
     if launcher == "mpi" and hosts:
@@ -105,6 +105,17 @@ def unreachable(launcher: str, options: dict) -> dict[str, str]:
 
     with ThreadPoolExecutor(max(len(hosts), 1)) as pool:
         return {host: why for host, why in zip(hosts, pool.map(ask, hosts), strict=True) if why}
+
+
+def without_lost_hosts(launcher: str, n: int | None, options: dict) -> tuple[int | None, dict]:
+    """Return n and the options for those hosts that still answer; the options as they are if none does."""
+    hosts = slots(launcher, options.get("hosts"))
+    lost = unreachable(launcher, options)
+    left = {host: count for host, count in hosts.items() if host not in lost}
+    if not left or not lost:
+        return n, options
+    print("Going on without " + "; ".join(f"{host} ({why})" for host, why in lost.items()))
+    return n and min(n, sum(left.values())), options | {"hosts": left}
 
 
 def _environment(launcher: str, threads: int, here: bool) -> dict[str, str]:

@@ -25,7 +25,8 @@ def wait_for_exit(pid: int, interval: float = 0.5) -> None:
 def stop(cluster) -> None:
     """Stop the engines and the controller of an ``ipyparallel.Cluster``, and remove the files they leave."""
     controller = getattr(cluster.controller, "pid", None)
-    cluster.stop_engines_sync()  # before the controller: they take leave of it
+    with suppress(Exception):  # a host that is gone: its engines end once they miss the controller
+        cluster.stop_engines_sync()  # before the controller: they take leave of it
     cluster.stop_controller_sync()
     if controller and hasattr(os, "killpg"):
         # A controller that was killed leaves its schedulers; it was started as the leader of their group.

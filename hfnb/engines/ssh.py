@@ -1,0 +1,23 @@
+"""ipyparallel's launcher for SSH, for hosts that may go away."""
+
+import subprocess
+
+from ipyparallel.cluster.launcher import SSHEngineLauncher, SSHEngineSetLauncher
+
+
+class Engine(SSHEngineLauncher):
+    """One engine; where ssh no longer reaches its host, it counts as ended."""
+
+    def wait_one(self, timeout):
+        """Wait for the engine's exit code; TimeoutError if it still runs."""
+        try:
+            return super().wait_one(timeout)
+        except subprocess.CalledProcessError as error:
+            return error.returncode
+
+
+class Engines(SSHEngineSetLauncher):
+    """A set of such engines; to another process that stops them they are ipyparallel's own."""
+
+    launcher_class = Engine
+    entrypoint_name = "ssh"
