@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.engines import launch, mpi, worker
+from hfnb.engines.attach import attach
 from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
 from hfnb.engines.options import without_lost_hosts
 from hfnb.engines.placement import Placement
@@ -70,7 +71,7 @@ class Cluster:
         launcher = launch.choose(self._wanted)
         self._own = launcher is not None
         if launcher is None and self._wanted is not None:
-            self._client = launch.attach(self._wanted, self._timeout)
+            self._client = attach(self._wanted, self._n, self._timeout, launch.log)
         else:
             self._client, self._stop_engines = launch.start(
                 launcher, self._n, self._threads, self._timeout, self._options
@@ -87,9 +88,7 @@ class Cluster:
         """Take the engines in the order of their MPI ranks, where MPI connects them."""
         ids = self.client.ids
         if self._n is not None and self._n > len(ids):
-            raise ValueError(
-                f"n: expected at most {len(ids)}, the engines of {self._wanted!r}, got {self._n}"
-            )
+            raise ValueError(f"n: expected at most {len(ids)} of {self._wanted!r}, got {self._n}")
         # Engines find this package, and the reader's own modules, where the client does.
         paths = [os.path.abspath(path) for path in sys.path]
         # Not execute(block=True): it waits for output, which a client that has just connected can miss.

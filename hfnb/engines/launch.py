@@ -1,7 +1,6 @@
 """Start a cluster quietly, or find one that the reader started by hand."""
 
 import importlib.util
-import json
 import logging
 import os
 import shutil
@@ -12,17 +11,16 @@ from pathlib import Path
 
 import ipyparallel as ipp
 import psutil
-from IPython.core.profiledir import ProfileDir, ProfileDirError
-from IPython.paths import get_ipython_dir
 
 from hfnb.engines import reaper, ssh
 from hfnb.engines.options import launchers, path, prepare, traits
 
-HEARTBEAT = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30"]
-# An engine is admitted at the heartbeat after the next: one a second starts engines in 3 s, not in 7.
+# An engine is admitted at the heartbeat after the next: one a second starts engines in 3 s, not in 7. And the
+# controller shall not keep what passes through it, up to 1 GiB of vectors.
+CONTROLLER = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30", "--nodb"]
 
-_log = logging.getLogger("hfnb.engines")
-_log.setLevel(logging.CRITICAL)  # ipyparallel logs whole engine outputs; what matters is raised instead
+log = logging.getLogger("hfnb.engines")
+log.setLevel(logging.CRITICAL)  # ipyparallel logs whole engine outputs; what matters is raised instead
 
 
 def mpi_missing() -> str | None:
@@ -51,10 +49,10 @@ def start(
     RuntimeError with the tail of their output if they are not up in time; ValueError for bad options.
     """
     n, of_cluster, of_engines = prepare(launcher, n, threads, options)
-    of_cluster["controller_args"] = HEARTBEAT + of_cluster.get("controller_args", [])
+    of_cluster["controller_args"] = CONTROLLER + of_cluster.get("controller_args", [])
     engines = ssh.Engines if launcher == "ssh" else launcher
     cluster = ipp.Cluster(engines=engines, shutdown_atexit=False, **of_cluster)
-    cluster.log = _log
+    cluster.log = log
     if "batch_file_name" in traits(launcher):  # not in the reader's folder
         script = Path(cluster.profile_dir, "log", f"engines-{cluster.cluster_id}.sh")
         of_engines.setdefault("batch_file_name", str(script))
@@ -96,34 +94,3 @@ def is_alive(client: ipp.Client) -> bool:
     """Whether the controller still runs, as far as this machine can tell."""
     process = getattr(client.cluster and client.cluster.controller, "process", None)
     return process is None or (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-
-
-def attach(name: str, timeout: float) -> ipp.Client:
-    """Connect to the running cluster that has this profile or cluster id; ValueError listing what exists."""
-    running = ipp.ClusterManager(log=_log).load_clusters()
-    for cluster in running.values():
-        profile = Path(cluster.profile_dir).name.removeprefix("profile_")
-        if name in (cluster.cluster_id, f"{profile}:{cluster.cluster_id}") or (
-            name == profile and not cluster.cluster_id
-        ):
-            client = cluster.connect_client_sync(timeout=timeout)
-            break
-    else:
-        client = _attach_to_controller(name, timeout, sorted(running))
-    if not client.ids:
-        client.close()
-        raise ValueError(f"engines: the cluster {name!r} is running, but has no engines yet")
-    return client
-
-
-def _attach_to_controller(profile: str, timeout: float, running: list[str]) -> ipp.Client:
-    """Connect by the file that an ipcontroller started by hand leaves in its profile."""
-    try:
-        folder = ProfileDir.find_profile_dir_by_name(get_ipython_dir(), profile).security_dir
-        info = json.loads(Path(folder, "ipcontroller-client.json").read_text())
-    except (ProfileDirError, FileNotFoundError):
-        raise ValueError(
-            f"engines: expected a launcher ({', '.join(launchers())}) or the profile or id of a running "
-            f"cluster ({', '.join(running) or 'none is running'}), got {profile!r}"
-        ) from None
-    return ipp.Client(info, profile=profile, timeout=timeout)
