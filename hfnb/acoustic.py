@@ -77,8 +77,9 @@ class EarlyStopping:
 
     def __call__(self, record: Record) -> bool:
         net, w = self.task.net, record.w
-        record["development"] = 100 * net.error(w, self.task.development)
-        record["error"] = 100 * net.error(w, self.task.test)
+        quick = w.astype(np.float32, copy=False)  # as the features are
+        record["development"] = 100 * net.error(quick, self.task.development)
+        record["error"] = 100 * net.error(quick, self.task.test)
         record["data_loss"] = record.loss - 0.5 * float(w @ net.decay(w))
         if self.best is None or record.development < self.best.development:
             self.best, self.w = Record(record), w.copy()
