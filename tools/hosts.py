@@ -80,7 +80,7 @@ class Hosts:
     def __enter__(self) -> "Hosts":
         self.folder = Path(tempfile.mkdtemp(prefix="hosts-"))
         self._namespaces = {host: f"{self.folder.name}-{host}" for host in ["switch", *self.addresses]}
-        self._sshds: list[subprocess.Popen] = []
+        self._daemons: list[subprocess.Popen] = []
         sweep = SWEEP.format(names=" ".join(self._namespaces.values()), folder=self.folder)
         command, nowhere = ["setsid", "sh", "-c", sweep], subprocess.DEVNULL
         self._sweeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere)
@@ -97,8 +97,8 @@ class Hosts:
     def __exit__(self, *exception) -> None:
         """End every process on the hosts, and the hosts."""
         self._sweeper.communicate(timeout=30)
-        for sshd in self._sshds:
-            sshd.wait(timeout=30)
+        for daemon in self._daemons:
+            daemon.wait(timeout=30)
 
     def command(self, host: str, *command: str) -> list[str]:
         """Return the command line that runs a program on a host.
@@ -175,7 +175,7 @@ class Hosts:
         config.write_text(SSHD.format(folder=self.folder, host=host, address=self.addresses[host]))
         sshd = [str(shutil.which("sshd")), "-D", "-E", f"{self.folder}/{host}.log", "-f", str(config)]
         process = subprocess.Popen(self.command(host, *sshd), start_new_session=True)
-        self._sshds.append(process)
+        self._daemons.append(process)
         end = time.monotonic() + 10
         while self.run("ssh", host, "true", capture_output=True).returncode:
             if process.poll() is not None or time.monotonic() > end:
@@ -183,16 +183,15 @@ class Hosts:
             time.sleep(0.1)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(kind: type[Hosts] = Hosts) -> int:
+    about = sys.modules[kind.__module__].__doc__
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=2, help="hosts besides the head")
     parser.add_argument("--rate", help="bandwidth of each link, as tc writes it: 1gbit, 100mbit, ...")
     parser.add_argument("command", nargs="+", help="program to run on the head, and its arguments")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with Hosts(chosen.n, chosen.rate) as hosts:
+    with kind(chosen.n, chosen.rate) as hosts:
         return hosts.run(*chosen.command, timeout=None).returncode
 
 

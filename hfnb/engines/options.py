@@ -51,8 +51,8 @@ def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[
     here = launcher in ("local", "mpi") and not hosts
     if lost := unreachable(launcher, options):
         raise RuntimeError("hosts: " + "; ".join(f"{host}: {why}" for host, why in lost.items()))
-    if not here and "controller" not in cluster:
-        cluster.setdefault("controller_ip", _address(hosts))
+    if not here and not cluster.keys() & {"controller", "controller_ip"}:
+        cluster["controller_ip"] = _address(hosts)
     given["environment"] = _environment(launcher, threads, here) | given.get("environment", {})
     if launcher == "ssh":
         # The engines learn by a variable where the controller is: no file need be sent, let alone to itself.
@@ -144,7 +144,7 @@ def _address(hosts: dict[str, int]) -> str:
     """Return this machine's address on the way to the hosts, where the controller then listens."""
     wanted = "controller_ip: expected this machine's address on the network of the engines' hosts"
     if not hosts:
-        raise ValueError(f"{wanted}, which {socket.gethostname()!r} may or may not be the name of")
+        raise ValueError(f"{wanted} (hostname -I lists its addresses), got none")
     name = next(iter(hosts)).rpartition("@")[2].partition(":")[0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
