@@ -28,6 +28,7 @@ AuthorizedKeysFile {folder}/user.key.pub
 StrictModes no
 PidFile none
 MaxStartups 100
+SetEnv PATH={folder}/bin:{path}
 Subsystem sftp internal-sftp
 """
 SSH = """IdentityFile {folder}/user.key
@@ -51,7 +52,7 @@ BURST = 64 * 1024  # bytes that may pass at once; no less than the largest packe
 
 def missing() -> str | None:
     """Say what this machine lacks for hosts of its own, or None."""
-    if sys.platform != "linux" or os.geteuid() != 0:
+    if sys.platform != "linux" or os.geteuid():
         return "root on Linux"
     needed = ("ip", "tc", "sshd", "ssh", "scp", "ssh-keygen", "unshare", "mount", "hostname", "xargs")
     return next((f"the program {name}" for name in needed if not shutil.which(name)), None)
@@ -114,7 +115,7 @@ class Hosts:
         return {**os.environ, "PATH": path, "HOSTS": " ".join(self.names)}
 
     def popen(self, *command: str, **options) -> subprocess.Popen:
-        """Start a program on the head."""
+        """Start a program on the head; the options are those of subprocess.Popen."""
         return subprocess.Popen(self.command("head", *command), env=self.environment(), **options)
 
     def run(self, *command: str, **options) -> subprocess.CompletedProcess:
@@ -124,14 +125,11 @@ class Hosts:
 
     def cut(self, host: str) -> None:
         """Pull a host's plug out of the switch."""
-        self._set_link(host, "down")
+        sh("ip", "-n", self._namespaces["switch"], "link", "set", host, "down")
 
     def mend(self, host: str) -> None:
         """Plug it in again."""
-        self._set_link(host, "up")
-
-    def _set_link(self, host: str, state: str) -> None:
-        sh("ip", "-n", self._namespaces["switch"], "link", "set", host, state)
+        sh("ip", "-n", self._namespaces["switch"], "link", "set", host, "up")
 
     def _wire(self) -> None:
         for name in self._namespaces.values():
@@ -172,7 +170,8 @@ class Hosts:
     def _start_sshd(self, host: str) -> None:
         """Start sshd and wait until it answers."""
         config = self.folder / f"{host}.sshd"
-        config.write_text(SSHD.format(folder=self.folder, host=host, address=self.addresses[host]))
+        named = {"folder": self.folder, "host": host, "address": self.addresses[host], "path": os.defpath}
+        config.write_text(SSHD.format(**named))
         sshd = [str(shutil.which("sshd")), "-D", "-E", f"{self.folder}/{host}.log", "-f", str(config)]
         process = subprocess.Popen(self.command(host, *sshd), start_new_session=True)
         self._daemons.append(process)

@@ -1,0 +1,162 @@
+"""Past one machine: hosts in namespaces, engines on them by SSH, MPI and Slurm, a host that is cut off."""
+
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hosts import Hosts
+from hosts import missing as hosts_missing
+from on_engines import MPI, NET, OPTIONS, assert_same, wait_until
+from slurm import Slurm
+from slurm import missing as slurm_missing
+
+from hfnb.checkpoint import Checkpoint
+
+ROOT = Path(__file__).parents[1]
+HOSTS = pytest.mark.skipif(hosts_missing() is not None, reason=f"hosts: needs {hosts_missing()}")
+SLURM = pytest.mark.skipif(slurm_missing() is not None, reason=f"slurm: needs {slurm_missing()}")
+pytestmark = pytest.mark.slow
+
+
+def run_on_head(hosts, job, folder, halted=None):
+    """Run a job of on_head.py; ``halted`` is called where it halts. Return its report and what it printed."""
+    env = {"IPYTHONDIR": f"{folder}/ipython", "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    program = [sys.executable, str(ROOT / "tests" / "on_head.py"), f"{folder}/report"]
+    settings = [f"{name}={value}" for name, value in env.items()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    printed = []
+    with hosts.popen("env", *settings, "timeout", "150", *program, **pipes) as process:
+        process.stdin.write(pickle.dumps(job))
+        process.stdin.flush()
+        for line in process.stdout:
+            printed.append(line.decode())
+            if line == b"halt\n":
+                halted()
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+    assert process.returncode == 0, "".join(printed)
+    return pickle.loads(Path(folder, "report").read_bytes()), "".join(printed)
+
+
+# The hosts
+
+
+@HOSTS
+def test_hosts_have_names_and_reach_each_other():
+    with Hosts(2) as hosts:
+        asked = hosts.run("ssh", "host1", "ssh", "host2", "hostname", capture_output=True, text=True)
+        assert (asked.stdout, asked.stderr) == ("host2\n", "")
+        hosts.cut("host2")
+        assert hosts.run("ssh", "host2", "true", capture_output=True).returncode == 255
+        hosts.mend("host2")
+        assert hosts.run("ssh", "host2", "true").returncode == 0
+
+
+ALLREDUCE = """
+import time, numpy as np
+from mpi4py import MPI
+comm, seconds = MPI.COMM_WORLD, []
+numbers = np.ones(1_500_000 // 4, np.float32)
+for _ in range(10):
+    comm.Barrier()
+    start = time.perf_counter()
+    comm.Allreduce(MPI.IN_PLACE, numbers)
+    seconds.append(time.perf_counter() - start)
+if comm.rank == 0:
+    print(min(seconds))
+"""
+
+
+@HOSTS
+@MPI
+@pytest.mark.parametrize("megabits", [100, 1000])
+def test_links_have_the_bandwidth_asked_for(megabits):
+    """Between two hosts each number crosses each link once, either way: 1.5 MB at 1 Gbit/s take 12 ms."""
+    mpiexec = [str(Path(sys.executable).parent / "mpiexec"), "-hosts", "host1,host2", "-n", "2"]
+    first = ["chrt", "-f", "5"]  # before all else that this machine may be doing
+    with Hosts(2, rate=f"{megabits}mbit") as hosts:
+        program = [*mpiexec, *first, sys.executable, "-c", ALLREDUCE]
+        done = hosts.run(*program, capture_output=True, text=True)
+    assert float(done.stdout) == pytest.approx(1.5 * 8 / megabits, rel=0.15), done.stderr
+
+
+def left_of(name):
+    """The namespaces and processes that bear the name of hosts' folder."""
+    spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    return re.findall(f".*{name}.*", spaces + processes)
+
+
+@HOSTS
+def test_killed_program_leaves_no_hosts_behind():
+    command = [sys.executable, str(ROOT / "tools" / "hosts.py"), "--", "sh", "-c", "echo $PATH; sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        folder = Path(program.stdout.readline().split(":")[0]).parent
+        assert len(left_of(folder.name)) > 6
+        program.send_signal(signal.SIGKILL)
+    wait_until(lambda: not left_of(folder.name) and not folder.exists())
+
+
+@HOSTS
+def test_failure_leaves_no_hosts_behind():
+    hosts = Hosts(1, rate="slow")
+    with pytest.raises(RuntimeError, match=r"tc .* rate"):
+        hosts.__enter__()
+    assert not left_of(hosts.folder.name)
+
+
+# Engines on them: the same run, and the same run although a host is cut off half-way
+
+
+@HOSTS
+def test_ssh_goes_on_where_a_host_is_cut_off(data, w0, alone, tmp_path):
+    cluster = {"engines": "ssh", "hosts": {"host1": 2, "host2": 1}, "deadline": 5, "timeout": 90}
+    job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": [(OPTIONS, None), (OPTIONS, 4)]}
+    with Hosts(2) as hosts:
+        report, printed = run_on_head(hosts, job, tmp_path, lambda: hosts.cut("host2"))
+    assert report["hosts"] == ["host1", "host1", "host2"]
+    through, cut = report["runs"]
+    assert_same(through["result"], alone)
+    assert_same(cut["result"], alone)
+    assert len(through["engines"]) == 3
+    assert cut["engines"] == through["engines"][:2]
+    assert cut["seconds"] < 40
+    assert report["down"] < 60
+    assert "Traceback" not in printed
+
+
+@HOSTS
+@MPI
+def test_mpi_restarts_on_the_hosts_that_are_left(data, w0, alone, tmp_path):
+    cluster = {"engines": "mpi", "hosts": ["host1", "host2"], "deadline": 5, "timeout": 90}
+    runs = [(OPTIONS, None), (OPTIONS | {"resume": Checkpoint(tmp_path / "checkpoint")}, 4)]
+    with Hosts(2) as hosts:
+        job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": runs}
+        report, printed = run_on_head(hosts, job, tmp_path, lambda: hosts.cut("host2"))
+    assert (report["hosts"], report["has_mpi"]) == (["host1", "host2"], True)
+    through, cut = report["runs"]
+    assert_same(through["result"], alone)
+    assert_same(cut["result"], alone)
+    assert cut["engines"] == [0]
+    assert cut["seconds"] < 60
+    assert "Going on without host2 (ssh: connect to host host2 port 22: Connection timed out)" in printed
+
+
+@SLURM
+@pytest.mark.parametrize("mpi", [pytest.param("pmi2", marks=MPI), "none"])
+def test_slurm(mpi, data, w0, alone, tmp_path):
+    """Four engines on two hosts of two CPUs each; srun connects them by MPI where it is told to."""
+    cluster = {"engines": "slurm", "n": 4, "queue": "cpu", "timelimit": 5, "controller_ip": "10.0.0.1"}
+    cluster |= {"environment": {"SLURM_MPI_TYPE": mpi}, "timeout": 90}
+    job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": [(OPTIONS, None)]}
+    with Slurm(2) as slurm:
+        report, _ = run_on_head(slurm, job, tmp_path)
+        queue = slurm.run("squeue", "-h", "-t", "pending,running", capture_output=True, text=True)
+        assert queue.stdout == ""
+    assert sorted(report["hosts"]) == ["host1", "host1", "host2", "host2"]
+    assert report["has_mpi"] == (mpi == "pmi2")
+    assert_same(report["runs"][0]["result"], alone)
