@@ -1,10 +1,10 @@
-"""``python -m bench [products] [saddles] [solvers] [--quick]``: README.md says how to read the results."""
+"""``python -m bench [products] [saddles] [solvers] [timit] [--quick]``: README.md says how to read it all."""
 
 import argparse
 
-from bench import products, saddles, solvers
+from bench import products, saddles, solvers, timit
 
-BENCHMARKS = {"products": products.run, "saddles": saddles.run, "solvers": solvers.run}
+BENCHMARKS = {"products": products.run, "saddles": saddles.run, "solvers": solvers.run, "timit": timit.run}
 
 
 def main():
