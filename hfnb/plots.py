@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 # Okabe & Ito's colours, told apart in every common form of colour blindness; dashes and markers say it twice.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -63,6 +64,9 @@ def curves(
         ax.set_xscale("symlog", linthresh=min(end for end in ends if end > 0))
     ax.set_yscale("log")
     ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y))
+    if ax.get_ylabel().endswith("(%)"):  # 60, not 6 × 10¹
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter())
     ax.grid(alpha=0.3)
     return ax
 
@@ -145,7 +149,8 @@ def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], 
     """Write ``names`` side by side along the x-axis, each between its start and its end."""
     for start, end, name in zip(starts, ends, names, strict=True):
         ax.axvspan(start, end, facecolor="none", edgecolor="0.6")
-        ax.text((start + end) / 2, 0.5, name, transform=ax.get_xaxis_transform(), ha="center", va="center")
+        place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "center", "fontsize": 8}
+        ax.text((start + end) / 2, 0.5, name, clip_on=True, **place)
     ax.set_yticks([])
     return ax
 
