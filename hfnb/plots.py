@@ -149,8 +149,9 @@ def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], 
     """Write ``names`` side by side along the x-axis, each between its start and its end."""
     for start, end, name in zip(starts, ends, names, strict=True):
         ax.axvspan(start, end, facecolor="none", edgecolor="0.6")
-        place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "center", "fontsize": 8}
-        ax.text((start + end) / 2, 0.5, name, clip_on=True, **place)
+        middle = (start + end) / 2, 0.5
+        text = ax.text(*middle, name, transform=ax.get_xaxis_transform(), ha="center", va="center")
+        text.set(clip_on=True, fontsize=8)
     ax.set_yticks([])
     return ax
 
