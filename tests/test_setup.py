@@ -45,11 +45,11 @@ def locked():
 def test_conda_and_pip_agree(project):
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert conda["channels"] == ["conda-forge"]
-    assert conda["dependencies"].pop() == {"pip": ["-e ."]}
+    assert conda["dependencies"].pop() == {"pip": ["-e .[speech]"]}
     listed = {Requirement(line).name: Requirement(line).specifier for line in conda["dependencies"]}
     assert listed.pop("pip") == SpecifierSet()
     assert listed.pop("python") == SpecifierSet(project["requires-python"])
-    # What only some systems have, conda's file cannot say: `pip: -e .` adds it.
+    # What only some systems have, conda's file cannot say: `pip: -e .[speech]` adds it.
     wanted = [Requirement(line) for line in project["dependencies"]]
     assert listed == {each.name: each.specifier for each in wanted if each.marker is None}
 
