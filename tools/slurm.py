@@ -13,7 +13,7 @@ import time
 
 import hosts
 
-# Two engines fit on a host, whatever it has. Without cgroups, which a host in a namespace cannot own.
+# One task fits on a host, whatever it has. Without cgroups, which a host in a namespace cannot own.
 CONFIGURATION = """ClusterName=hosts
 SlurmctldHost=head(10.0.0.1)
 SlurmUser=root
@@ -34,7 +34,7 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 SlurmdParameters=config_overrides
 KillWait=2
-NodeName={nodes} CPUs=2
+NodeName={nodes} CPUs=1
 PartitionName=cpu Nodes={nodes} Default=YES
 """
 
@@ -46,7 +46,7 @@ def missing() -> str | None:
 
 
 class Slurm(hosts.Hosts):
-    """Hosts with Slurm on them: the partition "cpu", with two CPUs a host; a context manager."""
+    """Hosts with Slurm on them: the partition "cpu", with one CPU a host; a context manager."""
 
     def __enter__(self) -> "Slurm":
         if lacks := missing():

@@ -1,0 +1,103 @@
+"""Options of the launchers: what each takes, one clear error for what is missing, what programs are told."""
+
+import os
+import sys
+
+import pytest
+
+from hfnb.engines import Cluster, options
+from hfnb.engines.options import prepare, without_lost_hosts
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Return a function that puts a program on PATH, in front of all others."""
+
+    def write(name, script):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return write
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"engines": "local", "quue": "cpu"}, ValueError, "quue: expected an option .*environment"),
+        ({"engines": "local", "hosts": ["a"]}, ValueError, r"hosts: the launcher local places .*\['a'\]"),
+        ({"engines": "ssh"}, ValueError, "hosts: expected {host: engines} or a list of hosts, got None"),
+        ({"engines": "ssh", "hosts": {"a": 0}}, ValueError, "hosts: expected .* got {'a': 0}"),
+        ({"engines": "ssh", "hosts": "a"}, ValueError, "hosts: expected .* got 'a'"),
+        (
+            {"engines": "ssh", "hosts": ["a"], "n": 2},
+            ValueError,
+            "n: expected at most 1, as hosts= says, got 2",
+        ),
+        (
+            {"engines": "slurm", "submit_command": ["no-such-sbatch"]},
+            RuntimeError,
+            "the launcher slurm needs no-such-sbatch, which is not on PATH",
+        ),
+        (
+            {"engines": "ssh", "hosts": ["a"], "ssh_cmd": ["no-such-ssh"]},
+            RuntimeError,
+            "the launcher ssh needs no-such-ssh, which is not on PATH",
+        ),
+    ],
+    ids=str,
+)
+def test_bad_options(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Cluster(**arguments).start()
+
+
+def test_batch_launchers_need_an_address(fake):
+    fake("sbatch", "exit 1")
+    with pytest.raises(ValueError, match="controller_ip: expected this machine's address on the network"):
+        Cluster(engines="slurm").start()
+
+
+def test_host_that_refuses_is_named_with_what_ssh_says(fake):
+    fake("ssh", 'echo "me@b: Permission denied (publickey)." >&2; exit 255')
+    with pytest.raises(RuntimeError, match=r"hosts: b: me@b: Permission denied \(publickey\)"):
+        Cluster(engines="ssh", hosts=["b"]).start()
+
+
+def test_hosts_that_do_not_answer_are_left_out(fake, capsys):
+    """The fake ssh reaches the host "up" alone."""
+    fake("ssh", 'for word; do test "$word" = up && exit 0; done; echo "no route" >&2; exit 255')
+    kept = {"hosts": {"up": 2, "down": 3}, "python": "python3"}
+    assert without_lost_hosts("ssh", 5, kept) == (2, kept | {"hosts": {"up": 2}})
+    assert capsys.readouterr().out == "Going on without down (no route)\n"
+    for hosts in ({"down": 1}, {"up": 1}):  # none is left; none is lost
+        assert without_lost_hosts("ssh", None, {"hosts": hosts}) == (None, {"hosts": hosts})
+
+
+def test_what_ssh_engines_are_told(fake):
+    fake("ssh", "exit 0")
+    given = {
+        "hosts": {"localhost": 2},
+        "python": "/x/python",
+        "environment": {"A": "1"},
+        "controller_ip": "::1",
+    }
+    n, cluster, engines = prepare("ssh", None, 3, given | {"ssh_args": ["-i", "key"]})
+    assert (n, cluster) == (2, {"controller_ip": "::1"})
+    assert engines["remote_python"] == "/x/python"
+    assert engines["environment"] == dict.fromkeys(options.THREADS, "3") | {"A": "1"}
+    assert engines["ssh_args"][:2] == ["-i", "key"]
+    assert engines["engines"] == {"localhost": {"n": 2, "to_send": []}}
+
+
+@pytest.mark.parametrize(
+    ("version", "flag"), [("HYDRA build details:", "-hosts"), ("Open MPI 4.1", "--host")]
+)
+def test_what_mpiexec_is_told(version, flag, fake, tmp_path, monkeypatch):
+    fake("ssh", "exit 0")
+    fake("mpiexec", f'echo "{version}"')
+    monkeypatch.setattr(options, "path", lambda: os.environ["PATH"])  # not the folder of this Python first
+    n, cluster, engines = prepare("mpi", None, 1, {"hosts": {"localhost": 2}, "mpi_args": ["-v"]})
+    assert (n, cluster) == (2, {"controller_ip": "127.0.0.1"})
+    assert engines["mpi_args"] == [flag, "localhost:2", "-v"]
+    assert engines["engine_cmd"] == [sys.executable, "-m", "ipyparallel.engine"]
