@@ -1,12 +1,12 @@
 """Past one machine: hosts in namespaces, engines on them by SSH, MPI and Slurm, a host that is cut off."""
 
 import pickle
-import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from hosts import Hosts
 from hosts import missing as hosts_missing
@@ -87,8 +87,8 @@ def test_links_have_the_bandwidth_asked_for(megabits):
 def left_of(name):
     """The namespaces and processes that bear the name of hosts' folder."""
     spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    return re.findall(f".*{name}.*", spaces + processes)
+    processes = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in [*spaces.splitlines(), *processes] if name in line]
 
 
 @HOSTS
