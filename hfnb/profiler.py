@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 KINDS = ("gradient", "product", "loss", "reduction", "waiting", "optimizer", "idle")
+MOST = 10_000  # laps kept: who never asks, as no optimizer does, shall not run out of memory
 Lap = tuple[str, dict]  # what was summed, {engine: (seconds to compute its part, seconds to the total)}
 Profile = dict[int, dict[str, float]]  # {engine: {kind: seconds}}
 
@@ -25,7 +26,8 @@ class Clock:
 
     def lap(self, what: str, engines: dict) -> None:
         """Note one sum, of "gradient", "product" or "loss"."""
-        self.laps.append((what, engines))
+        if len(self.laps) < MOST:
+            self.laps.append((what, engines))
 
     def take(self) -> tuple[list[Lap], float]:
         """Return the laps and the seconds since the last call, and begin anew."""

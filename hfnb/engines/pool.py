@@ -25,6 +25,14 @@ class EngineLost(EngineFailure):
     """An engine died or hung, or the controller is gone; the run can go on from a checkpoint."""
 
 
+def boxed(function: Callable, *arguments) -> list:
+    """Return [function(*arguments)]: the client takes the value out of the list.
+
+    Replies are kept for a while, until Python collects cycles: empty lists rather than vectors of millions.
+    """
+    return [function(*arguments)]
+
+
 class Pool:
     """The engines in use, in the order in which their partial sums are added.
 
@@ -50,7 +58,7 @@ class Pool:
         pending, lost = {}, {}
         for engine, (function, *arguments) in calls.items():
             try:
-                pending[engine] = self._views[engine].apply_async(function, *arguments)
+                pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
             except (KeyError, IndexError):  # what a view raises whose engine is no longer registered
                 lost[engine] = "died"
         self._wait(list(pending.values()))
@@ -59,7 +67,7 @@ class Pool:
             if not reply.done():
                 lost[engine] = f"gave no answer in {self.deadline} s"
             elif (error := reply.exception()) is None:
-                values[engine] = reply.result()
+                values[engine] = reply.result().pop()
                 self.seconds[engine] = (
                     reply.metadata["completed"] - reply.metadata["started"]
                 ).total_seconds()

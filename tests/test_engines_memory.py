@@ -1,0 +1,106 @@
+"""Memory stays flat, through iterations and products without end, and Ctrl-C leaves everything usable."""
+
+import threading
+
+import numpy as np
+import psutil
+import pytest
+from jupyter_client import KernelManager
+from on_engines import MPI, PATHS, engine_pids, running, wait_until
+
+from hfnb import models
+from hfnb.engines import Cluster
+
+pytestmark = [pytest.mark.usefixtures("own_ipython_dir"), pytest.mark.slow]
+FLAT = 1.02
+
+
+def resident(pids):
+    """Bytes in memory of each process."""
+    return np.array([psutil.Process(pid).memory_info().rss for pid in pids], dtype=float)
+
+
+@pytest.mark.parametrize("launcher", [pytest.param("mpi", marks=MPI), "local"])
+def test_memory_of_engines_is_flat_over_200_iterations(launcher, data):
+    """One vector kept an iteration would be 37 MB in the end."""
+    net, seen = models.mlp([20, 1000, 5]), {}
+    with Cluster(n=2, engines=launcher) as cluster:
+        pids = list(engine_pids(cluster).values())
+
+        def weigh(record):
+            if record.iteration in (20, 200):
+                seen[record.iteration] = resident(pids)
+
+        w0 = net.init(0, dtype=np.float64)
+        options = {"max_iter": 200, "tol": 0.0, "batch": 100, "solver_options": {"maxiter": 2}}
+        cluster.minimize(net, data, w0, callback=weigh, progress=False, partitions=4, **options)
+    assert w0.nbytes * 180 > 30e6
+    assert (seen[200] <= FLAT * seen[20]).all(), seen
+
+
+PREPARE = """
+import os, psutil, numpy as np
+from hfnb import Dataset, models
+from hfnb.engines import Cluster
+random = np.random.default_rng(0)
+data = Dataset(random.standard_normal((8, 1000)), random.integers(0, 10, 8))
+net = models.mlp([1000, 400, 10])
+w = net.init(0, dtype=np.float64)
+cluster = Cluster(n=2, engines="local").start()
+objective = cluster.objective(net, data, partitions=2)
+H = objective.curvature(w)
+def multiply(times):
+    v = w
+    for _ in range(times):
+        v = H @ v
+        v /= np.linalg.norm(v)
+multiply(100)
+first = objective.value(w)
+print(w.size, os.getpid(), *[child.pid for child in psutil.Process().children(recursive=True)])
+"""
+
+
+class Kernel:
+    """A kernel as JupyterLab starts it."""
+
+    def __init__(self):
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.start_kernel(env=PATHS)
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+
+    def run(self, code):
+        """Run a cell; return what it printed, or the name of the exception."""
+        printed = []
+
+        def hook(message):
+            printed.append(message["content"].get("text", ""))
+
+        reply = self.client.execute_interactive(code, timeout=240, output_hook=hook)["content"]
+        return "".join(printed) if reply["status"] == "ok" else reply["ename"]
+
+    def close(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel()
+
+
+def test_a_thousand_products_then_ctrl_c_in_a_notebook():
+    """Kernel, engines and controller stay as large as they were and usable; nothing stays behind."""
+    kernel = Kernel()
+    try:
+        size, *pids = map(int, kernel.run(PREPARE).split())
+        processes = [psutil.Process(pid) for pid in pids]
+        assert size > 400_000
+        assert len(processes) > 4
+        before = resident(pids)
+        assert kernel.run("multiply(1000)") == ""
+        after = resident(pids)
+        print(before / 1e6, after / 1e6, [p.cmdline()[:4] for p in processes])
+        assert (after <= FLAT * before).all(), (before, after)
+        threading.Timer(1, kernel.manager.interrupt_kernel).start()
+        assert kernel.run("multiply(10**6)") == "KeyboardInterrupt"
+        assert kernel.run("print(objective.value(w) == first, cluster.engines)") == "True [0, 1]\n"
+    finally:
+        kernel.close()
+    wait_until(lambda: not running(processes))
