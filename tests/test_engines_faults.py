@@ -1,4 +1,22 @@
-"""Faults."""
+"""What must not cost a run: twelve faults, and what becomes of each.
+
+1. An engine is killed: test_killed_engine_costs_its_part_of_one_product, test_engine_of_an_mpi_run_dies
+2. One hangs: test_hung_engine_is_given_up_at_the_deadline; 1 and 2 under MPI:
+   test_mpi_run_starts_again_from_its_checkpoint
+3. An exception in a partition: test_exception_in_a_partition_is_reported_with_its_engine_and_not_retried
+4. NaN from a partition: test_nan_from_one_partition_rejects_the_step_and_is_named
+5. The controller is killed: test_killed_controller_is_an_error_and_a_new_cluster_resumes,
+   test_mpi_run_survives_its_controller
+6. The driver is killed: test_killed_driver_resumes
+7. A checkpoint that is not written, or not whole: tests/test_checkpoint.py (kill, full disk, damage),
+   test_checkpoint_that_cannot_be_written_ends_the_run
+8. All engines die: test_all_engines_lost_leaves_the_checkpoint
+9. Engines come and go: test_four_engines_then_three_then_four
+10. They die again and again: test_run_gives_up_after_max_failures
+11. Late replies: test_hung_engine_is_given_up_at_the_deadline; empty and uneven partitions:
+    test_sums_equal_those_of_one_process, test_fewer_samples_than_partitions in tests/test_engines.py
+12. A thousand products, then Ctrl-C: tests/test_engines_memory.py
+"""
 
 import os
 import pickle
@@ -22,7 +40,7 @@ from on_engines import (
     leaves_nothing_behind,
 )
 
-from hfnb import Dataset, hessian_free
+from hfnb import Dataset, Objective, hessian_free
 from hfnb.checkpoint import Checkpoint
 from hfnb.engines import Cluster, EngineFailure, EngineLost
 from hfnb.objective import AnyLoss
@@ -32,6 +50,8 @@ pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 
 def broken(w, X, Y):
     if (X[:, 0] > 3).any():
+        with open(os.environ["HFNB_TEST_BROKEN"], "a") as file:
+            file.write("once\n")
         raise ArithmeticError("a sample beyond 3")
     return anp.mean(anp.dot(X, w) ** 2)
 
@@ -44,10 +64,17 @@ def outlier(data):
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
-def test_exception_in_a_partition_is_reported_with_its_engine(kind, outlier, data, w0, alone, request):
-    cluster = request.getfixturevalue(kind)
+def test_exception_in_a_partition_is_reported_with_its_engine_and_not_retried(
+    kind, outlier, data, w0, alone, request, tmp_path
+):
+    cluster, tried = request.getfixturevalue(kind), tmp_path / "tried"
+    variable = f"import os; os.environ['HFNB_TEST_BROKEN'] = {str(tried)!r}"
+    cluster.client[cluster.engines].apply_sync(exec, variable)
     with pytest.raises(EngineFailure, match="engine 1 raised ArithmeticError: a sample beyond 3") as failure:
-        cluster.minimize(AnyLoss(broken), outlier, np.ones(20), progress=False)
+        cluster.minimize(
+            AnyLoss(broken), outlier, np.ones(20), progress=False, resume=Checkpoint(tmp_path / "run")
+        )
+    assert tried.read_text() == "once\n"
     assert failure.value.engine == 1
     assert "in broken" in str(failure.value)
     assert_same(cluster.minimize(NET, data, w0, progress=False, **OPTIONS), alone)
@@ -80,13 +107,21 @@ def test_hung_engine_is_given_up_at_the_deadline(data, w0, alone):
         assert time.monotonic() - start >= 3
 
 
-def test_all_engines_lost(data, w0):
+def test_all_engines_lost_leaves_the_checkpoint(data, w0, alone, tmp_path):
+    """One error; another run, here in one process, goes on from what was saved."""
     with Cluster(n=2, engines="local") as cluster:
-        objective = cluster.objective(NET, data)
-        for pid in engine_pids(cluster).values():
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(EngineFailure, match="all engines are lost: engine 0 died, engine 1 died"):
-            objective.value(w0)
+        pids = engine_pids(cluster).values()
+
+        def kill_all(record):
+            if record.iteration == 4:
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+
+        objective, options = cluster.objective(NET, data), {**OPTIONS, "resume": Checkpoint(tmp_path)}
+        with pytest.raises(EngineLost, match="all engines are lost: engine 0 died, engine 1 died"):
+            hessian_free(objective, w0, callback=kill_all, **options)
+    assert Checkpoint(tmp_path).load()["iteration"] == 4
+    assert_same(hessian_free(Objective(NET, data), w0, **options), alone)
 
 
 @MPI
@@ -197,10 +232,54 @@ def test_nan_from_one_partition_rejects_the_step_and_is_named(kind, outlier, tmp
     assert damping3 > damping2
 
 
-def test_controller_killed(data, w0):
+def kill_controller(cluster):
+    cluster.client.cluster.controller.process.kill()  # its schedulers live on
+
+
+@pytest.mark.slow
+def test_killed_controller_is_an_error_and_a_new_cluster_resumes(data, w0, alone, tmp_path):
+    options = {**OPTIONS, "resume": Checkpoint(tmp_path)}
     with leaves_nothing_behind() as look, Cluster(n=1, engines="local") as cluster:
-        objective = cluster.objective(NET, data)
+        objective, struck = cluster.objective(NET, data), []
         look()
-        cluster.client.cluster.controller.process.kill()  # its schedulers live on
-        with pytest.raises(EngineFailure, match="controller"):
-            objective.value(w0)
+
+        def strike(record):
+            if record.iteration == 4:
+                kill_controller(cluster)
+                struck.append(time.monotonic())
+
+        with pytest.raises(EngineLost, match="the controller of the cluster is gone"):
+            hessian_free(objective, w0, callback=strike, **options)
+        assert time.monotonic() - struck[0] < 15
+    with Cluster(n=2, engines="local") as cluster:
+        assert_same(hessian_free(cluster.objective(NET, data), w0, **options), alone)
+
+
+@MPI
+@pytest.mark.slow
+def test_mpi_run_survives_its_controller(data, w0, alone, tmp_path, capsys):
+    """The engines go with it; others go on from the checkpoint by themselves."""
+
+    clusters = []
+
+    def strike(record):
+        if record.iteration == 4 and not clusters:
+            clusters.append(cluster.client.cluster)
+            kill_controller(cluster)
+
+    with leaves_nothing_behind() as look, Cluster(n=2, engines="mpi") as cluster:
+        look()
+        options = {**OPTIONS, "resume": Checkpoint(tmp_path), "progress": False}
+        result = cluster.minimize(NET, data, w0, callback=strike, **options)
+        look()
+    assert_same(result, alone)
+    assert "the controller of the cluster is gone: starting the engines again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_checkpoint_that_cannot_be_written_ends_the_run(kind, data, w0, alone, tmp_path, request):
+    (tmp_path / "file").touch()
+    cluster = request.getfixturevalue(kind)
+    with pytest.raises((EngineFailure, OSError), match=r"cannot save a checkpoint .*there is none yet"):
+        cluster.minimize(NET, data, w0, progress=False, resume=Checkpoint(tmp_path / "file" / "run"))
+    assert_same(cluster.minimize(NET, data, w0, progress=False, **OPTIONS), alone)
