@@ -1,6 +1,8 @@
 """Past one machine: hosts in namespaces, engines on them by SSH, MPI and Slurm, a host that is cut off."""
 
+import ast
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,17 @@ from hfnb.checkpoint import Checkpoint
 ROOT = Path(__file__).parents[1]
 HOSTS = pytest.mark.skipif(hosts_missing() is not None, reason=f"hosts: needs {hosts_missing()}")
 SLURM = pytest.mark.skipif(slurm_missing() is not None, reason=f"slurm: needs {slurm_missing()}")
+IMPATIENT = {"deadline": 5, "timeout": 90}
 pytestmark = pytest.mark.slow
+
+
+def page(start):
+    """The arguments of the first Cluster(...) in docs/cluster.md whose source starts like that."""
+    source = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    block = re.search(rf"```python\n({re.escape(start)}.*?)```", source, re.DOTALL)[1]
+    return {
+        word.arg: ast.literal_eval(word.value) for word in ast.parse(block.strip()).body[0].value.keywords
+    }
 
 
 def run_on_head(hosts, job, folder, halted=None):
@@ -114,8 +126,7 @@ def test_failure_leaves_no_hosts_behind():
 
 @HOSTS
 def test_ssh_goes_on_where_a_host_is_cut_off(data, w0, alone, tmp_path):
-    cluster = {"engines": "ssh", "hosts": ["host1", "host2"], "deadline": 5, "timeout": 90}
-    cluster |= {"ssh_args": ["-o", "ConnectTimeout=2"]}
+    cluster = page('hfnb.Cluster(engines="ssh"') | IMPATIENT | {"ssh_args": ["-o", "ConnectTimeout=2"]}
     job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": [(OPTIONS, None), (OPTIONS, 4)]}
     with Hosts(2) as hosts:
         report, printed = run_on_head(hosts, job, tmp_path, lambda: hosts.cut("host2"))
@@ -132,7 +143,7 @@ def test_ssh_goes_on_where_a_host_is_cut_off(data, w0, alone, tmp_path):
 @HOSTS
 @MPI
 def test_mpi_restarts_on_the_hosts_that_are_left(data, w0, alone, tmp_path):
-    cluster = {"engines": "mpi", "hosts": ["host1", "host2"], "deadline": 5, "timeout": 90}
+    cluster = page('hfnb.Cluster(engines="mpi", hosts') | IMPATIENT
     runs = [(OPTIONS, None), (OPTIONS | {"resume": Checkpoint(tmp_path / "checkpoint")}, 4)]
     with Hosts(2) as hosts:
         job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": runs}
@@ -147,16 +158,20 @@ def test_mpi_restarts_on_the_hosts_that_are_left(data, w0, alone, tmp_path):
 
 
 @SLURM
-@pytest.mark.parametrize("mpi", [pytest.param("pmi2", marks=MPI), "none"])
-def test_slurm(mpi, data, w0, alone, tmp_path):
-    """An engine on each host; srun connects them by MPI where it is told to."""
-    cluster = {"engines": "slurm", "n": 2, "queue": "cpu", "timelimit": 5, "controller_ip": "10.0.0.1"}
-    cluster |= {"environment": {"SLURM_MPI_TYPE": mpi}, "timeout": 90}
-    job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": [(OPTIONS, None)]}
+@pytest.mark.parametrize(
+    ("start", "has_mpi"),
+    [
+        ('hfnb.Cluster(engines="slurm", n=2, queue', False),
+        pytest.param('hfnb.Cluster(engines="slurm", n=2, controller_ip', True, marks=MPI),
+    ],
+    ids=["client", "mpi"],
+)
+def test_slurm(start, has_mpi, data, w0, alone, tmp_path):
+    """An engine on each host, one that has one CPU; srun connects them by MPI where it is told to."""
+    job = {"cluster": page(start), "arguments": (NET, data, w0), "runs": [(OPTIONS, None)]}
     with Slurm(2) as slurm:
         report, _ = run_on_head(slurm, job, tmp_path)
         queue = slurm.run("squeue", "-h", "-t", "pending,running", capture_output=True, text=True)
         assert queue.stdout == ""
-    assert sorted(report["hosts"]) == ["host1", "host2"]
-    assert report["has_mpi"] == (mpi == "pmi2")
+    assert (sorted(report["hosts"]), report["has_mpi"]) == (["host1", "host2"], has_mpi)
     assert_same(report["runs"][0]["result"], alone)
