@@ -114,6 +114,20 @@ def path(points: Sequence[np.ndarray], ax: Axes, label: str = "", index: int = 0
     return ax
 
 
+def parts(bars: dict[str, dict[str, float]], ax: Axes | None = None) -> Axes:
+    """Draw bars, {name: {part: seconds}}, each as its parts side by side; `hfnb.profiler` makes such bars."""
+    ax = ax or plt.subplots(figsize=(7, 1.2 + 0.4 * len(bars)), layout="constrained")[1]
+    start = np.zeros(len(bars))
+    for index, part in enumerate(dict.fromkeys(part for each in bars.values() for part in each)):
+        lengths = np.array([each.get(part, 0.0) for each in bars.values()])
+        colour, hatch = COLOURS[index % len(COLOURS)], ("", "//", "..")[index % 3]
+        ax.barh(list(bars), lengths, left=start, label=part, color=colour, hatch=hatch, edgecolor="white")
+        start += lengths
+    ax.set(xlabel=LABELS["seconds"])
+    ax.invert_yaxis()
+    return ax
+
+
 def digits(X: np.ndarray, labels: Sequence | None = None, columns: int = 10) -> Figure:
     """Draw rows of pixels (n, 784) as images, ``labels`` above them."""
     rows = -(-len(X) // columns)

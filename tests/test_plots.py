@@ -65,3 +65,11 @@ def test_marks_are_where_the_labels_are():
     plots.marks([0.0, 0.5], [0.5, 2.0], ["h#", "sh"], ax)
     assert [(text.get_text(), text.get_position()[0]) for text in ax.texts] == [("h#", 0.25), ("sh", 1.25)]
     assert [patch.get_x() for patch in ax.patches] == [0.0, 0.5]
+
+
+def test_parts_stand_side_by_side():
+    ax = plots.parts({"engine 0": {"product": 2.0, "waiting": 1.0}, "engine 1": {"product": 3.0}})
+    product, waiting = ax.containers
+    assert [(bar.get_x(), bar.get_width()) for bar in product] == [(0, 2), (0, 3)]
+    assert [(bar.get_x(), bar.get_width()) for bar in waiting] == [(2, 1), (3, 0)]
+    assert ax.get_legend_handles_labels()[1] == ["product", "waiting"]
