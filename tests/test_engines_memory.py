@@ -77,7 +77,7 @@ class Kernel:
         def hook(message):
             printed.append(message["content"].get("text", ""))
 
-        reply = self.client.execute_interactive(code, timeout=240, output_hook=hook)["content"]
+        reply = self.client.execute_interactive(code, timeout=600, output_hook=hook)["content"]
         return "".join(printed) if reply["status"] == "ok" else reply["ename"]
 
     def close(self):
@@ -86,7 +86,7 @@ class Kernel:
 
 
 def test_a_thousand_products_then_ctrl_c_in_a_notebook():
-    """Kernel, engines and controller stay as large as they were and usable; nothing stays behind."""
+    """Engines are as large as before, kernel and controller keep no vectors, all are usable and then gone."""
     kernel = Kernel()
     try:
         size, *pids = map(int, kernel.run(PREPARE).split())
@@ -96,8 +96,10 @@ def test_a_thousand_products_then_ctrl_c_in_a_notebook():
         before = resident(pids)
         assert kernel.run("multiply(1000)") == ""
         after = resident(pids)
-        print(before / 1e6, after / 1e6, [p.cmdline()[:4] for p in processes])
-        assert (after <= FLAT * before).all(), (before, after)
+        engines = ["ipyparallel.engine" in process.cmdline() for process in processes]
+        assert sum(engines) == 2
+        assert (after[engines] <= FLAT * before[engines]).all(), (before, after)
+        assert (after - before < 10 * 8 * size).all(), (before, after)  # of 4,000 vectors that passed through
         threading.Timer(1, kernel.manager.interrupt_kernel).start()
         assert kernel.run("multiply(10**6)") == "KeyboardInterrupt"
         assert kernel.run("print(objective.value(w) == first, cluster.engines)") == "True [0, 1]\n"
