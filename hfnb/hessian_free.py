@@ -1,20 +1,20 @@
 """Hessian-free optimization that explores negative curvature (He, Mudigere, Smelyanskiy, Takáč 2016)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.certificate import Certificate, certify_operator
+from hfnb.exploration import LONGEST_PAUSE, PLATEAU, explore
 from hfnb.globalization import STEPS, Step, negative_curvature_step
 from hfnb.history import Recorder
-from hfnb.krylov import SOLVERS, KrylovResult, NonFiniteProduct, find_solver
-from hfnb.sampling import Sample
+from hfnb.krylov import KrylovResult, NonFiniteProduct
+from hfnb.sampling import Draws
+from hfnb.truncation import MARTENS, THRIFTY, truncated
 
-# How far our own solvers go: Martens' rule; Bi-CG-STAB, like CG, not beyond negative curvature.
-TRUNCATION: dict[str, dict] = {name: {"progress": 5e-4, "maxiter": 100} for name in SOLVERS}
-TRUNCATION["bicgstab"]["stop_indefinite"] = True
 REJECTIONS = 10  # steps rejected one after another before the run gives up: λ has grown 57-fold by then
 
 
@@ -22,7 +22,7 @@ def hessian_free(
     objective,
     w0: np.ndarray,
     *,
-    solver: str | Callable = "bicgstab",
+    solver: str | Callable | None = None,
     curvature: str | Callable = "hessian",
     step: str = "better",
     curvature_batch: int | None = None,
@@ -41,8 +41,10 @@ def hessian_free(
     Each iteration solves (B + λI) s = −∇F(w) approximately, B the Hessian ("hessian") or Gauss–Newton matrix
     ("gauss-newton") on ``curvature_batch`` samples, starting from ``warm_start`` times the last solution. It
     takes the better of s and of the direction of most negative curvature that the solver met, each by a line
-    search, and adapts λ (from ``damping`` on). The paper's method is solver="bicgstab", curvature="hessian";
-    Martens' (2010) is solver="cg", curvature="gauss-newton".
+    search, and adapts λ (from ``damping`` on). The paper's method is the default, solver="bicgstab",
+    curvature="hessian"; Martens' (2010) is solver="cg", curvature="gauss-newton". Ours is curvature="auto":
+    Martens' with solves that end when they no longer pay (``overhead`` of `krylov.cg`) and, on a plateau, a
+    look for negative curvature of the Hessian (`exploration`); fewest products on our problems.
 
     ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
@@ -59,8 +61,9 @@ def hessian_free(
     """
     if step not in STEPS:
         raise ValueError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
-    solve, samples = find_solver(solver), _Samples(seed, batch, curvature_batch)
-    options = {**(TRUNCATION[solver] if isinstance(solver, str) else {}), **(solver_options or {})}
+    auto, samples = curvature == "auto", Draws(seed, batch, curvature_batch)
+    kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")
+    solve = truncated(solver, THRIFTY if auto else MARTENS, solver_options)
     saved = resume.load() if resume else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = _State(**saved) if saved else _start(objective, w0, damping, samples)
@@ -72,12 +75,14 @@ def hessian_free(
             solution, verdict = None, _certify(objective, state, samples)
             if verdict.verdict != "saddle":
                 break
-            taken, new_damping = _leave(objective, state, verdict, samples), state.damping
+            taken, damping = _leave(objective, state, verdict, samples), state.damping
         else:
-            B = objective.curvature(state.w, curvature, samples.curvature(state.iteration))
-            solution, verdict = _solve(solve, B, state, warm_start, options), None
-            taken, new_damping = _choose(objective, state, B, solution, samples, STEPS[step])
-        state = _move(objective, state, taken, solution, new_damping, samples)
+            B = objective.curvature(state.w, kind, samples.curvature(state.iteration))
+            solution, taken, damping = _newton(objective, state, solve, STEPS[step], warm_start, B, samples)
+            verdict = None
+            if auto and state.plateau and state.iteration >= state.next_look:
+                taken = _look(objective, state, taken, samples)
+        state = _move(objective, state, taken, solution, damping, samples)
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if resume:
             resume.save({**vars(state), "history": recorder.history})
@@ -104,6 +109,11 @@ class _State:
     warm: np.ndarray | None = None
     iteration: int = 0
     rejected: int = 0
+    plateau: bool = (
+        True  # and when to look next for a way down from there, how many iterations after the last
+    )
+    next_look: int = 0
+    pause: int = 1
 
     @property
     def gradient_norm(self) -> float:
@@ -127,27 +137,6 @@ class _State:
         }
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Which samples an iteration uses: draws belong to (seed, iteration), never to an engine."""
-
-    seed: int
-    batch: int | None
-    curvature_batch: int | None
-
-    def loss(self, iteration):
-        return Sample(self.batch, self.seed, iteration) if self.batch else None
-
-    def function(self, objective, state):
-        """The loss as a function of w, over the samples of this iteration."""
-        return lambda w: objective.value(w, self.loss(state.iteration))
-
-    def curvature(self, iteration):
-        if self.curvature_batch is None:
-            return self.loss(iteration)
-        return Sample(self.curvature_batch, self.seed + 1, iteration)
-
-
 def _start(objective, w0, damping, samples):
     w = np.array(w0)
     loss, g = objective.value_and_gradient(w, samples.loss(0))
@@ -165,36 +154,45 @@ def _certify(objective, state, samples):
 
 def _leave(objective, state, certificate, samples):
     """Step off a saddle along the direction that proves it to be one."""
-    f, d = samples.function(objective, state), certificate.direction
+    f, d = partial(objective.value, sample=samples.loss(state.iteration)), certificate.direction
     return negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
 
 
-def _solve(solve, B, state, warm_start, options):
-    """Solve for the step; None where a product is not finite."""
+def _newton(objective, state, solve, choose, warm_start, B, samples):
+    """Solve (B + λI) s = −g; return the solution (None where a product is not finite), step and new λ."""
     x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start)
+    f = partial(objective.value, sample=samples.loss(state.iteration))
     try:
-        return solve(B, -state.g, x0, damping=state.damping, **options)
+        solution = solve(B, -state.g, x0, damping=state.damping)
     except NonFiniteProduct:
-        return None
+        return None, Step(0.0, state.loss, np.zeros_like(state.w), "none"), state.damping * 1.5
+    return solution, *choose(f, state.w, state.loss, state.g, B, solution, state.damping)
 
 
-def _choose(objective, state, B, solution, samples, choose):
-    """Return the step to take, and the new λ."""
-    if solution is None:
-        return Step(0.0, state.loss, np.zeros_like(state.w), "none"), state.damping * 1.5
-    f = samples.function(objective, state)
-    return choose(f, state.w, state.loss, state.g, B, solution, state.damping)
+def _look(objective, state, step, samples):
+    """Add negative curvature of the Hessian to the step; after each look in vain pause for longer."""
+    H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
+    f = partial(objective.value, sample=samples.loss(state.iteration))
+    try:
+        found = explore(f, state.w, state.loss, state.g, H, step)
+    except NonFiniteProduct:
+        return step
+    state.pause = min(2 * state.pause, LONGEST_PAUSE) if found is step else 1
+    state.next_look = state.iteration + state.pause
+    return found
 
 
 def _move(objective, state, step, solution, damping, samples):
     """Take the step, unless it goes nowhere or to a loss or gradient not finite: then only raise λ."""
-    after = state.iteration + 1
+    state = replace(state, iteration=state.iteration + 1)
+    state.plateau = state.loss - step.loss <= PLATEAU * abs(state.loss)
     if step.alpha > 0:
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
-        loss, g = objective.value_and_gradient(w, samples.loss(after))
+        loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         if np.isfinite(loss) and np.all(np.isfinite(g)):
             if not samples.batch:
                 loss = step.loss  # the same number, not rounded to the precision of the packed gradient
-            return _State(w, g, loss, damping, solution.x if solution else None, after)
+            warm = solution.x if solution else None
+            return replace(state, w=w, g=g, loss=loss, damping=damping, warm=warm, rejected=0)
     damping = max(damping, 1.5 * state.damping)
-    return _State(state.w, state.g, state.loss, damping, None, after, state.rejected + 1)
+    return replace(state, damping=damping, warm=None, rejected=state.rejected + 1)

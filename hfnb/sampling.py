@@ -30,6 +30,32 @@ class Sample:
         return np.sort(order[position * self.size : (position + 1) * self.size])
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Which samples an iteration uses: all, or the mini-batch that (seed, iteration) draws on any engine.
+
+    ``batch`` samples for loss and gradient, ``curvature_batch`` for curvature; None are all of them, and for
+    curvature those of the gradient.
+
+    >>> Draws(seed=1, batch=None, curvature_batch=32).curvature(5)
+    Sample(size=32, seed=2, index=5)
+    """
+
+    seed: int
+    batch: int | None
+    curvature_batch: int | None
+
+    def loss(self, iteration: int) -> Sample | None:
+        """Return the samples of loss and gradient in an iteration."""
+        return Sample(self.batch, self.seed, iteration) if self.batch else None
+
+    def curvature(self, iteration: int) -> Sample | None:
+        """Return the samples of curvature in an iteration."""
+        if self.curvature_batch is None:
+            return self.loss(iteration)
+        return Sample(self.curvature_batch, self.seed + 1, iteration)
+
+
 @lru_cache(maxsize=8)
 def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
     """Shuffle every partition by (seed, epoch, partition), then interleave them evenly."""

@@ -1,6 +1,7 @@
 """The optimizer against known minima, SciPy's, and its promises: resume, stop, refuse what is not finite."""
 
 import copy
+from dataclasses import replace
 
 import autograd.numpy as anp
 import numpy as np
@@ -17,6 +18,7 @@ LABELS = (X @ RANDOM.standard_normal(6) + 0.5 * RANDOM.standard_normal(200) > 0)
 METHODS = {
     "paper": {"solver": "bicgstab", "curvature": "hessian"},
     "martens": {"solver": "cg", "curvature": "gauss-newton"},
+    "auto": {"curvature": "auto"},
 }
 methods = pytest.mark.parametrize("options", METHODS.values(), ids=METHODS.keys())
 
@@ -78,6 +80,28 @@ def test_the_paper_method_escapes_a_saddle_where_gauss_newton_sees_nothing():
     result = hessian_free(objective, np.array([1.0, 1e-3]), max_iter=30, tol=1e-9)
     assert result.fun == pytest.approx(-0.25, abs=1e-12)
     assert any(record.direction == "negative curvature" for record in result.history)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-6, 1e-2])
+@pytest.mark.parametrize("seed", range(3))
+def test_auto_leaves_every_saddle_on_the_way_of_a_deep_linear_network(distance, seed):
+    """W₂W₁x fits y best with the leading singular pairs alone (Eckart & Young); each is behind a saddle."""
+    random = np.random.default_rng(seed)
+    U, V = (np.linalg.qr(random.standard_normal((5, 5)))[0] for _ in range(2))
+    singular, inputs = np.array([3.0, 2.0, 1.0, 0.3, 0.1]), np.sqrt(5) * np.eye(5)
+    net = replace(mlp([5, 3, 5], loss="squared_error"), activations=("linear", "linear"))
+    biases = np.concatenate([layer.biases(np.arange(net.size)) for layer in net.layers])
+    targets = inputs @ (U * singular) @ V.T
+    data = Dataset(
+        np.concatenate([inputs, -inputs]), np.concatenate([targets, -targets])
+    )  # biases do not help
+    w0 = distance * random.standard_normal(net.size)
+    w0[biases] = 0
+    objective = Objective(net, data, partitions=2)
+    result = hessian_free(objective, w0, curvature="auto", max_iter=100, tol=1e-7, seed=seed)
+    assert result.fun == pytest.approx(0.5 * np.sum(singular[3:] ** 2), rel=1e-6)
+    if distance < 1e-2:  # from farther away the gradient can lead around the saddles
+        assert any("negative curvature" in record.direction for record in result.history)
 
 
 @methods

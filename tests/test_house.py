@@ -19,7 +19,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 FLOORS = [
     "blas checkpoint datasets decoding fused globalization history krylov losses models plots problems"
     " profiler progress reduction sampling",
-    "backprop certificate checks curvature",
+    "backprop certificate checks curvature exploration truncation",
     "engines objective sums",
     "first_order hessian_free",
     "experiments scaling scipy_method",

@@ -145,6 +145,17 @@ def test_iterates_are_those_of_scipy(name):
     np.testing.assert_allclose(ours[:10], theirs[:10], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("overhead", [1.0, 12.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_overhead_ends_the_solve_at_the_first_iteration_below_the_mean(overhead, seed):
+    A, b = linear_system("positive definite", 60, seed)
+    xs = [np.zeros(60)]
+    krylov.cg(A, b, progress=0.0, rtol=1e-12, callback=lambda x: xs.append(x.copy()))
+    gained = [b @ x - x @ A @ x / 2 for x in xs]
+    last = next(i for i in range(2, len(xs)) if gained[i] - gained[i - 1] < gained[i] / (i + overhead))
+    assert krylov.cg(A, b, progress=0.0, rtol=1e-12, overhead=overhead).iterations == last < len(xs) - 1
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_models_residuals_and_best_iterate_are_what_they_say(name):
     A, b = linear_system("indefinite", 20)

@@ -16,7 +16,8 @@ class Monitor:
     q(x) = ½xᵀAx − bᵀx = −½xᵀ(b + r) comes from the residual, without a product. ``progress`` is Martens'
     ε (2010, §4.4): stop at iteration i where q fell, over the last k = max(10, 0.1 i) iterations, by less
     than the fraction kε of it; 0 turns the rule off. The least q so far stands for q, which not every
-    solver lowers at every iteration.
+    solver lowers at every iteration. ``overhead`` stops where an iteration gained less than −q / (i +
+    overhead), the mean over this solve and what surrounds it, whose cost is that of ``overhead`` iterations.
 
     A residual that is updated, not computed, drifts from b − Ax by rounding, eps(‖A‖‖x‖ + ‖r‖) each time.
     Before one smaller than the drift is believed it is computed; ``replaced`` then tells the solver that
@@ -30,6 +31,7 @@ class Monitor:
         rtol=1e-5,
         atol=0.0,
         progress=0.0,
+        overhead=None,
         maxiter=None,
         callback=None,
         keep=False,
@@ -38,6 +40,9 @@ class Monitor:
         for name, value in (("rtol", rtol), ("atol", atol), ("progress", progress)):
             if not value >= 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {value}")
+        if not (overhead is None or overhead > 0):
+            raise ValueError(f"overhead: expected a number > 0 or None, got {overhead}")
+        self.overhead: float | None = overhead
         self.maxiter = 10 * system.b.size if maxiter is None else whole("maxiter", maxiter)
         self.system, self.progress, self.keep = system, progress, keep
         self.stop_indefinite = stop_indefinite
@@ -85,7 +90,8 @@ class Monitor:
     def _reason(self, r_norm: float, stopped: bool) -> str | None:
         self.solved = r_norm <= self.tolerance or self._attained
         stalled = self.progress > 0 and self._stalled()
-        self.success = self.solved or stalled
+        costly = self.overhead is not None and self._costly(self.overhead)
+        self.success = self.solved or stalled or costly
         if not self.system.b_norm:
             return "the right-hand side is zero: x = 0"
         if self.solved:
@@ -95,6 +101,8 @@ class Monitor:
             return "stagnated: the true residual is above the tolerance"
         if stalled:
             return "truncated: the model gained too little over the last iterations"
+        if costly:
+            return "truncated: the last iteration gained less than the mean one"
         if self.stop_indefinite and self.system.indefinite:
             return "negative curvature: the model has no minimum"
         if stopped:
@@ -106,6 +114,10 @@ class Monitor:
         if self.iteration <= k or self._least[-1] >= 0:
             return False
         return self._least[-1] - self._least[-1 - k] > k * self.progress * self._least[-1]
+
+    def _costly(self, overhead: float) -> bool:
+        i, least = self.iteration, self._least
+        return i > 1 and least[-1] < 0 and least[-2] - least[-1] < -least[-1] / (i + overhead)
 
     def _keep(self, x: np.ndarray) -> None:
         """Keep iterates ⌈1.3ʲ⌉ for backtracking (Martens 2010, §4.6): evenly many for each doubling."""
