@@ -1,16 +1,19 @@
-"""``python -m bench [products] [saddles] [solvers] [timit] [--quick]``: README.md says how to read it all."""
+"""``python -m bench [products] [rule] [saddles] [solvers] [timit] [scaling] [--quick]``: see README.md."""
 
 import argparse
 
-from bench import products, saddles, solvers, timit
+from bench import products, rule, saddles, scaling, solvers, timit
 
-BENCHMARKS = {"products": products.run, "saddles": saddles.run, "solvers": solvers.run, "timit": timit.run}
+BENCHMARKS = {
+    each.__name__.split(".")[1]: each.run for each in (products, rule, saddles, solvers, timit, scaling)
+}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="fewer sizes, rounds and seeds")
+    parser.add_argument("--problems", nargs="+", help="rule: which problems")
     parser.add_argument("--networks", nargs="+", help="products: which networks")
     parser.add_argument("--batches", nargs="+", type=int, help="products: which batches")
     parser.add_argument("--what", nargs="+", help="products: gradient, hessian, gauss-newton")

@@ -1,0 +1,109 @@
+"""Strong scaling: one Hessian-free iteration on 60,000 images by one engine, by two, and by two threads.
+
+The ways take turns, so that a busy or a warm machine disturbs all alike; what is compared are the ratios
+within a round. All engines are connected by MPI and drive; "client drives" are the two engines without.
+"""
+
+import sys
+from contextlib import ExitStack
+
+import numpy as np
+
+from bench.report import about, save, show
+from hfnb import experiments, hessian_free, profiler
+from hfnb.engines import Cluster
+
+WAYS = {"1 engine × 1 thread": (1, 1), "1 engine × 2 threads": (1, 2), "2 engines × 1 thread": (2, 1)}
+SHARED, CLIENT = "2 engines × 1 thread", "client drives, 2 engines × 1 thread"
+OPTIONS = {"max_iter": 1, "curvature_batch": 8192, "tol": 0.0}
+AT_LEAST, AT_MOST = 1.85, 0.02  # times as fast as one engine; share of the time in reductions
+
+
+QUICK = {"solver_options": {"maxiter": 10}}
+
+
+def iterate(cluster: Cluster, task, client: bool, options: dict) -> dict:
+    """Run one iteration; return its seconds, its products, and where the seconds of each engine went."""
+    w0 = task.start()
+    if client:
+        result = hessian_free(cluster.objective(task.net, task.train), w0, **options)
+    else:
+        result = cluster.minimize(task.net, task.train, w0, progress=False, **options)
+    before, after = result.history
+    return {
+        "seconds": after.seconds - before.seconds,
+        "products": after.products,
+        "losses": after.reductions - before.reductions - after.products - 1,
+        "bytes": after.bytes - before.bytes,
+        "profile": {str(engine): parts for engine, parts in after.profile.items()},
+    }
+
+
+def shares(runs: list[dict]) -> dict[str, float]:
+    """Return {kind: its share of all engines' time}, the median over runs."""
+    found = []
+    for run in runs:
+        engines = run["profile"].values()
+        whole = sum(sum(parts.values()) for parts in engines)
+        found.append([sum(parts[kind] for parts in engines) / whole for kind in profiler.KINDS])
+    return dict(zip(profiler.KINDS, np.round(np.median(found, axis=0), 4).tolist(), strict=True))
+
+
+def ratios(runs: dict, slow: str) -> list[float]:
+    """Return the quartiles, over rounds, of how many times as fast as ``slow`` two engines are."""
+    each = [one["seconds"] / two["seconds"] for one, two in zip(runs[slow], runs[SHARED], strict=True)]
+    return np.round(np.percentile(each, [25, 50, 75]), 3).tolist()
+
+
+def line(way: str, each: list[dict]) -> dict:
+    """Return a row of the table: median seconds, and per cent of them by kind."""
+    low, middle, high = np.percentile([run["seconds"] for run in each], [25, 50, 75])
+    percent = {kind: f"{100 * share:.1f}%" for kind, share in shares(each).items()}
+    return {"way": way, "seconds": f"{middle:.3f} ({low:.3f}–{high:.3f})", **percent}
+
+
+def run(options) -> None:
+    """Measure, show, and write results/scaling.json."""
+    task, rounds = experiments.mnist_task("full"), 2 if options.quick else 11
+    wanted = OPTIONS | (QUICK if options.quick else {})
+    runs: dict[str, list[dict]] = {way: [] for way in (*WAYS, CLIENT)}
+    with ExitStack() as stack:
+        clusters = {
+            way: stack.enter_context(Cluster(n, engines="mpi", threads=threads))
+            for way, (n, threads) in WAYS.items()
+        }
+        assert all(cluster.has_mpi for cluster in clusters.values()), "MPI is not installed"
+        for index in range(rounds + 1):
+            for way in runs:
+                found = iterate(clusters.get(way, clusters[SHARED]), task, way == CLIENT, wanted)
+                if index:  # the first round sends the data
+                    runs[way].append(found)
+            if index:
+                save("scaling", document(runs, wanted))
+            print(f"round {index} of {rounds}", file=sys.stderr, flush=True)
+    show(line(way, each) for way, each in runs.items())
+    show(verdicts(runs))
+    if len({run["products"] for each in runs.values() for run in each}) > 1:
+        print("Not all made as many products: rounding in float32 decided on an iteration of the solver.")
+
+
+def document(runs: dict, wanted: dict) -> dict:
+    """Return what is written: all that was measured, shares and ratios."""
+    return {
+        "about": about(task="784-400-150-10, 60,000 images, float32", **wanted),
+        "speedup": {way: ratios(runs, way) for way in runs if way != SHARED},
+        "shares": {way: shares(each) for way, each in runs.items()},
+        "runs": runs,
+    }
+
+
+def verdicts(runs: dict):
+    """Yield what is asked beside what was measured."""
+    low, speedup, high = ratios(runs, "1 engine × 1 thread")
+    share = shares(runs[SHARED])["reduction"]
+    for asked, bar, measured, holds, spread in (
+        ("2 engines ÷ 1 engine", f"≥ {AT_LEAST}", speedup, speedup >= AT_LEAST, f"{low}–{high}"),
+        ("share of reductions", f"≤ {AT_MOST}", share, share <= AT_MOST, ""),
+    ):
+        word = "holds" if holds else "DOES NOT HOLD"
+        yield {"asked": asked, "bar": bar, "measured": measured, "quartiles": spread, "": word}
