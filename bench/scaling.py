@@ -19,16 +19,13 @@ OPTIONS = {"max_iter": 1, "curvature_batch": 8192, "tol": 0.0}
 AT_LEAST, AT_MOST = 1.85, 0.02  # times as fast as one engine; share of the time in reductions
 
 
-QUICK = {"solver_options": {"maxiter": 10}}
-
-
-def iterate(cluster: Cluster, task, client: bool, options: dict) -> dict:
+def iterate(cluster: Cluster, task, client: bool) -> dict:
     """Run one iteration; return its seconds, its products, and where the seconds of each engine went."""
     w0 = task.start()
     if client:
-        result = hessian_free(cluster.objective(task.net, task.train), w0, **options)
+        result = hessian_free(cluster.objective(task.net, task.train), w0, **OPTIONS)
     else:
-        result = cluster.minimize(task.net, task.train, w0, progress=False, **options)
+        result = cluster.minimize(task.net, task.train, w0, progress=False, **OPTIONS)
     before, after = result.history
     return {
         "seconds": after.seconds - before.seconds,
@@ -65,7 +62,6 @@ def line(way: str, each: list[dict]) -> dict:
 def run(options) -> None:
     """Measure, show, and write results/scaling.json."""
     task, rounds = experiments.mnist_task("full"), 2 if options.quick else 11
-    wanted = OPTIONS | (QUICK if options.quick else {})
     runs: dict[str, list[dict]] = {way: [] for way in (*WAYS, CLIENT)}
     with ExitStack() as stack:
         clusters = {
@@ -75,11 +71,11 @@ def run(options) -> None:
         assert all(cluster.has_mpi for cluster in clusters.values()), "MPI is not installed"
         for index in range(rounds + 1):
             for way in runs:
-                found = iterate(clusters.get(way, clusters[SHARED]), task, way == CLIENT, wanted)
+                found = iterate(clusters.get(way, clusters[SHARED]), task, way == CLIENT)
                 if index:  # the first round sends the data
                     runs[way].append(found)
             if index:
-                save("scaling", document(runs, wanted))
+                save("scaling", document(runs))
             print(f"round {index} of {rounds}", file=sys.stderr, flush=True)
     show(line(way, each) for way, each in runs.items())
     show(verdicts(runs))
@@ -87,10 +83,10 @@ def run(options) -> None:
         print("Not all made as many products: rounding in float32 decided on an iteration of the solver.")
 
 
-def document(runs: dict, wanted: dict) -> dict:
+def document(runs: dict) -> dict:
     """Return what is written: all that was measured, shares and ratios."""
     return {
-        "about": about(task="784-400-150-10, 60,000 images, float32", **wanted),
+        "about": about(task="784-400-150-10, 60,000 images, float32", **OPTIONS),
         "speedup": {way: ratios(runs, way) for way in runs if way != SHARED},
         "shares": {way: shares(each) for way, each in runs.items()},
         "runs": runs,
