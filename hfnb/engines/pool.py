@@ -48,9 +48,10 @@ class Pool:
         self.lost: dict[int, str] = {}
         self.seconds: dict[int, float] = {}  # that each engine took for the last call, by its own clock
 
-    def ask(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
+    def ask(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
         """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
 
+        ``together``: the engines may wait for each other, so that the death of one ends the call of all.
         Raises EngineFailure for a Python exception on an engine, EngineLost where the controller is gone.
         Interrupted, it leaves: an engine ends its call, and the late reply has no reader.
         """
@@ -61,11 +62,11 @@ class Pool:
                 pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
             except (KeyError, IndexError):  # what a view raises whose engine is no longer registered
                 lost[engine] = "died"
-        self._wait(list(pending.values()))
+        reason = self._wait(list(pending.values()), together)
         values, failures, self.seconds = {}, [], {}
         for engine, reply in pending.items():
             if not reply.done():
-                lost[engine] = f"gave no answer in {self.deadline} s"
+                lost[engine] = reason
             elif (error := reply.exception()) is None:
                 values[engine] = reply.result().pop()
                 self.seconds[engine] = (
@@ -83,7 +84,7 @@ class Pool:
 
     def ask_each(self, calls: dict[int, tuple]) -> list:
         """Run {engine: (function, *arguments)}; EngineLost if one is lost."""
-        values, lost = self.ask(calls)
+        values, lost = self.ask(calls, together=True)
         if lost:
             raise EngineLost("; ".join(f"engine {engine} {reason}" for engine, reason in lost.items()))
         return [values[engine] for engine in calls]
@@ -102,19 +103,24 @@ class Pool:
         """Say which engines were lost and why."""
         return ", ".join(f"engine {engine} {reason}" for engine, reason in self.lost.items())
 
-    def _wait(self, replies: list) -> None:
-        """Wait for all replies, an exception and what follows at once, the deadline, or the end."""
+    def _wait(self, replies: list, together: bool) -> str:
+        """Wait for all replies, an exception and what follows at once, the deadline, or the end.
+
+        Return why replies that are missing then are.
+        """
         end = None if self.deadline is None else time.monotonic() + self.deadline
         while replies:
             left = POLL if end is None else min(POLL, end - time.monotonic())
             done, rest = wait(replies, timeout=max(left, 0), return_when=FIRST_EXCEPTION)
-            if any((error := reply.exception()) and not _is_death(error) for reply in done):
+            errors = [error for reply in done if (error := reply.exception())]
+            if any(together or not _is_death(error) for error in errors):
                 wait(rest, timeout=POLL)
-                return
+                return "was left waiting"
             if end is not None and time.monotonic() >= end:
-                return
+                break
             self._check_controller()
             replies = list(rest)
+        return f"gave no answer in {self.deadline} s"
 
     def _check_controller(self) -> None:
         if not self.alive():
