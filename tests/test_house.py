@@ -17,9 +17,9 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 
 FLOORS = [
-    "blas checkpoint datasets decoding fused globalization history krylov losses models plots problems"
-    " profiler progress reduction sampling",
-    "backprop certificate checks curvature exploration truncation",
+    "blas checkpoint collectives datasets decoding fused globalization history krylov losses models plots"
+    " problems profiler progress reduction sampling",
+    "backprop certificate checks curvature exploration truncation work",
     "engines objective sums",
     "first_order hessian_free",
     "experiments scaling scipy_method",

@@ -1,0 +1,279 @@
+"""What a sum costs, against algorithms played through and real links; the model, against what is known."""
+
+import numpy as np
+import pytest
+from hosts import Hosts
+from on_engines import MPI, NET, OPTIONS
+from test_hosts import HOSTS, run_on_head
+
+from hfnb import Dataset, Objective, first_order, hessian_free, models, scaling
+from hfnb.collectives import Network, allreduce, expected_maximum
+from hfnb.engines import Cluster
+from hfnb.history import Counts
+from hfnb.scaling import Run
+from hfnb.work import Setting, Work, works
+
+# What a sum costs
+
+
+def recursive_doubling(vectors):
+    """Play it through: in each round all exchange all with a partner twice as far; what the rounds take."""
+    n, rounds, distance = len(vectors), [], 1
+    while distance < n:
+        vectors = [vectors[i] + vectors[i ^ distance] for i in range(n)]
+        rounds.append(vectors[0].nbytes)
+        distance *= 2
+    return vectors, rounds
+
+
+def scatter_and_gather(vectors):
+    """Play it through: rounds of exchanging halves of what is left to add up, then of collecting them."""
+    n, rounds = len(vectors), []
+    spans = [(0, vectors[0].size)] * n
+    vectors, distance = [vector.copy() for vector in vectors], n // 2
+    while distance:
+        before, halves = [vector.copy() for vector in vectors], []
+        for i, (start, stop) in enumerate(spans):
+            middle = (start + stop) // 2
+            halves.append((middle, stop) if i & distance else (start, middle))
+            vectors[i][slice(*halves[i])] += before[i ^ distance][slice(*halves[i])]
+        spans, distance = halves, distance // 2
+        rounds.append(vectors[0][slice(*spans[0])].nbytes)
+    distance = 1
+    while distance < n:
+        before, both = [vector.copy() for vector in vectors], []
+        for i in range(n):
+            other = spans[i ^ distance]
+            vectors[i][slice(*other)] = before[i ^ distance][slice(*other)]
+            both.append((min(spans[i][0], other[0]), max(spans[i][1], other[1])))
+        rounds.append(vectors[0][slice(*spans[0])].nbytes)
+        spans, distance = both, 2 * distance
+    return vectors, rounds
+
+
+@pytest.mark.parametrize("engines", [1, 2, 4, 16, 64])
+@pytest.mark.parametrize(
+    ("play", "size", "pairs"),
+    [
+        (recursive_doubling, 16, False),
+        (recursive_doubling, 8192, True),
+        (scatter_and_gather, 8192, False),
+    ],
+)
+def test_allreduce_costs_what_its_algorithm_does(play, size, pairs, engines):
+    vectors = [np.arange(size // 8.0) + i for i in range(engines)]
+    summed, rounds = play(vectors)
+    for each in summed:
+        np.testing.assert_array_equal(each, sum(vectors))
+    assert allreduce(size, engines, pairs) == (len(rounds), sum(rounds))
+
+
+def test_other_numbers_of_engines_pay_for_folding_in():
+    """As MPICH's allreduce.c says: 2⌊log₂ 6⌋ + 2 messages, 2·5/6 + 2 times the bytes."""
+    messages, size = allreduce(6000, engines=6)
+    assert (messages, size) == (6, pytest.approx(22_000))
+    assert allreduce(16, engines=6) == (4, 64)
+
+
+@pytest.mark.parametrize("n", [2, 3, 16, 1024])
+def test_expected_maximum(n):
+    drawn = np.random.default_rng(n).standard_normal((4000, n)).max(axis=1)
+    assert expected_maximum(n) == pytest.approx(drawn.mean(), abs=4 * drawn.std() / np.sqrt(4000))
+    known = {2: 1 / np.sqrt(np.pi), 3: 1.5 / np.sqrt(np.pi)}
+    assert expected_maximum(n) == pytest.approx(known.get(n, expected_maximum(n)), rel=1e-4)
+
+
+# Work, read from a history
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What an objective was asked for since the last record, noted as it happens."""
+    calls, add = [], Counts.add
+
+    def note(counts, what, samples, numbers=0, bytes=0):
+        calls.append((what, samples))
+        add(counts, what, samples, numbers, bytes)
+
+    monkeypatch.setattr(Counts, "add", note)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_work_of_hessian_free_is_what_was_asked_for(dtype, data, counted):
+    asked, w0 = [], NET.init(0, dtype=dtype)
+
+    def callback(record):
+        asked.append(list(counted))
+        counted.clear()
+
+    history = hessian_free(Objective(NET, data), w0, callback=callback, **OPTIONS).history
+    found = works(history, w0, OPTIONS["curvature_batch"])
+    assert len(found) == len(asked) == OPTIONS["max_iter"] + 1
+    for work, calls in zip(found, asked, strict=True):
+        for what in ("gradients", "products", "losses"):
+            assert getattr(work, what) == sum(name == what for name, _ in calls)
+        assert {work.batch} == {samples for name, samples in calls if name != "products"}
+    assert found[1].size == w0.size * (4 if dtype == np.float32 else 16)
+
+
+def test_work_of_sgd_is_its_steps(data, w0):
+    history = first_order(Objective(NET, data), w0, batch=60, max_iter=2).history
+    assert [(each.gradients, each.batch, each.losses) for each in works(history, w0)[1:]] == [(10, 60, 0)] * 2
+
+
+def test_wrong_parameters_are_named(alone, w0):
+    with pytest.raises(ValueError, match=r"w0: expected the parameters .* got 7"):
+        works(alone.history, w0[:7], OPTIONS["curvature_batch"])
+
+
+# The model, where the truth is known
+
+
+def seconds(work, engines, noise):
+    """A machine whose engines disturb each other by a tenth; a loss costs 2 µs a sample, a gradient 6, ...
+
+    The times of engines scatter by 3 % of what they compute; a sum takes 10 µs and 1 ns a byte between two.
+    """
+    slow, r, s = 1 + 0.1 * (engines - 1), work.batch / engines, work.curvature_batch / engines
+    computed = {
+        "gradient": work.gradients * (1e-3 + 6e-6 * r * slow),
+        "product": work.products * (2e-3 + 12e-6 * s * slow) + (work.products > 0) * 4e-6 * s,
+        "loss": work.losses * (5e-4 + 2e-6 * r * slow),
+    }
+    sums = work.gradients + work.products + work.losses
+    size = (work.gradients + work.products) * work.size + 16 * work.losses
+    others = {
+        "serial": 0.01 + 2e-3 * work.products,
+        "reduction": 1e-5 * sums + (engines > 1) * 1e-9 * size,
+        "waiting": (engines > 1) * 0.03 / np.sqrt(np.pi) * sum(computed.values()),
+    }
+    return {part: value * noise() for part, value in (computed | others).items()}
+
+
+def measured(noise=lambda: 1.0):
+    """Runs of the machine above, on one and two engines, with different batches of curvature."""
+    random, found = np.random.default_rng(0), []
+    for engines in (1, 2):
+        for s in (500, 2000, 8000):
+            counts = [(1, random.integers(10, 60), random.integers(5, 15)) for _ in range(10)]
+            asked = [Work(*each, 20_000, s, 1_500_000) for each in counts]
+            asked += [Work(100, 0, 0, s / 10, 0, 1_500_000), Work(0, 0, 100, s / 10, 0, 1_500_000)]
+            found.append(
+                Run(Setting(engines, engines - 1), asked, [seconds(w, engines, noise) for w in asked])
+            )
+    return found
+
+
+def test_fit_recovers_the_truth():
+    costs = scaling.fit(measured()).costs
+    np.testing.assert_allclose(costs["gradient"], [1e-3, 6e-6, 6e-7], rtol=1e-6)
+    np.testing.assert_allclose(costs["product"], [2e-3, 12e-6, 12e-7, 4e-6], rtol=1e-6)
+    np.testing.assert_allclose(costs["loss"], [5e-4, 2e-6, 2e-7], rtol=1e-6)
+    np.testing.assert_allclose(costs["serial"], [0.01, 0, 0, 2e-3, 0], atol=1e-9)
+    np.testing.assert_allclose(costs["reduction"], [1e-5, 0, 1e-9], atol=1e-15)
+    np.testing.assert_allclose(costs["waiting"], [0, 0.03], rtol=1e-3, atol=1e-9)
+
+
+def by_hand(work, engines, network):
+    """Seconds on nodes of their own: no neighbours; what the network takes comes on top of copying."""
+    slowest = 1 + 0.03 * expected_maximum(engines)
+    r, s = work.batch / engines, work.curvature_batch / engines
+    computed = (
+        1e-3 + 6e-6 * r + work.products * (2e-3 + 12e-6 * s) + 4e-6 * s + work.losses * (5e-4 + 2e-6 * r)
+    )
+    k, vectors = np.log2(engines), 1 + work.products
+    copied = 1e-9 * (2 * (1 - 1 / engines) * 1_500_000 * vectors + 16 * k * work.losses)
+    sent = network.latency * k * (2 * vectors + work.losses) + 8e9 / network.bandwidth * copied
+    serial = 0.01 + 2e-3 * work.products
+    return computed * slowest + serial + 1e-5 * (vectors + work.losses) + copied + sent
+
+
+@pytest.mark.parametrize("engines", [1, 16, 32])
+def test_prediction_is_the_sum_by_hand(engines):
+    network, work = Network(50e-6, 10e9), Work(1, 30, 10, 64_000, 32_000 / 4, 1_500_000)
+    found = scaling.fit(measured()).seconds([work], Setting(engines, network=network))
+    assert found == pytest.approx(by_hand(work, engines, network), rel=1e-4)
+
+
+def test_bootstrap_covers_the_truth():
+    random = np.random.default_rng(1)
+    runs = measured(lambda: random.uniform(0.95, 1.05))
+    network, work = Network(50e-6, 10e9), Work(1, 30, 10, 64_000, 8000, 1_500_000)
+    truth = by_hand(work, 1, network) / by_hand(work, 16, network)
+    low, middle, high = scaling.speedup(scaling.bootstrap(runs), [work], Setting(16, network=network))
+    assert low <= truth <= high
+    assert middle == pytest.approx(truth, rel=0.03)
+    assert abs(runs[0].error(scaling.fit(runs[1:]))) < 0.05
+
+
+def test_whole_partitions_bound_the_speedup():
+    """Of 24 partitions one of 16 engines holds two: the work is done in 2/24, not 1/16 of the time."""
+    model = scaling.Model(
+        {
+            "gradient": np.array([0, 1e-6, 0]),
+            "product": np.array([0, 2e-6, 0, 0]),
+            "loss": np.array([0, 1e-6, 0]),
+            "serial": np.zeros(5),
+            "reduction": np.zeros(3),
+            "waiting": np.zeros(2),
+        }
+    )
+    work = Work(1, 30, 10, 48_000, 9600, 1_500_000)
+    found = [
+        scaling.speedup([model], [work], Setting(16, partitions=partitions))[1]
+        for partitions in (24, 48, None)
+    ]
+    np.testing.assert_allclose(found, [12, 16, 16], rtol=1e-9)
+
+
+# The model, on real engines
+
+
+@MPI
+def test_parts_of_a_run_add_up(mpi_cluster, data, w0):
+    history = mpi_cluster.minimize(NET, data, w0, progress=False, **OPTIONS).history
+    engines = len(mpi_cluster.engines)
+    run = Run.of(history, w0, OPTIONS["curvature_batch"], engines=engines)
+    assert run.works == works(history, w0, OPTIONS["curvature_batch"])[1:]
+    for found, record in zip(run.seconds, history[1:], strict=True):
+        profiles = record.profile.values()
+        whole = sum(sum(engine.values()) for engine in profiles) / engines
+        assert sum(found.values()) == pytest.approx(whole, rel=1e-9)
+    computed = sum(record.profile[0]["gradient"] for record in history[1:])
+    if engines == 1:
+        assert sum(each["gradient"] for each in run.seconds) == pytest.approx(computed, rel=1e-9)
+
+
+@pytest.mark.slow
+@HOSTS
+@MPI
+@pytest.mark.parametrize(("n", "megabits"), [(2, 100), (2, 1000), (4, 100)])
+def test_runs_on_links_of_known_bandwidth_take_what_is_predicted(n, megabits, tmp_path):
+    """Fitted on this host alone, by one and two engines, and told of the links, it predicts several hosts."""
+    random = np.random.default_rng(0)
+    net = models.mlp([784, 400, 150, 10])
+    data = Dataset(random.random((960, 784), np.float32), random.integers(0, 10, 960))
+    w0, options = net.init(0), {"max_iter": 3, "curvature_batch": 240, "tol": 0.0}
+    runs = []
+    for engines in (1, 2):
+        with Cluster(n=engines, engines="mpi") as cluster:
+            for size in (120, 240, 480):
+                history = cluster.minimize(
+                    net, data, w0, progress=False, **options | {"curvature_batch": size}
+                ).history
+                runs.append(Run.of(history, w0, size, engines=engines))
+    cluster = {
+        "engines": "mpi",
+        "hosts": {f"host{i + 1}": 1 for i in range(n)},
+        "deadline": 60,
+        "timeout": 90,
+    }
+    job = {"cluster": cluster, "arguments": (net, data, w0), "runs": [(options, None)]}
+    with Hosts(n, rate=f"{megabits}mbit") as hosts:
+        report, _ = run_on_head(hosts, job, tmp_path)
+    run = Run.of(report["runs"][0]["result"].history, w0, options["curvature_batch"], engines=n)
+    there = Setting(n, n - 1, Network(latency=0.0, bandwidth=megabits * 1e6), partitions=24)
+    predicted = scaling.fit(runs).parts(run.works, there)["reduction"]
+    print(n, megabits, predicted, sum(each["reduction"] for each in run.seconds))
+    assert predicted == pytest.approx(sum(each["reduction"] for each in run.seconds), rel=0.2)
