@@ -23,7 +23,6 @@ from hfnb.sums import KEPT
 from hfnb.work import Setting, Work, works
 
 COMPUTED = ("gradient", "product", "loss")
-PARTS = (*COMPUTED, "serial", "reduction", "waiting")
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,17 @@ class Model:
 
     def parts(self, works: Sequence[Work], setting: Setting) -> dict[str, float]:
         """Return the seconds, by part, that the works take there, on the engine that holds most samples."""
-        total = dict.fromkeys(PARTS, 0.0)
-        for work in works:
-            table, seconds = _columns(work, setting), dict[str, float]()
-            for part in PARTS:
-                columns = table[part] if part in table else _waiting(work, setting, seconds)
-                seconds[part] = float(self.costs[part] @ columns)
-                total[part] += seconds[part]
-            if setting.network:
-                total["reduction"] += setting.network.seconds(*work.travels(setting.engines)[1:])
-        return total
+        return self._spend(*_demand(works, setting))
 
     def seconds(self, works: Sequence[Work], setting: Setting) -> float:
         """Return the seconds that the works take there."""
         return sum(self.parts(works, setting).values())
+
+    def _spend(self, columns: dict[str, np.ndarray], scatter: float, sent: float) -> dict[str, float]:
+        seconds = {part: float(self.costs[part] @ columns[part]) for part in columns}
+        seconds["reduction"] += sent
+        sums, computed = columns["reduction"][0], sum(seconds[part] for part in COMPUTED)
+        return seconds | {"waiting": float(self.costs["waiting"] @ [scatter * sums, scatter * computed])}
 
 
 def fit(runs: Sequence[Run]) -> Model:
@@ -94,10 +90,15 @@ def bootstrap(runs: Sequence[Run], draws: int = 200, seed: int = 0) -> list[Mode
     return models
 
 
+def predict(models: Sequence[Model], works: Sequence[Work], setting: Setting) -> np.ndarray:
+    """Return the seconds that the works take there by each model."""
+    demand = _demand(works, setting)
+    return np.array([sum(model._spend(*demand).values()) for model in models])
+
+
 def speedup(models: Sequence[Model], works: Sequence[Work], setting: Setting) -> np.ndarray:
     """Return how many times as fast as on one engine the works are there: 5, 50, 95 % quantiles of models."""
-    each = [model.seconds(works, Setting()) / model.seconds(works, setting) for model in models]
-    return np.percentile(each, [5, 50, 95])
+    return np.percentile(predict(models, works, Setting()) / predict(models, works, setting), [5, 50, 95])
 
 
 def _mean(profile: dict) -> dict[str, float]:
@@ -121,17 +122,22 @@ def _columns(work: Work, setting: Setting) -> dict[str, Sequence[float]]:
     }
 
 
-def _waiting(work: Work, setting: Setting, seconds: dict[str, float]) -> Sequence[float]:
-    scatter = expected_maximum(setting.engines)
-    return [scatter * work.travels(setting.engines)[0], scatter * sum(seconds[part] for part in COMPUTED)]
+def _demand(works: Sequence[Work], setting: Setting) -> tuple[dict[str, np.ndarray], float, float]:
+    """The columns of all works together, m(N), and the seconds that their sums spend on the network."""
+    each = [_columns(work, setting) for work in works]
+    columns = {part: np.sum([one[part] for one in each], axis=0) for part in each[0]}
+    network, (_, messages, size) = setting.network, columns["reduction"]
+    return columns, expected_maximum(setting.engines), network.seconds(messages, size) if network else 0.0
 
 
 def _observations(run: Run) -> list[tuple[dict, dict]]:
-    """The columns and the seconds of each record."""
-    return [
-        (_columns(work, run.setting) | {"waiting": _waiting(work, run.setting, seconds)}, seconds)
-        for work, seconds in zip(run.works, run.seconds, strict=True)
-    ]
+    """The columns and the seconds of each record; engines wait for what was computed, not predicted."""
+    found, scatter = [], expected_maximum(run.setting.engines)
+    for work, seconds in zip(run.works, run.seconds, strict=True):
+        columns = _columns(work, run.setting)
+        wait = columns["reduction"][0], sum(seconds[part] for part in COMPUTED)
+        found.append((columns | {"waiting": [scatter * each for each in wait]}, seconds))
+    return found
 
 
 def _solve(observations: Sequence[tuple[dict, dict]]) -> Model:

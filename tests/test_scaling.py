@@ -245,35 +245,48 @@ def test_parts_of_a_run_add_up(mpi_cluster, data, w0):
         assert sum(each["gradient"] for each in run.seconds) == pytest.approx(computed, rel=1e-9)
 
 
+LARGE = models.mlp([784, 400, 150, 10])
+SIZES = (120, 240)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """So few samples that a run spends its time on sums."""
+    random = np.random.default_rng(0)
+    return Dataset(random.random((960, 784), np.float32), random.integers(0, 10, 960))
+
+
+@pytest.fixture(scope="module")
+def model(few, own_ipython_dir):
+    """Fitted on this host alone, by one and two engines."""
+    w0, runs = LARGE.init(0), []
+    for engines in (1, 2):
+        with Cluster(n=engines, engines="mpi") as cluster:
+            for size in SIZES:
+                options = {"max_iter": 4, "tol": 0.0, "curvature_batch": size, "progress": False}
+                runs.append(
+                    Run.of(cluster.minimize(LARGE, few, w0, **options).history, w0, size, engines=engines)
+                )
+    return scaling.fit(runs)
+
+
 @pytest.mark.slow
 @HOSTS
 @MPI
-@pytest.mark.parametrize(("n", "megabits"), [(2, 100), (2, 1000), (4, 100)])
-def test_runs_on_links_of_known_bandwidth_take_what_is_predicted(n, megabits, tmp_path):
-    """Fitted on this host alone, by one and two engines, and told of the links, it predicts several hosts."""
-    random = np.random.default_rng(0)
-    net = models.mlp([784, 400, 150, 10])
-    data = Dataset(random.random((960, 784), np.float32), random.integers(0, 10, 960))
-    w0, options = net.init(0), {"max_iter": 3, "curvature_batch": 240, "tol": 0.0}
-    runs = []
-    for engines in (1, 2):
-        with Cluster(n=engines, engines="mpi") as cluster:
-            for size in (120, 240, 480):
-                history = cluster.minimize(
-                    net, data, w0, progress=False, **options | {"curvature_batch": size}
-                ).history
-                runs.append(Run.of(history, w0, size, engines=engines))
-    cluster = {
-        "engines": "mpi",
-        "hosts": {f"host{i + 1}": 1 for i in range(n)},
-        "deadline": 60,
-        "timeout": 90,
-    }
-    job = {"cluster": cluster, "arguments": (net, data, w0), "runs": [(options, None)]}
+@pytest.mark.parametrize(("n", "megabits"), [(2, 100), (2, 200), (4, 50)])
+def test_sums_over_links_of_known_bandwidth_take_what_is_predicted(n, megabits, model, few, tmp_path):
+    """Told of the links, the model predicts several hosts.
+
+    The links are slow, and of the iterations the least disturbed counts: all hosts share this machine.
+    """
+    w0, options = LARGE.init(0), {"max_iter": 4, "tol": 0.0, "curvature_batch": 240}
+    on_hosts = {f"host{i + 1}": 1 for i in range(n)}
+    cluster = {"engines": "mpi", "hosts": on_hosts, "deadline": 60, "timeout": 90}
+    job = {"cluster": cluster, "arguments": (LARGE, few, w0), "runs": [(options, None)]}
     with Hosts(n, rate=f"{megabits}mbit") as hosts:
         report, _ = run_on_head(hosts, job, tmp_path)
     run = Run.of(report["runs"][0]["result"].history, w0, options["curvature_batch"], engines=n)
     there = Setting(n, n - 1, Network(latency=0.0, bandwidth=megabits * 1e6), partitions=24)
-    predicted = scaling.fit(runs).parts(run.works, there)["reduction"]
-    print(n, megabits, predicted, sum(each["reduction"] for each in run.seconds))
-    assert predicted == pytest.approx(sum(each["reduction"] for each in run.seconds), rel=0.2)
+    predicted = [model.parts([work], there)["reduction"] for work in run.works]
+    took = [seconds["reduction"] for seconds in run.seconds]
+    assert np.min(np.divide(took, predicted)) == pytest.approx(1, abs=0.15)
