@@ -23,7 +23,7 @@ FLOORS = [
     "engines objective sums",
     "first_order hessian_free",
     "experiments scaling scipy_method",
-    "acoustic",
+    "acoustic batches timings",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 # Who uses a room of its own floor: a door that is open one way.

@@ -1,0 +1,181 @@
+"""Costs to a target against gradient descent by hand, closed forms and an exhaustive search over rates."""
+
+import numpy as np
+import pytest
+
+from hfnb import Dataset, batches, first_order, hessian_free
+from hfnb.batches import OURS, RATES, costs_to, crossing, hopeless, largest_efficient, sweep, tuned
+from hfnb.experiments import Task
+from hfnb.models import mlp
+
+
+def logistic_task(n=40, seed=0):
+    """Classes that overlap a little: softmax regression, whose loss is convex in the parameters."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    data = Dataset(random.normal(size=(n, 3)) + labels[:, None], labels)
+    return Task("two clouds", mlp([3, 2]), data, data, np.float64)
+
+
+TASK = logistic_task()
+
+
+def descend(task, rate, target):
+    """Gradient descent on softmax regression written out: the losses of w₀, w₁, … until one is ≤ target."""
+    w, X = task.start(0), task.train.X
+    targets = np.eye(2)[task.train.Y]
+    losses = []
+    while not losses or losses[-1] > target:
+        W, b = w[:6].reshape(3, 2), w[6:]
+        scores = X @ W + b
+        shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        losses.append(-np.mean(np.log((shares * targets).sum(axis=1))))
+        slope = (shares - targets) / len(X)
+        w = w - rate * np.concatenate([(X.T @ slope).ravel(), slope.sum(axis=0)])
+    return losses
+
+
+def test_full_batch_gradient_descent_costs_a_step_a_pass_and_a_reduction():
+    losses = descend(TASK, 0.5, target=0.45)
+    assert len(losses) > 5
+    share = np.log(losses[-2] / 0.45) / np.log(losses[-2] / losses[-1])
+    steps = len(losses) - 2 + share
+    found = costs_to(TASK, first_order, 0.45, limit=1000, batch=40, learning_rate=0.5)
+    np.testing.assert_allclose([found[cost] for cost in batches.COSTS], 3 * [steps], rtol=1e-12)
+
+
+def test_mini_batches_cost_a_reduction_a_step():
+    found = costs_to(TASK, first_order, 0.45, limit=1000, batch=8, learning_rate=0.5)
+    np.testing.assert_allclose(found["iterations"], 5 * found["passes"], rtol=1e-12)
+    np.testing.assert_allclose(found["reductions"], 5 * found["passes"], rtol=1e-12)
+
+
+def test_hessian_free_is_measured_over_all_samples_at_no_cost():
+    target, seen = 0.45, []
+    options = {"curvature": "auto", "batch": 20, "curvature_batch": 10}
+    full = TASK.objective()
+
+    def watch(record):
+        seen.append((full.value(record.w), (record.iteration, record.passes, record.reductions)))
+
+    hessian_free(TASK.objective(), TASK.start(0), callback=watch, max_iter=50, **options)
+    found = costs_to(TASK, hessian_free, target, limit=1000, **options)
+    after = next(costs for loss, costs in seen if loss <= target)
+    before = [costs for loss, costs in seen if costs < after][-1]
+    for cost, low, high in zip(batches.COSTS, before, after, strict=True):
+        assert low < found[cost] <= high
+
+
+def test_what_does_not_arrive_costs_infinity():
+    assert costs_to(TASK, first_order, 0.45, limit=3, batch=40, learning_rate=0.5)["passes"] == np.inf
+    assert costs_to(TASK, first_order, 0.45, limit=1000, batch=40, learning_rate=1e-5)["passes"] == np.inf
+    assert costs_to(TASK, hessian_free, 0.45, limit=0.1, batch=20)["passes"] == np.inf
+
+
+def test_a_loss_of_zero_is_below_every_target():
+    assert 0 < crossing([(1.0, [0.0]), (0.0, [1.0])], 0.5)[0] < 1
+
+
+def test_a_run_that_diverges_costs_infinity():
+    data = Dataset(TASK.train.X, np.eye(2)[TASK.train.Y])
+    task = Task("squares", mlp([3, 2], loss="squared_error"), data, data, np.float64)
+    assert costs_to(task, first_order, 0.1, limit=1000, batch=40, learning_rate=1e3)["passes"] == np.inf
+
+
+def test_crossing_of_an_exponential_is_exact():
+    """A loss e^(−ct) is at the target at t = ln(1/target)/c, whatever points of it are known."""
+    points = [0.0, 1.0, 2.5, 7.0]
+    path = [(np.exp(-0.7 * t), [t, 10 * t]) for t in points]
+    np.testing.assert_allclose(crossing(path, 0.1), np.log(10) / 0.7 * np.array([1, 10]), rtol=1e-14)
+    assert np.all(crossing(path, 1e-3) == np.inf)
+    assert crossing(path, 2.0).tolist() == [0.0, 0.0]
+
+
+def test_the_first_crossing_counts():
+    path = [(1.0, [0.0]), (0.1, [1.0]), (1.0, [2.0]), (0.01, [3.0])]
+    np.testing.assert_allclose(crossing(path, 0.1), [1.0])
+
+
+def test_crossing_passes_over_a_loss_that_is_not_a_number():
+    assert crossing([(1.0, [0.0]), (np.nan, [1.0])], 0.1).tolist() == [np.inf]
+
+
+@pytest.mark.parametrize("decay", [0.01, 0.03, 0.05, 0.2])
+def test_hopeless_is_right_about_an_exponential(decay):
+    """e^(−ct) gets to the target within the limit if and only if c · limit ≥ ln(1/target)."""
+    path = [(t, np.exp(-decay * t)) for t in np.arange(0.0, 31.0, 3.0)]
+    assert hopeless(path, 0.05, 100) == (decay * 100 < np.log(20))
+    assert not hopeless(path[:5], 0.05, 100)  # 12 passes of 100: too early to tell
+
+
+def test_hopeless_gives_a_path_that_flattens_out_no_hope():
+    path = [(t, (1 + t) ** -0.5) for t in np.arange(0.0, 50.0)]
+    assert hopeless(path, 0.06, 100)  # at 100 passes it would be 0.0995
+
+
+def test_tuned_finds_what_trying_every_rate_finds():
+    target = 0.45
+    every = {
+        rate: costs_to(TASK, first_order, target, 500, method="sgd", batch=10, learning_rate=rate)["passes"]
+        for rate in RATES["sgd"]
+    }
+    best = min(every, key=every.get)
+    for first in (None, *RATES["sgd"]):
+        found = tuned(TASK, "sgd", 10, target, limit=500, first=first)
+        assert (found.rate, found.passes, found.batch) == (best, every[best], 10)
+        for rate, passes in found.tried:
+            assert passes in (every[rate], np.inf)
+        assert {rate for rate, passes in found.tried if np.isfinite(passes)} >= {best}
+
+
+def test_tuned_says_where_no_rate_gets_there():
+    found = tuned(TASK, "sgd", 40, 0.45, limit=1, rates=(0.001, 0.002))
+    assert (found.rate, found.passes, found.reductions) == (None, np.inf, np.inf)
+    assert found.tried == [[0.001, np.inf], [0.002, np.inf]]
+
+
+def test_a_sweep_is_its_parts():
+    heard = []
+    found = sweep(
+        TASK,
+        [8, 40],
+        0.45,
+        limit=500,
+        methods=(OURS, "momentum"),
+        callback=lambda *news: heard.append(news),
+    )
+    first = tuned(TASK, "momentum", 8, 0.45, limit=500)
+    assert found["momentum"][0] == first
+    assert found["momentum"][1] == tuned(TASK, "momentum", 40, 0.45, limit=500, first=first.rate)
+    ours = costs_to(TASK, hessian_free, 0.45, 500, curvature="auto", batch=40, curvature_batch=10)
+    assert found[OURS][1] == {**ours, "batch": 40}
+    assert [(method, record.batch) for method, record in heard] == [
+        (OURS, 8),
+        ("momentum", 8),
+        (OURS, 40),
+        ("momentum", 40),
+    ]
+
+
+def test_largest_efficient_batch_under_a_known_law():
+    """Passes 1 + batch / 1000 (McCandlish et al. 2018): within 1.25 of those at batch 64 up to 330."""
+    records = [{"batch": batch, "passes": 1 + batch / 1000} for batch in (64, 128, 256, 330, 331, 512)]
+    assert largest_efficient(records) == 330
+    assert largest_efficient([*records, {"batch": 9999, "passes": np.inf}], factor=2) == 512
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="target: expected a positive number, got 0"):
+        costs_to(TASK, first_order, 0, limit=10)
+    with pytest.raises(ValueError, match="limit: expected a positive number, got -1"):
+        costs_to(TASK, first_order, 0.1, limit=-1)
+    with pytest.raises(ValueError, match=r"path: expected at least one \(loss, costs\)"):
+        crossing([], 0.1)
+    with pytest.raises(ValueError, match="method: expected one of sgd, momentum, adam, got 'rmsprop'"):
+        tuned(TASK, "rmsprop", 8, 0.1, limit=10)
+    with pytest.raises(ValueError, match="first: expected a rate of the grid"):
+        tuned(TASK, "sgd", 8, 0.1, limit=10, first=0.2)
+    with pytest.raises(ValueError, match="batch: expected 1 to 40"):
+        costs_to(TASK, first_order, 0.1, limit=10, batch=41)
+    with pytest.raises(ValueError, match="expected a batch that reached the target"):
+        largest_efficient([{"batch": 64, "passes": np.inf}])
