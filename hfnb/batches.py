@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,21 @@ COSTS = ("iterations", "passes", "reductions")
 OURS = "Hessian-free (auto)"
 
 
-def costs_to(task: Task, optimizer: Callable, target: float, limit: float, seed: int = 0, **options) -> dict:
+def costs_to(
+    task: Task,
+    optimizer: Callable,
+    target: float,
+    limit: float,
+    seed: int = 0,
+    patience: float = 1.0,
+    **options: Any,
+) -> dict:
     """Return the `COSTS` of an optimizer until the loss over all samples is ≤ ``target``, inf if it is not.
 
-    The run ends after ``limit`` passes over the data, or once it is `hopeless`. Between the two measurements
-    around the target, costs are interpolated (`crossing`): the loss is measured after every epoch of a
-    first-order method, and whenever the passes of another have grown by 5 %. That is no cost of its own.
-    ValueError unless target and limit are positive.
+    The run ends after ``limit`` passes over the data, or, past the share ``patience`` of them, once it is
+    `hopeless`. Between the two measurements around the target, costs are interpolated (`crossing`): the loss
+    is measured after every epoch of a first-order method, and whenever the passes of another have grown by
+    5 %. Measuring is no cost of its own. ValueError unless target and limit are positive.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
@@ -47,19 +56,21 @@ def costs_to(task: Task, optimizer: Callable, target: float, limit: float, seed:
             return False
         loss = record.loss if optimizer is first_order else full.value(record.w)  # there, of the mini-batch
         path.append((loss, (steps * record.iteration, record.passes, record.reductions)))
-        over = loss <= target or not np.isfinite(loss) or record.passes >= limit
-        return over or hopeless([(costs[1], loss) for loss, costs in path], target, limit)
+        if loss <= target or not np.isfinite(loss) or record.passes >= limit:
+            return True
+        late = record.passes >= patience * limit
+        return late and hopeless([(costs[1], loss) for loss, costs in path], target, limit)
 
     with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges
         optimizer(task.objective(), task.start(seed), seed=seed, callback=watch, max_iter=10**6, **options)
     return dict(zip(COSTS, crossing(path, target).tolist(), strict=True))
 
 
-def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float, spent: float = 0.2) -> bool:
+def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -> bool:
     """Return whether a path of (passes, loss) is not on its way to the target within the limit.
 
-    Asked once the share ``spent`` of the limit is spent: the logarithm of the loss is extended by the line
-    through the present point and that at half its passes. Losses fall ever more slowly, so this is generous.
+    The logarithm of the loss is extended by the line through the last point and that at half its passes.
+    Once past a first plateau, losses fall ever more slowly: this is generous.
 
     >>> hopeless([(10.0, 2.0), (20.0, 1.9)], target=0.1, limit=100)
     True
@@ -67,8 +78,6 @@ def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float, s
     False
     """
     passes, loss = path[-1]
-    if passes < spent * limit or len(path) < 2:
-        return False
     half, before = next(point for point in path if point[0] >= passes / 2)
     if half == passes:
         return False
@@ -109,9 +118,9 @@ def tuned(
     """Return the costs of a first-order method at the rate of a grid (`RATES`) that takes the fewest passes.
 
     The grid is climbed from the rate ``first`` (its middle, if None) in both directions until a rate is no
-    better than the best one; a rate is given up when it has spent more than that. ``rate`` is the best, None
-    if no rate gets there; ``tried`` lists [rate, passes], inf where given up. ValueError for an unknown
-    method or a first rate that is not on the grid.
+    better than the best one; a rate is given up when it has spent more than that, or, past a fifth of what it
+    may spend, is `hopeless`. ``rate`` is the best, None if no rate gets there; ``tried`` lists
+    [rate, passes], inf where given up. ValueError for an unknown method or a first rate not on the grid.
     """
     if method not in RATES:
         raise ValueError(f"method: expected one of {', '.join(RATES)}, got {method!r}")
@@ -123,8 +132,8 @@ def tuned(
     tried = []
     for way in (grid[middle:], grid[:middle][::-1]):
         for rate in way:
-            options = {"method": method, "batch": batch, "learning_rate": rate}
-            found = costs_to(task, first_order, target, min(limit, best.passes), seed, **options)
+            options: dict[str, Any] = {"method": method, "batch": batch, "learning_rate": rate}
+            found = costs_to(task, first_order, target, min(limit, best.passes), seed, 0.2, **options)
             tried.append([rate, found["passes"]])
             if found["passes"] < best.passes:
                 best.update(found, rate=rate)
@@ -159,7 +168,11 @@ def sweep(
     for batch in batches:
         for method, records in found.items():
             if method == OURS:
-                options = {"curvature": "auto", "batch": batch, "curvature_batch": max(batch // 4, 1)}
+                options: dict[str, Any] = {
+                    "curvature": "auto",
+                    "batch": batch,
+                    "curvature_batch": max(batch // 4, 1),
+                }
                 costs = costs_to(task, hessian_free, target, limit, seed, **options)
                 records.append(Record(costs, batch=batch))
             else:

@@ -72,6 +72,19 @@ def test_what_does_not_arrive_costs_infinity():
     assert costs_to(TASK, hessian_free, 0.45, limit=0.1, batch=20)["passes"] == np.inf
 
 
+def test_patience_ends_a_hopeless_run_early():
+    calls = []
+
+    def rate(t):
+        calls.append(t)
+        return 1e-5
+
+    for patience in (0.25, 1.0):
+        calls.clear()
+        costs_to(TASK, first_order, 0.45, limit=40, batch=40, learning_rate=rate, patience=patience)
+        assert len(calls) == 40 * patience
+
+
 def test_a_loss_of_zero_is_below_every_target():
     assert 0 < crossing([(1.0, [0.0]), (0.0, [1.0])], 0.5)[0] < 1
 
@@ -105,7 +118,7 @@ def test_hopeless_is_right_about_an_exponential(decay):
     """e^(−ct) gets to the target within the limit if and only if c · limit ≥ ln(1/target)."""
     path = [(t, np.exp(-decay * t)) for t in np.arange(0.0, 31.0, 3.0)]
     assert hopeless(path, 0.05, 100) == (decay * 100 < np.log(20))
-    assert not hopeless(path[:5], 0.05, 100)  # 12 passes of 100: too early to tell
+    assert not hopeless(path[:1], 0.05, 100)  # one point tells nothing
 
 
 def test_hopeless_gives_a_path_that_flattens_out_no_hope():
