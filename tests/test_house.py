@@ -20,7 +20,7 @@ FLOORS = [
     "blas checkpoint collectives datasets decoding fused globalization history krylov losses models plots"
     " problems profiler progress reduction sampling",
     "backprop certificate checks curvature exploration truncation work",
-    "engines objective sums",
+    "engines iteration objective sums",
     "first_order hessian_free",
     "experiments scaling scipy_method",
     "acoustic batches timings",
