@@ -127,7 +127,7 @@ def tuned(
     grid = sorted(rates or RATES[method])
     if first is not None and first not in grid:
         raise ValueError(f"first: expected a rate of the grid, {grid}, got {first!r}")
-    middle = len(grid) // 2 if first is None else grid.index(first)
+    middle = (len(grid) - 1) // 2 if first is None else grid.index(first)
     best = Record(dict.fromkeys(COSTS, np.inf), batch=batch, rate=None)
     tried = []
     for way in (grid[middle:], grid[:middle][::-1]):
