@@ -1,0 +1,65 @@
+"""The runs that the model of scaling is fitted to: which are made, where, and how they are read."""
+
+import numpy as np
+import pytest
+from on_engines import NET, OPTIONS
+
+from hfnb import Objective, first_order, hessian_free, timings
+from hfnb.experiments import Task
+
+
+@pytest.fixture
+def task(data):
+    return Task("random numbers", NET, data, data, np.float64)
+
+
+@pytest.mark.parametrize("mode", ["fast", "full"])
+def test_plans_have_tests_of_every_form(mode):
+    found = timings.plans(mode)
+    tested = [plan for name, plan in found.items() if name.startswith(timings.TEST)]
+    assert {(share, optimizer) for share, optimizer, _ in tested} == {
+        (share, optimizer) for share, optimizer, _ in found.values()
+    }
+    assert len(tested) < len(found) / 2
+
+
+def test_measured_where_asked_and_read_apart(task, pair):
+    plans = {
+        "all": (1, hessian_free, OPTIONS | {"max_iter": 2}),
+        "a part": (timings.NODES, hessian_free, {"max_iter": 1, "curvature_batch": 30}),
+        "test: sgd": (1, first_order, {"max_iter": 2, "batch": 60}),
+    }
+    both, settings = timings.measure(task, {2: pair}, plans)
+    assert list(both) == list(settings) == ["all (N = 2)", "test: sgd (N = 2)"]
+    one, others = timings.measure(task, {1: pair}, plans)
+    fitted, tests = timings.read(both | one, settings | others, task.start())
+    assert list(tests) == ["sgd (N = 2)", "sgd (N = 1)"]
+    assert list(fitted) == ["all (N = 2)", "all (N = 1)", "a part (N = 1)"]
+    assert fitted["a part (N = 1)"].works[0].batch == len(task.train) // timings.NODES
+    assert [work.batch for work in tests["sgd (N = 2)"].works] == [60, 60]
+    assert fitted["all (N = 2)"].setting.engines == 2
+
+
+def test_rivals_are_the_quickest_of_their_rates(task, pair, monkeypatch):
+    rates, target = (1e-3, 1e-2, 1e-4), 1.5
+    monkeypatch.setattr(timings, "RIVALS", {60: rates, 603: (1e-6,)})
+    found = timings.rivals(task, pair, target)
+    epochs = []
+    for rate in rates:
+        objective = Objective(NET, task.train)
+        options = {"method": "adam", "batch": 60, "learning_rate": rate, "max_iter": 12}
+        history = first_order(objective, task.start(), **options).history
+        epochs.append(next((record.iteration for record in history if record.loss <= target), np.inf))
+    assert min(epochs) < 12
+    assert list(found) == ["Adam (batch 60)"]
+    assert found["Adam (batch 60)"][-1].iteration == min(epochs)
+
+
+def test_works_end_at_the_target(alone, w0):
+    target = alone.history[4].loss
+    found = timings.works_to(alone.history, target, w0, OPTIONS["curvature_batch"])
+    assert sum(work.products for work in found) == alone.history[4].products
+    sums = sum(work.products + work.gradients + work.losses for work in found)
+    assert sums == alone.history[4].reductions
+    with pytest.raises(ValueError, match=r"target: .* got -1"):
+        timings.works_to(alone.history, -1, w0, OPTIONS["curvature_batch"])
