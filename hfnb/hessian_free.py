@@ -1,17 +1,18 @@
 """Hessian-free optimization that explores negative curvature (He, Mudigere, Smelyanskiy, Takáč 2016)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from hfnb.certificate import Certificate, certify_operator
+from hfnb.certificate import certify_operator
 from hfnb.exploration import LONGEST_PAUSE, PLATEAU, explore
 from hfnb.globalization import STEPS, Step, negative_curvature_step
 from hfnb.history import Recorder
-from hfnb.krylov import KrylovResult, NonFiniteProduct
+from hfnb.iteration import State
+from hfnb.krylov import NonFiniteProduct
 from hfnb.sampling import Draws
 from hfnb.truncation import MARTENS, THRIFTY, truncated
 
@@ -61,12 +62,13 @@ def hessian_free(
     """
     if step not in STEPS:
         raise ValueError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
-    auto, samples = curvature == "auto", Draws(seed, batch, curvature_batch)
+    auto = curvature == "auto"
+    samples = Draws(seed, batch, curvature_batch, search_curvature=auto)
     kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")
     solve = truncated(solver, THRIFTY if auto else MARTENS, solver_options)
     saved = resume.load() if resume else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
-    state = _State(**saved) if saved else _start(objective, w0, damping, samples)
+    state = State(**saved) if saved else _start(objective, w0, damping, samples)
     stop = not saved and recorder.add(state.w, iteration=0, **state.entries())
 
     verdict = None
@@ -78,10 +80,11 @@ def hessian_free(
             taken, damping = _leave(objective, state, verdict, samples), state.damping
         else:
             B = objective.curvature(state.w, kind, samples.curvature(state.iteration))
-            solution, taken, damping = _newton(objective, state, solve, STEPS[step], warm_start, B, samples)
+            f, f0 = _searched(objective, state, samples)
+            solution, taken, damping = _newton(f, f0, state, solve, STEPS[step], warm_start, B)
             verdict = None
             if auto and state.plateau and state.iteration >= state.next_look:
-                taken = _look(objective, state, taken, samples)
+                taken = _look(objective, f, f0, state, taken, samples)
         state = _move(objective, state, taken, solution, damping, samples)
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if resume:
@@ -98,51 +101,12 @@ def hessian_free(
     return recorder.result(state.w, False, next(reason for reason, holds in reasons.items() if holds))
 
 
-@dataclass
-class _State:
-    """All that one iteration hands to the next, and a checkpoint keeps."""
-
-    w: np.ndarray
-    g: np.ndarray
-    loss: float
-    damping: float
-    warm: np.ndarray | None = None
-    iteration: int = 0
-    rejected: int = 0
-    plateau: bool = (
-        True  # and when to look next for a way down from there, how many iterations after the last
-    )
-    next_look: int = 0
-    pause: int = 1
-
-    @property
-    def gradient_norm(self) -> float:
-        return float(np.linalg.norm(self.g))
-
-    def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
-        """What the history says of this iteration, ``found`` being what its products went to."""
-        step = None if self.rejected else step
-        solution = found if isinstance(found, KrylovResult) else None
-        certificate = found if isinstance(found, Certificate) else None
-        return {
-            "loss": self.loss,
-            "gradient_norm": self.gradient_norm,
-            "damping": self.damping,
-            "direction": step.name if step else "none",
-            "alpha": step.alpha if step else 0.0,
-            "step_norm": step.alpha * float(np.linalg.norm(step.direction)) if step else 0.0,
-            "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
-            "krylov_iterations": solution.iterations if solution else 0,
-            "krylov_status": solution.status if solution else certificate.reason if certificate else "",
-        }
-
-
 def _start(objective, w0, damping, samples):
     w = np.array(w0)
     loss, g = objective.value_and_gradient(w, samples.loss(0))
     if not (np.isfinite(loss) and np.all(np.isfinite(g))):
         raise ValueError("w0: expected a start with finite loss and gradient, got NaN or infinity")
-    return _State(w, g, loss, damping)
+    return State(w, g, loss, damping)
 
 
 def _certify(objective, state, samples):
@@ -158,23 +122,28 @@ def _leave(objective, state, certificate, samples):
     return negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
 
 
-def _newton(objective, state, solve, choose, warm_start, B, samples):
+def _searched(objective, state, samples):
+    """Return the loss that line searches lower, and its value at w."""
+    sample, own = samples.search(state.iteration), samples.loss(state.iteration)
+    f = partial(objective.value, sample=sample)
+    return f, state.loss if sample == own else f(state.w)
+
+
+def _newton(f, f0, state, solve, choose, warm_start, B):
     """Solve (B + λI) s = −g; return the solution (None where a product is not finite), step and new λ."""
     x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start)
-    f = partial(objective.value, sample=samples.loss(state.iteration))
     try:
         solution = solve(B, -state.g, x0, damping=state.damping)
     except NonFiniteProduct:
-        return None, Step(0.0, state.loss, np.zeros_like(state.w), "none"), state.damping * 1.5
-    return solution, *choose(f, state.w, state.loss, state.g, B, solution, state.damping)
+        return None, Step(0.0, f0, np.zeros_like(state.w), "none"), state.damping * 1.5
+    return solution, *choose(f, state.w, f0, state.g, B, solution, state.damping)
 
 
-def _look(objective, state, step, samples):
+def _look(objective, f, f0, state, step, samples):
     """Add negative curvature of the Hessian to the step; after each look in vain pause for longer."""
     H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
-    f = partial(objective.value, sample=samples.loss(state.iteration))
     try:
-        found = explore(f, state.w, state.loss, state.g, H, step)
+        found = explore(f, state.w, f0, state.g, H, step)
     except NonFiniteProduct:
         return step
     state.pause = min(2 * state.pause, LONGEST_PAUSE) if found is step else 1
@@ -183,16 +152,17 @@ def _look(objective, state, step, samples):
 
 
 def _move(objective, state, step, solution, damping, samples):
-    """Take the step, unless it goes nowhere or to a loss or gradient not finite: then only raise λ."""
-    state = replace(state, iteration=state.iteration + 1)
-    state.plateau = state.loss - step.loss <= PLATEAU * abs(state.loss)
+    """Take the step, unless it leads nowhere, up, or to what is not finite: then only raise λ."""
+    searched, before = samples.search(state.iteration) == samples.loss(state.iteration), state.loss
+    state = replace(state, iteration=state.iteration + 1, plateau=True)
     if step.alpha > 0:
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
-        if np.isfinite(loss) and np.all(np.isfinite(g)):
-            if not samples.batch:
-                loss = step.loss  # the same number, not rounded to the precision of the packed gradient
-            warm = solution.x if solution else None
+        finite = np.isfinite(loss) and np.all(np.isfinite(g))
+        if finite and searched and not samples.batch:
+            loss = step.loss  # the same number, not rounded to the precision of the packed gradient
+        if finite and (samples.batch or loss < before):
+            state.plateau, warm = before - loss <= PLATEAU * abs(before), solution.x if solution else None
             return replace(state, w=w, g=g, loss=loss, damping=damping, warm=warm, rejected=0)
     damping = max(damping, 1.5 * state.damping)
     return replace(state, damping=damping, warm=None, rejected=state.rejected + 1)

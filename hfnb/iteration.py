@@ -1,0 +1,48 @@
+"""What an iteration of Hessian-free optimization knows, and writes down."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hfnb.certificate import Certificate
+from hfnb.globalization import Step
+from hfnb.krylov import KrylovResult
+
+
+@dataclass
+class State:
+    """All that one iteration hands to the next, and a checkpoint keeps; ``warm`` is the last solution."""
+
+    w: np.ndarray
+    g: np.ndarray
+    loss: float
+    damping: float
+    warm: np.ndarray | None = None
+    iteration: int = 0
+    rejected: int = 0
+    plateau: bool = (
+        True  # and when to look next for a way down from there, how many iterations after the last
+    )
+    next_look: int = 0
+    pause: int = 1
+
+    @property
+    def gradient_norm(self) -> float:
+        return float(np.linalg.norm(self.g))
+
+    def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
+        """What the history says of this iteration, ``found`` being what its products went to."""
+        step = None if self.rejected else step
+        solution = found if isinstance(found, KrylovResult) else None
+        certificate = found if isinstance(found, Certificate) else None
+        return {
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "damping": self.damping,
+            "direction": step.name if step else "none",
+            "alpha": step.alpha if step else 0.0,
+            "step_norm": step.alpha * float(np.linalg.norm(step.direction)) if step else 0.0,
+            "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
+            "krylov_iterations": solution.iterations if solution else 0,
+            "krylov_status": solution.status if solution else certificate.reason if certificate else "",
+        }
