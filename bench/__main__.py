@@ -14,6 +14,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="fewer sizes, rounds and seeds")
     parser.add_argument("--problems", nargs="+", help="rule: which problems")
+    parser.add_argument("--methods", nargs="+", help="rule: which methods")
     parser.add_argument("--networks", nargs="+", help="products: which networks")
     parser.add_argument("--batches", nargs="+", type=int, help="products: which batches")
     parser.add_argument("--what", nargs="+", help="products: gradient, hessian, gauss-newton")

@@ -22,6 +22,7 @@ from hfnb.objective import Objective
 from hfnb.truncation import THRIFTY
 
 LIMIT = 2500  # products a run may spend
+DEEP = (784, 1000, 500, 250, 30)
 NEAR = 0.02  # by which a start is scaled toward the saddle at zero
 # Every method has the same expanding line search, damping, warm start and samples.
 METHODS: dict[str, dict] = {
@@ -95,12 +96,7 @@ def problems() -> list[Problem]:
     near = [replace(problem, name=f"{problem.name}, near", scale=NEAR) for problem in ordinary]
     deep = [Problem("8 sigmoid layers", deep_sigmoid, (2.0, 1.0, 0.5), init="sparse")]
     deep += [replace(deep[0], name="8 sigmoid layers, near", scale=0.5)]
-    large = Problem(
-        "autoencoder 784-1000-500-250-30",
-        partial(autoencoder, (784, 1000, 500, 250, 30), 1500),
-        (22.0, 15.0, 10.0),
-        seeds=2,
-    )
+    large = Problem("deep autoencoder", partial(autoencoder, DEEP, 1500), (22.0, 15.0, 10.0), seeds=2)
     return [*ordinary, *near, *deep, large]
 
 
@@ -185,18 +181,19 @@ def table(runs: list[dict]) -> list[dict]:
 
 
 def run(options) -> None:
-    """Print and save the table; results of problems that are not asked for now are kept."""
-    chosen = [p for p in problems() if not options.problems or p.name in options.problems]
+    """Print and save the table; results of problems and methods that are not asked for now are kept."""
     tasks = [
         (problem, method, seed)
-        for problem in chosen
+        for problem in problems()
+        if not options.problems or problem.name in options.problems
         for seed in range(1 if options.quick else problem.seeds)
-        for method in METHODS
+        for method in options.methods or METHODS
     ]
-    names, old = {problem.name for problem in chosen}, load("rule") or {"runs": []}
-    runs = [each for each in old["runs"] if each["problem"] not in names]
     fresh = multiprocessing.get_context("spawn")  # a fork would inherit locks of BLAS threads
     with ProcessPoolExecutor(mp_context=fresh, initializer=threadpool_limits, initargs=(1,)) as pool:
-        runs.extend(tqdm(pool.map(attempt, *zip(*tasks, strict=True)), total=len(tasks)))
+        runs = list(tqdm(pool.map(attempt, *zip(*tasks, strict=True)), total=len(tasks)))
+    new = {(run["problem"], run["method"]) for run in runs}
+    old = load("rule") or {"runs": []}
+    runs += [each for each in old["runs"] if (each["problem"], each["method"]) not in new]
     document = {"about": about(limit=LIMIT, near=NEAR, speech=speech()[1].name)}
     save("rule", document | {"table": show(table(runs)), "runs": runs})
