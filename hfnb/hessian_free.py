@@ -45,7 +45,8 @@ def hessian_free(
     search, and adapts λ (from ``damping`` on). The paper's method is the default, solver="bicgstab",
     curvature="hessian"; Martens' (2010) is solver="cg", curvature="gauss-newton". Ours is curvature="auto":
     Martens' with solves that end when they no longer pay (``overhead`` of `krylov.cg`) and, on a plateau, a
-    look for negative curvature of the Hessian (`exploration`); fewest products on our problems.
+    look for negative curvature of the Hessian (`exploration`). Without ``batch``, it searches along steps on
+    the samples of curvature; the loss over all samples, which comes with the next gradient, has to fall.
 
     ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
@@ -63,7 +64,8 @@ def hessian_free(
     if step not in STEPS:
         raise ValueError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
     auto = curvature == "auto"
-    samples = Draws(seed, batch, curvature_batch, search_curvature=auto)
+    # With mini-batches nothing larger is there to say that a step overfits a smaller sample.
+    samples = Draws(seed, batch, curvature_batch, search_curvature=auto and batch is None)
     kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")
     solve = truncated(solver, THRIFTY if auto else MARTENS, solver_options)
     saved = resume.load() if resume else None
