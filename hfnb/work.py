@@ -17,13 +17,15 @@ class Setting:
     """Where a run runs: on so many engines, ``neighbours`` other ones on the host of each.
 
     ``network`` links the hosts, None where there is one; of the dataset's ``partitions`` an engine holds
-    whole ones, None are as many as divide evenly.
+    whole ones, None are as many as divide evenly. ``kept``: the most samples of which an engine keeps the
+    linearization between products, None is `hfnb.sums.KEPT`.
     """
 
     engines: int = 1
     neighbours: int = 0
     network: Network | None = None
     partitions: int | None = None
+    kept: float | None = None
 
     def held(self, samples: float) -> float:
         """Return how many of ``samples`` the engine holds that holds most.

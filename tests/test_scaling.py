@@ -171,7 +171,7 @@ def test_fit_recovers_the_truth():
     np.testing.assert_allclose(costs["product"], [2e-3, 12e-6, 12e-7, 4e-6], rtol=1e-6)
     np.testing.assert_allclose(costs["loss"], [5e-4, 2e-6, 2e-7], rtol=1e-6)
     np.testing.assert_allclose(costs["serial"], [0.01, 0, 0, 2e-3, 0], atol=1e-9)
-    np.testing.assert_allclose(costs["reduction"], [1e-5, 0, 1e-9], atol=1e-15)
+    np.testing.assert_allclose(costs["reduction"], [1e-5, 1e-9], atol=1e-15)
     np.testing.assert_allclose(costs["waiting"], [0, 0.03], rtol=1e-3, atol=1e-9)
 
 
@@ -215,7 +215,7 @@ def test_whole_partitions_bound_the_speedup():
             "product": np.array([0, 2e-6, 0, 0]),
             "loss": np.array([0, 1e-6, 0]),
             "serial": np.zeros(5),
-            "reduction": np.zeros(3),
+            "reduction": np.zeros(2),
             "waiting": np.zeros(2),
         }
     )
@@ -225,6 +225,16 @@ def test_whole_partitions_bound_the_speedup():
         for partitions in (24, 48, None)
     ]
     np.testing.assert_allclose(found, [12, 16, 16], rtol=1e-9)
+
+
+def test_linearizing_anew_does_not_flatter_many_engines():
+    """One engine makes its linearization of 20,000 samples anew for each product, two keep theirs."""
+    costs = {part: np.zeros(n) for part, n in (("gradient", 3), ("loss", 3), ("serial", 5), ("reduction", 2))}
+    model = scaling.Model(costs | {"product": np.array([0, 1e-6, 0, 2e-6]), "waiting": np.zeros(2)})
+    work = Work(0, 30, 0, 0, 20_000, 1_500_000)
+    assert model.seconds([work], Setting()) == pytest.approx(30 * 20_000 * 3e-6)
+    assert model.seconds([work], Setting(2)) == pytest.approx(10_000 * (30 * 1e-6 + 2e-6))
+    assert scaling.speedup([model], [work], Setting(2))[1] == pytest.approx(2)
 
 
 # The model, on real engines
