@@ -87,6 +87,8 @@ def hessian_free(
             verdict = None
             if auto and state.plateau and state.iteration >= state.next_look:
                 taken = _look(objective, f, f0, state, taken, samples)
+            if samples.search_curvature:
+                taken = taken._replace(loss=np.nan)  # its loss is over other samples than the objective's
         state = _move(objective, state, taken, solution, damping, samples)
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if resume:
@@ -155,13 +157,12 @@ def _look(objective, f, f0, state, step, samples):
 
 def _move(objective, state, step, solution, damping, samples):
     """Take the step, unless it leads nowhere, up, or to what is not finite: then only raise λ."""
-    searched, before = samples.search(state.iteration) == samples.loss(state.iteration), state.loss
-    state = replace(state, iteration=state.iteration + 1, plateau=True)
+    state, before = replace(state, iteration=state.iteration + 1, plateau=True), state.loss
     if step.alpha > 0:
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
-        if finite and searched and not samples.batch:
+        if finite and np.isfinite(step.loss) and not samples.batch:
             loss = step.loss  # the same number, not rounded to the precision of the packed gradient
         if finite and (samples.batch or loss < before):
             state.plateau, warm = before - loss <= PLATEAU * abs(before), solution.x if solution else None
