@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,6 +102,8 @@ SECOND_ORDER: dict[str, dict] = {
     "Hessian-free (Bi-CG-STAB, Hessian)": {"solver": "bicgstab", "curvature": "hessian"},
     "Hessian-free (CG, Gauss–Newton)": {"solver": "cg", "curvature": "gauss-newton"},
 }
+# What this project makes of them: `hessian_free`'s curvature="auto".
+OURS: dict[str, dict] = {"Hessian-free (auto)": {"curvature": "auto"}}
 # How far each goes on `mnist_task`, by mode; and the learning rates over which the rivals are tuned.
 HESSIAN_FREE = {
     "fast": {"max_iter": 15, "curvature_batch": 600},
@@ -126,15 +129,24 @@ def save(name: str, histories: dict[str, list[Record]], **about) -> None:
     )
 
 
+def published(path: str) -> Any:
+    """Return the JSON at ``path`` in this checkout, such as "bench/results/rule.json".
+
+    FileNotFoundError, which says what makes it, where it is not there.
+    """
+    file = Path(__file__).resolve().parent.parent / path
+    if not file.exists():
+        maker = "make bench" if path.startswith("bench/") else "HFNB_MODE=full make run"
+        raise FileNotFoundError(f"{path}: not in this checkout; {maker} writes it")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def load(name: str) -> tuple[dict[str, list[Record]], dict]:
     """Return the histories that `save` wrote as figures/``name`` of this checkout, and what is said of them.
 
-    FileNotFoundError, which says how to make them, where they are not there.
+    FileNotFoundError where they are not there: see `published`.
     """
-    path = Path(__file__).resolve().parent.parent / "figures" / name
-    if not path.exists():
-        raise FileNotFoundError(f"figures/{name}: not in this checkout; HFNB_MODE=full make run writes it")
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = published(f"figures/{name}")
     histories = {
         name: [Record(record) for record in records] for name, records in document["histories"].items()
     }

@@ -128,6 +128,22 @@ def parts(bars: dict[str, dict[str, float]], ax: Axes | None = None) -> Axes:
     return ax
 
 
+def performance_profile(costs: dict[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """Draw the share of problems that each method solves within τ times the least cost (Dolan & Moré 2002).
+
+    ``costs``: a method's cost > 0 for each problem, the same ones for all methods; inf where not solved.
+    """
+    ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
+    table = np.array(list(costs.values()), dtype=float)
+    ratios = np.divide(table, table.min(axis=0), out=table.copy(), where=np.isfinite(table))
+    taus = np.unique(ratios[np.isfinite(ratios)])
+    shares = (ratios[:, :, None] <= taus).mean(axis=1)
+    for index, name in enumerate(costs):
+        ax.step(taus, shares[index], where="post", label=name, **(look(index) | {"marker": ""}))
+    ax.set(xscale="log", xlabel="τ, times the least cost", ylabel="share of problems solved")
+    return ax
+
+
 def digits(X: np.ndarray, labels: Sequence | None = None, columns: int = 10) -> Figure:
     """Draw rows of pixels (n, 784) as images, ``labels`` above them."""
     rows = -(-len(X) // columns)

@@ -21,3 +21,13 @@ def test_pooled_pixels_are_means_of_blocks():
 def test_sides_that_do_not_divide_28_are_named(side):
     with pytest.raises(ValueError, match=f"divisor of 28, got {side}"):
         experiments.pooled_mnist(5, side)
+
+
+def test_what_is_published_is_read_and_what_is_not_is_named():
+    document = experiments.published("figures/06_train_mnist_full.json")
+    histories, about = experiments.load("06_train_mnist_full.json")
+    assert document["about"] == about
+    assert set(document["histories"]) == set(histories)
+    for path, maker in (("bench/results/none.json", "make bench"), ("figures/none.json", "make run")):
+        with pytest.raises(FileNotFoundError, match=rf"{path}: not in this checkout; .*{maker}"):
+            experiments.published(path)

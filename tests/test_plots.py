@@ -73,3 +73,14 @@ def test_parts_stand_side_by_side():
     assert [(bar.get_x(), bar.get_width()) for bar in product] == [(0, 2), (0, 3)]
     assert [(bar.get_x(), bar.get_width()) for bar in waiting] == [(2, 1), (3, 0)]
     assert ax.get_legend_handles_labels()[1] == ["product", "waiting"]
+
+
+def test_performance_profile_counts_what_is_solved_within_a_factor():
+    """Counted by hand: costs over the least are a: 1, 2, 1, never; b: 4, 1, never, never."""
+    never = np.inf
+    ax = plots.performance_profile({"a": [1, 6, 5, never], "b": [4, 3, never, never]})
+    a, b = ax.get_lines()
+    assert list(a.get_xdata()) == list(b.get_xdata()) == [1, 2, 4]
+    assert list(a.get_ydata()) == [0.5, 0.75, 0.75]
+    assert list(b.get_ydata()) == [0.25, 0.25, 0.5]
+    assert [line.get_label() for line in (a, b)] == ["a", "b"]
