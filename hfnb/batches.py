@@ -27,12 +27,12 @@ def costs_to(
     target: float,
     limit: float,
     seed: int = 0,
-    patience: float = 1.0,
+    patience: float = np.inf,
     **options: Any,
 ) -> dict:
     """Return the `COSTS` of an optimizer until the loss over all samples is ≤ ``target``, inf if it is not.
 
-    The run ends after ``limit`` passes over the data, or, past the share ``patience`` of them, once it is
+    The run ends after ``limit`` passes over the data, or, once ``patience`` of them are spent, where it is
     `hopeless`. Between the two measurements around the target, costs are interpolated (`crossing`): the loss
     is measured after every epoch of a first-order method, and whenever the passes of another have grown by
     5 %. Measuring is no cost of its own. ValueError unless target and limit are positive.
@@ -58,8 +58,9 @@ def costs_to(
         path.append((loss, (steps * record.iteration, record.passes, record.reductions)))
         if loss <= target or not np.isfinite(loss) or record.passes >= limit:
             return True
-        late = record.passes >= patience * limit
-        return late and hopeless([(costs[1], loss) for loss, costs in path], target, limit)
+        return record.passes >= patience and hopeless(
+            [(costs[1], loss) for loss, costs in path], target, limit
+        )
 
     with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges
         optimizer(task.objective(), task.start(seed), seed=seed, callback=watch, max_iter=10**6, **options)
@@ -118,8 +119,8 @@ def tuned(
     """Return the costs of a first-order method at the rate of a grid (`RATES`) that takes the fewest passes.
 
     The grid is climbed from the rate ``first`` (its middle, if None) in both directions until a rate is no
-    better than the best one; a rate is given up when it has spent more than that, or, past a fifth of what it
-    may spend, is `hopeless`. ``rate`` is the best, None if no rate gets there; ``tried`` lists
+    better than the best one; a rate is given up when it has spent more than that, or, past a fifth of the
+    limit, is `hopeless`. ``rate`` is the best, None if no rate gets there; ``tried`` lists
     [rate, passes], inf where given up. ValueError for an unknown method or a first rate not on the grid.
     """
     if method not in RATES:
@@ -133,7 +134,7 @@ def tuned(
     for way in (grid[middle:], grid[:middle][::-1]):
         for rate in way:
             options: dict[str, Any] = {"method": method, "batch": batch, "learning_rate": rate}
-            found = costs_to(task, first_order, target, min(limit, best.passes), seed, 0.2, **options)
+            found = costs_to(task, first_order, target, min(limit, best.passes), seed, limit / 5, **options)
             tried.append([rate, found["passes"]])
             if found["passes"] < best.passes:
                 best.update(found, rate=rate)
