@@ -15,17 +15,21 @@ from hfnb.losses import PARTS
 
 
 class Workspace:
-    """Arrays that each batch of up to ``rows`` samples is worked through in."""
+    """Arrays that each batch of up to ``rows`` samples is worked through in: one workspace a thread."""
 
     def __init__(self, net, rows: int, dtype):
-        self.z, self.u, self.t = ([np.empty((rows, n), dtype) for n in net.sizes[1:]] for _ in range(3))
+        # of each layer: u beside z or R{z}, which the backward pass of a Hessian product needs together
+        self.pairs = [np.empty((2, rows, n), dtype) for n in net.sizes[1:]]
+        self.u, self.z = ([pair[k] for pair in self.pairs] for k in (0, 1))
+        self.t = [np.empty((rows, n), dtype) for n in net.sizes[1:]]
         self.W = [np.empty((layer.m, layer.n), dtype) for layer in net.layers]
+        self.spare: Linearized | None = None
 
 
-def forward(net, w: np.ndarray, X: np.ndarray, work: Workspace) -> list[np.ndarray]:
-    """Return the activations [X, a_1, …, a_L], all but X in the workspace."""
+def forward(net, w: np.ndarray, X: np.ndarray, out: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the activations [X, a_1, …, a_L], all but X in the arrays ``out`` of as many rows or more."""
     activations = [X]
-    for layer, name, z in zip(net.layers, net.activations, work.z, strict=True):
+    for layer, name, z in zip(net.layers, net.activations, out, strict=True):
         a = np.matmul(activations[-1], layer.weights(w), out=z[: len(X)])
         a += layer.biases(w)
         activations.append(a if name == "linear" else ACTIVATIONS[name][0](a, out=a))
@@ -33,28 +37,31 @@ def forward(net, w: np.ndarray, X: np.ndarray, work: Workspace) -> list[np.ndarr
 
 
 def add_gradient(
-    net, w: np.ndarray, X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Workspace
+    net, w: np.ndarray, X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Workspace, first: bool = False
 ) -> float:
-    """Add the gradient of the summed loss to ``total``, (p,); return the summed loss."""
-    activations = forward(net, w, X, work)
+    """Add the gradient of the summed loss to ``total``, (p,), or be the ``first`` there; return that loss."""
+    activations = forward(net, w, X, work.z)
     loss, u, _ = PARTS[net.loss_name](activations[-1], Y)
-    for number, a, _, d in _back(net, w, activations, u, work):
-        _add_weights(net, number, a, d, total, work)
-        net.layers[number].biases(total)[...] += d.sum(axis=0)
-    return float(loss)
-
-
-def _back(net, w, activations, u, work):
-    """Yield (l, a_{l−1}, u_l = ∂loss/∂a_l, d_l = ∂loss/∂z_l) from the last layer to the first."""
-    for number in reversed(range(len(net.layers))):
-        name = net.activations[number]
-        d = u
+    for number in reversed(range(len(net.layers))):  # u = ∂loss/∂a, d = ∂loss/∂z
+        name, d = net.activations[number], u
         if name != "linear":
             d = ACTIVATIONS[name][1](activations[number + 1])
             d *= u
-        yield number, activations[number], u, d
+        _add_layer(net, number, activations[number], d, total, work, first)
         if number:
             u = np.matmul(d, net.layers[number].weights(w).T, out=work.u[number - 1][: len(d)])
+    return float(loss)
+
+
+def _add_layer(net, number, a, d, total, work, first):
+    """Add aᵀd and the sum of d to the layer's place in ``total``, or put them there."""
+    layer = net.layers[number]
+    if first:
+        np.matmul(a.T, d, out=layer.weights(total))
+        d.sum(axis=0, out=layer.biases(total))
+    else:
+        _add_weights(net, number, a, d, total, work)
+        layer.biases(total)[...] += d.sum(axis=0)
 
 
 def _add_weights(net, number, a, d, total, work):
@@ -64,23 +71,39 @@ def _add_weights(net, number, a, d, total, work):
 
 
 class Linearized:
-    """A network at w on one batch, with what products there have in common; hessian=False is Gauss–Newton."""
+    """What products at one w on one batch have in common; of the Hessian or of the Gauss–Newton matrix."""
 
-    def __init__(self, net, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: Workspace, hessian: bool):
-        self.net, self.w = net, w
-        self.activations = [X] + [a.copy() for a in forward(net, w, X, work)[1:]]
-        _, residual, self.loss_product = PARTS[net.loss_name](self.activations[-1], Y)
-        named = list(zip(self.activations[1:], net.activations, strict=True))
-        self.slopes: list = [None if name == "linear" else ACTIVATIONS[name][1](a) for a, name in named]
-        self.bends: list = [None] * len(named)  # ∂(u φ')/∂a = u dφ'/da, where φ bends
-        self.deltas: list = [None] * len(named)
-        for number, _, u, d in _back(net, w, self.activations, residual, work) if hessian else ():
-            a, name = named[number]
-            self.bends[number] = None if name == "linear" else u * ACTIVATIONS[name][2](a)
-            self.deltas[number] = d.copy()
+    def __init__(self, net, rows: int, dtype, hessian: bool):
+        self.net, self.hessian = net, hessian
+        self.a = [np.empty((rows, n), dtype) for n in net.sizes[1:]]
+        kinds = 2 if hessian else 1  # φ' and u φ'', by which R{u} and R{a} give R{d}
+        self.factors = [
+            None if name == "linear" else np.empty((kinds, rows, n), dtype)
+            for n, name in zip(net.sizes[1:], net.activations, strict=True)
+        ]
+        self.deltas = [np.empty((rows, n), dtype) for n in net.sizes[1:]] if hessian else []
 
-    def add_product(self, v: np.ndarray, total: np.ndarray, work: Workspace) -> None:
-        """Add the product of the batch's summed curvature with v, (p,), to ``total``."""
+    def at(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: Workspace) -> "Linearized":
+        """Linearize at w on the batch (X, Y), in the arrays that are there."""
+        self.w = w
+        self.activations = forward(self.net, w, X, self.a)
+        _, u, self.loss_product = PARTS[self.net.loss_name](self.a[-1], Y)
+        for a, name, factors in zip(self.a, self.net.activations, self.factors, strict=True):
+            if factors is not None:
+                factors[0] = ACTIVATIONS[name][1](a)
+        for number in reversed(range(len(self.net.layers))) if self.hessian else ():
+            name, factors, d = self.net.activations[number], self.factors[number], self.deltas[number]
+            if factors is None:
+                d[...] = u
+            else:
+                np.multiply(u, factors[0], out=d)
+                np.multiply(u, ACTIVATIONS[name][2](self.a[number]), out=factors[1])
+            if number:
+                u = np.matmul(d, self.net.layers[number].weights(w).T, out=work.u[number - 1][: len(d)])
+        return self
+
+    def add_product(self, v: np.ndarray, total: np.ndarray, work: Workspace, first: bool = False) -> None:
+        """Add the product of the batch's summed curvature with v, (p,), to ``total``, or be the ``first``."""
         Ra: list[np.ndarray] = []
         rows = len(self.activations[0])
         for number, layer in enumerate(self.net.layers):
@@ -88,32 +111,36 @@ class Linearized:
             if number:
                 Rz += np.matmul(Ra[-1], layer.weights(self.w), out=work.t[number][:rows])
             Rz += layer.biases(v)
-            if self.slopes[number] is not None:
-                Rz *= self.slopes[number]
+            if self.factors[number] is not None:
+                Rz *= self.factors[number][0]
             Ra.append(Rz)
-        self._add_back(v, Ra, self.loss_product(Ra[-1]), total, work)
+        work.u[-1][:rows] = self.loss_product(Ra[-1])
+        self._add_back(v, Ra, total, work, first)
 
-    def _add_back(self, v, Ra, Ru, total, work):
-        """Run R{·} of the backward pass from Ru = R{∂loss/∂a_L}, adding R{gradient} on the way."""
+    def _add_back(self, v, Ra, total, work, first):
+        """Run R{·} of the backward pass from R{∂loss/∂a_L}, adding R{gradient} on the way."""
+        rows = len(self.activations[0])
         for number in reversed(range(len(self.net.layers))):
-            layer, d, bend = self.net.layers[number], self.deltas[number], self.bends[number]
-            below = self.activations[number]
-            if d is not None and number:
-                _add_weights(self.net, number, Ra[number - 1], d, total, work)
-            Rd = Ru if self.slopes[number] is None else np.multiply(Ru, self.slopes[number], out=Ru)
-            if bend is not None:
-                Ra[number] *= bend  # the last use of R{a} of this layer
-                Rd += Ra[number]
-            _add_weights(self.net, number, below, Rd, total, work)
-            layer.biases(total)[...] += Rd.sum(axis=0)
+            layer, factors = self.net.layers[number], self.factors[number]
+            Rd = work.u[number][:rows]
+            if factors is not None and self.hessian:  # R{d} = R{u} φ' + R{a} u φ''
+                pair = work.pairs[number][:, :rows]
+                Rd = np.einsum("kij,kij->ij", factors, pair, out=work.t[number][:rows])
+            elif factors is not None:
+                Rd *= factors[0]
+            _add_layer(self.net, number, self.activations[number], Rd, total, work, first)
             if number:
-                Ru = np.matmul(Rd, layer.weights(self.w).T, out=work.u[number - 1][: len(Rd)])
-                if d is not None:  # R{d Wᵀ} = R{d} Wᵀ + d Vᵀ
-                    Ru += np.matmul(d, layer.weights(v).T, out=work.t[number - 1][: len(d)])
+                Ru = np.matmul(Rd, layer.weights(self.w).T, out=work.u[number - 1][:rows])
+                if self.hessian:  # R{aᵀd} = aᵀR{d} + R{a}ᵀd and R{d Wᵀ} = R{d} Wᵀ + d Vᵀ
+                    d = self.deltas[number]
+                    _add_weights(self.net, number, Ra[number - 1], d, total, work)
+                    Ru += np.matmul(d, layer.weights(v).T, out=work.t[number - 1][:rows])
 
 
 class Written:
-    """Sums over a batch of a `Network`, by back-propagation written out."""
+    """Sums over a batch of a `Network`, by back-propagation written out; safe to run in several threads."""
+
+    parallel = True
 
     def __init__(self, net):
         self.net = net
@@ -122,10 +149,17 @@ class Written:
         return Workspace(self.net, rows, dtype)
 
     def loss(self, w, X, Y, work) -> float:
-        return float(self.net.output_loss(forward(self.net, w, X, work)[-1], Y)) * len(X)
+        return float(self.net.output_loss(forward(self.net, w, X, work.z)[-1], Y)) * len(X)
 
-    def add_gradient(self, w, X, Y, total, work) -> float:
-        return add_gradient(self.net, w, X, Y, total, work)
+    def add_gradient(self, w, X, Y, total, work, first) -> float:
+        return add_gradient(self.net, w, X, Y, total, work, first)
 
-    def linearize(self, w, X, Y, kind: str, work) -> Linearized:
-        return Linearized(self.net, w, X, Y, work, hessian=kind == "hessian")
+    def linearize(self, w, X, Y, kind: str, work, keep: bool) -> Linearized:
+        """Linearize; what is not to be kept goes where the last one was that was not."""
+        hessian = kind == "hessian"
+        if keep:
+            return Linearized(self.net, len(X), w.dtype, hessian).at(w, X, Y, work)
+        spare = work.spare
+        if spare is None or (len(spare.activations[0]), spare.hessian) != (len(X), hessian):
+            work.spare = Linearized(self.net, len(X), w.dtype, hessian)
+        return work.spare.at(w, X, Y, work)

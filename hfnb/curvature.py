@@ -87,7 +87,9 @@ def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
 
 
 class Taped:
-    """Sums over a batch by autograd, for any model."""
+    """Sums over a batch by autograd, for any model; its tracer is one for the process: no threads."""
+
+    parallel = False
 
     def __init__(self, net):
         self.net = net
@@ -98,7 +100,7 @@ class Taped:
     def loss(self, w, X, Y, work) -> float:
         return float(self.net.loss(w, X, Y)) * len(X)
 
-    def add_gradient(self, w, X, Y, total, work) -> float:
+    def add_gradient(self, w, X, Y, total, work, first) -> float:
         try:
             vjp, loss = make_vjp(self.net.loss)(w, X, Y)
         except TypeError as error:
@@ -112,7 +114,7 @@ class Taped:
         total += vjp(float(len(X)))
         return float(loss) * len(X)
 
-    def linearize(self, w, X, Y, kind, work) -> "TapedProduct":
+    def linearize(self, w, X, Y, kind, work, keep) -> "TapedProduct":
         product = curvature_sum(kind)(self.net, w, X, Y)
         if not callable(product):
             raise TypeError(
@@ -128,7 +130,7 @@ class TapedProduct:
     def __init__(self, product: Product):
         self.product = product
 
-    def add_product(self, v, total, work) -> None:
+    def add_product(self, v, total, work, first) -> None:
         Bv = self.product(v)
         if np.shape(Bv) != total.shape:
             raise ValueError(f"curvature: expected products of shape {total.shape}, got {np.shape(Bv)}")

@@ -82,12 +82,18 @@ def _cross_entropy_parts(z, labels):
     loss = np.sum((np.log(sums) + top)[:, 0] - z[rows, labels], dtype=np.float64)
     residual = p.copy()
     residual[rows, labels] -= 1
-    return loss, residual, lambda v: _softmax_product(p, v)
+
+    def product(v):
+        out = v - np.einsum("ij,ij->i", p, v)[:, None]
+        out *= p
+        return out
+
+    return loss, residual, product
 
 
 def _squared_error_parts(z, targets):
     residual = z - targets
-    return 0.5 * np.einsum("ij,ij->", residual, residual, dtype=np.float64), residual, np.copy
+    return 0.5 * np.einsum("ij,ij->", residual, residual, dtype=np.float64), residual, lambda v: v
 
 
 # name: (z, Y) -> sum of the losses, its gradient by z, and the product with its Hessian by z

@@ -95,7 +95,8 @@ class Objective:
         """Return F(w) and ∇F(w), (p,); one reduction of p + 1 numbers."""
         size = self._size(w, sample)
         self.counts.add("gradients", size, w.size + 1, reduction.nbytes(w.size + 1, w.dtype))
-        total = reduction.value(self.sums.gradient(w, sample)) / w.dtype.type(size)
+        total = reduction.value(self.sums.gradient(w, sample))
+        total /= w.dtype.type(size)
         value, gradient = float(total[-1]), total[:-1]
         if self._decays:
             decay = self.net.decay(w)
@@ -121,7 +122,8 @@ class Objective:
         def product(v):
             v = np.ascontiguousarray(v, dtype=w.dtype).ravel()
             self.counts.add("products", size, w.size, reduction.nbytes(w.size, w.dtype))
-            total = reduction.value(parts(v)) / w.dtype.type(size)
+            total = reduction.value(parts(v))
+            total /= w.dtype.type(size)
             return total + self.net.decay(v) if self._decays else total
 
         return operator(product, w)

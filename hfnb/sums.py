@@ -1,10 +1,10 @@
 """Sums of losses, gradients and curvature products over the samples that this process holds."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
-from hfnb import reduction
+from hfnb import reduction, threads
 from hfnb.backprop import Written
 from hfnb.curvature import Product, Taped, curvature_sum
 from hfnb.models import Network
@@ -13,6 +13,7 @@ from hfnb.sampling import Sample, Shards
 CHUNK = 512  # rows a chunk: more, and activations leave the cache; fewer, and products suffer
 KEPT = 16384  # rows whose linearization is kept between products; of more it is made anew for each product
 APART = 16  # rows a partition, on average, below which a mini-batch is worked through as a whole
+DEALT = 1.2e8  # rows of a chunk × parameters from which on chunks are dealt to threads: less is too little
 
 
 class LocalSums:
@@ -21,7 +22,7 @@ class LocalSums:
     The samples are worked through ``chunk`` rows at a time, so that memory does not grow with the dataset.
     What is returned are totals of `hfnb.reduction`: in float64 made of a sum for each partition, so that it
     does not matter who holds which; in float32, where speed is all, and of few rows, a mini-batch is worked
-    through as a whole.
+    through as a whole. In float32 the chunks of a large network are dealt to as many threads as BLAS may use.
     """
 
     def __init__(self, net, shards: Shards, chunk: int | None = None):
@@ -31,64 +32,88 @@ class LocalSums:
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of losses, 1 number in float64."""
-        work = self._workspace(self.written, w)
 
-        def add(total, batch):
-            X, Y = batch
-            total += self.written.loss(w, X, Y, work)
+        def add(total, batch, work, first):
+            total += self.written.loss(w, *_as(w, batch), work)
 
-        return _total(self._batches(w, sample), add, 1, np.dtype(float))
+        shares = self._shares(self.written, w, sample)
+        return self._total(self.written, w, shares, add, 1, np.dtype(float))
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of gradients and, last, of losses: p + 1 numbers in the precision of w."""
-        work = self._workspace(self.written, w)
 
-        def add(total, batch):
-            X, Y = batch
-            total[-1] += self.written.add_gradient(w, X, Y, total[:-1], work)
+        def add(total, batch, work, first):
+            total[-1] += self.written.add_gradient(w, *_as(w, batch), total[:-1], work, first)
 
-        return _total(self._batches(w, sample), add, w.size + 1, w.dtype)
+        shares = self._shares(self.written, w, sample)
+        return self._total(self.written, w, shares, add, w.size + 1, w.dtype)
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Product:
         """Return v ↦ the total of curvature products at w, p numbers; ValueError for an unknown kind."""
         curvature_sum(kind)
         parts = self.taped if callable(kind) else self.written
-        work = self._workspace(parts, w)
+        shares, keep = self._shares(parts, w, sample), self.shards.count(sample) <= KEPT
+        spaces = self._workspaces_of(parts, w, len(shares))
 
-        def linearized():
-            return (parts.linearize(w, *batch, kind, work) for batch in self._batches(w, sample))
+        def linearized(batch, work):
+            return parts.linearize(w, *_as(w, batch), kind, work, keep)
 
-        kept = list(linearized()) if self.shards.count(sample) <= KEPT else None
+        if keep:
+            shares = threads.deal(
+                lambda number, share: [linearized(batch, spaces[number]) for batch in share], shares
+            )
 
         def product(v):
-            def add(total, part):
-                part.add_product(v, total, work)
+            def add(total, item, work, first):
+                (item if keep else linearized(item, work)).add_product(v, total, work, first)
 
-            return _total(linearized() if kept is None else kept, add, w.size, w.dtype)
+            return self._total(parts, w, shares, add, w.size, w.dtype)
 
         return product
 
-    def _batches(self, w: np.ndarray, sample: Sample | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The chunks of the sample, in the precision of w."""
+    def _shares(self, parts, w: np.ndarray, sample: Sample | None) -> list[list[tuple]]:
+        """The chunks of the sample, dealt to threads if each gets at least one that is whole."""
+        rows, chunk, count = self.shards.count(sample), self.chunk, 1
+        if parts.parallel and w.dtype == np.float32 and chunk * w.size >= DEALT:
+            count = min(threads.count(), rows // chunk) or 1
+        if count > 1:
+            chunk = -(-rows // (count * -(-rows // (count * chunk))))  # as many for each
         apart = w.dtype == np.float64 and (sample is None or sample.size >= APART * self.shards.partitions)
-        for X, Y in self.shards.batches(sample, self.chunk, apart):
-            yield X.astype(w.dtype, copy=False), Y
+        chunks = list(self.shards.batches(sample, chunk, apart))
+        return [chunks[number::count] for number in range(count)]
 
-    def _workspace(self, parts, w: np.ndarray):
-        key = type(parts), w.dtype
-        if key not in self._workspaces:
-            self._workspaces[key] = parts.workspace(self.chunk, w.dtype)
-        return self._workspaces[key]
+    def _workspaces_of(self, parts, w: np.ndarray, count: int) -> list:
+        """The workspaces of so many threads."""
+        spaces = self._workspaces.setdefault((type(parts), w.dtype), [])
+        while len(spaces) < count:
+            spaces.append(parts.workspace(self.chunk, w.dtype))
+        return spaces
+
+    def _total(self, parts, w, shares, add: Callable, size: int, dtype: np.dtype) -> np.ndarray:
+        """Return the total over all items of what add(total, item, workspace, first) adds to zeros for one.
+
+        ``first``: the total is zeros still, and may as well be written over.
+        """
+        spaces = self._workspaces_of(parts, w, len(shares))
+
+        def task(number, share):
+            total = reduction.zeros(size, dtype)
+            for index, item in enumerate(share):
+                if total.ndim == 1:
+                    add(total, item, spaces[number], index == 0)
+                else:
+                    part = np.zeros(size, dtype)
+                    add(part, item, spaces[number], True)
+                    reduction.add(total, part)
+            return total
+
+        total, *others = threads.deal(task, shares)
+        for other in others:
+            reduction.merge(total, other)
+        return total
 
 
-def _total(items: Iterable, add: Callable, size: int, dtype: np.dtype) -> np.ndarray:
-    """Return the total over all items of what add(total, item) adds to zeros for one."""
-    total = reduction.zeros(size, dtype)
-    for item in items:
-        if total.ndim == 1:
-            add(total, item)
-        else:
-            part = np.zeros(size, dtype)
-            add(part, item)
-            reduction.add(total, part)
-    return total
+def _as(w, batch):
+    """The batch with its inputs in the precision of w."""
+    X, Y = batch
+    return X.astype(w.dtype, copy=False), Y

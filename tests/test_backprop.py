@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from autograd import value_and_grad
 
-from hfnb.backprop import Linearized, Workspace, add_gradient, forward
+from hfnb.backprop import Linearized, Workspace, Written, add_gradient, forward
 from hfnb.curvature import curvature_sum
 from hfnb.models import autoencoder, mlp
 
@@ -32,14 +32,29 @@ def test_loss_and_gradient_are_those_of_autograd(case):
     total = np.zeros_like(w)
     assert add_gradient(net, w, X, Y, total, work) == pytest.approx(7 * value, rel=1e-13)
     np.testing.assert_allclose(total, 7 * gradient, atol=1e-13)
-    np.testing.assert_allclose(forward(net, w, X, work)[-1], net.outputs(w, X), atol=1e-14)
+    np.testing.assert_allclose(forward(net, w, X, work.z)[-1], net.outputs(w, X), atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
 def test_products_are_those_of_autograd_and_repeat(case, kind):
     net, w, X, Y, work = case
-    linearized = Linearized(net, w, X, Y, work, hessian=kind == "hessian")
-    for _ in range(2):
+    linearized = Linearized(net, len(X), w.dtype, hessian=kind == "hessian").at(w, X, Y, work)
+    for first in (False, True):
         v, total = RANDOM.standard_normal(w.size), np.ones_like(w)
-        linearized.add_product(v, total, work)
-        np.testing.assert_allclose(total, 1 + curvature_sum(kind)(net, w, X, Y)(v), atol=1e-12)
+        linearized.add_product(v, total, work, first)
+        expected = curvature_sum(kind)(net, w, X, Y)(v)
+        np.testing.assert_allclose(total, expected if first else 1 + expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
+def test_what_is_not_kept_is_linearized_in_the_same_arrays(case, kind):
+    net, w, X, Y, work = case
+    written, v = Written(net), RANDOM.standard_normal(w.size)
+    found = []
+    for shift, rows in ((0.0, 7), (0.1, 7), (0.1, 4)):
+        total = np.zeros_like(w)
+        found.append(written.linearize(w + shift, X[:rows], Y[:rows], kind, work, keep=False))
+        found[-1].add_product(v, total, work)
+        expected = curvature_sum(kind)(net, w + shift, X[:rows], Y[:rows])(v)
+        np.testing.assert_allclose(total, expected, atol=1e-12)
+    assert found[0] is found[1] is not found[2]

@@ -18,7 +18,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
 
 FLOORS = [
     "blas checkpoint collectives datasets decoding fused globalization history krylov losses models plots"
-    " problems profiler progress reduction sampling",
+    " problems profiler progress reduction sampling threads",
     "backprop certificate checks curvature exploration truncation work",
     "engines iteration objective sums",
     "first_order hessian_free",
