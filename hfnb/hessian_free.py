@@ -45,8 +45,8 @@ def hessian_free(
     search, and adapts λ (from ``damping`` on). The paper's method is the default, solver="bicgstab",
     curvature="hessian"; Martens' (2010) is solver="cg", curvature="gauss-newton". Ours is curvature="auto":
     Martens' with solves that end when they no longer pay (``overhead`` of `krylov.cg`) and, on a plateau, a
-    look for negative curvature of the Hessian (`exploration`). Without ``batch``, it searches along steps on
-    the samples of curvature; the loss over all samples, which comes with the next gradient, has to fall.
+    look for negative curvature of the Hessian (`exploration`). Elsewhere, without ``batch``, its line searches
+    see the samples of curvature; the loss over all, which comes with the next gradient, has to fall, too.
 
     ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
@@ -64,8 +64,7 @@ def hessian_free(
     if step not in STEPS:
         raise ValueError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
     auto = curvature == "auto"
-    # With mini-batches nothing larger is there to say that a step overfits a smaller sample.
-    samples = Draws(seed, batch, curvature_batch, search_curvature=auto and batch is None)
+    samples = Draws(seed, batch, curvature_batch)
     kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")
     solve = truncated(solver, THRIFTY if auto else MARTENS, solver_options)
     saved = resume.load() if resume else None
@@ -82,12 +81,14 @@ def hessian_free(
             taken, damping = _leave(objective, state, verdict, samples), state.damping
         else:
             B = objective.curvature(state.w, kind, samples.curvature(state.iteration))
-            f, f0 = _searched(objective, state, samples)
+            # Not on a plateau, nor with mini-batches: there a smaller sample's noise outweighs what is to gain.
+            sampled = auto and batch is None and not state.plateau
+            f, f0 = _searched(objective, state, samples, sampled)
             solution, taken, damping = _newton(f, f0, state, solve, STEPS[step], warm_start, B)
             verdict = None
             if auto and state.plateau and state.iteration >= state.next_look:
                 taken = _look(objective, f, f0, state, taken, samples)
-            if samples.search_curvature:
+            if sampled:
                 taken = taken._replace(loss=np.nan)  # its loss is over other samples than the objective's
         state = _move(objective, state, taken, solution, damping, samples)
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
@@ -126,11 +127,12 @@ def _leave(objective, state, certificate, samples):
     return negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
 
 
-def _searched(objective, state, samples):
-    """Return the loss that line searches lower, and its value at w."""
-    sample, own = samples.search(state.iteration), samples.loss(state.iteration)
-    f = partial(objective.value, sample=sample)
-    return f, state.loss if sample == own else f(state.w)
+def _searched(objective, state, samples, sampled):
+    """Return the loss that line searches lower, by the samples of curvature or the loss's, and its value."""
+    if not sampled:
+        return partial(objective.value, sample=samples.loss(state.iteration)), state.loss
+    f = partial(objective.value, sample=samples.curvature(state.iteration))
+    return f, f(state.w)
 
 
 def _newton(f, f0, state, solve, choose, warm_start, B):

@@ -35,8 +35,7 @@ class Draws:
     """Which samples an iteration uses: all, or the mini-batch that (seed, iteration) draws on any engine.
 
     ``batch`` samples for loss and gradient, ``curvature_batch`` for curvature; None are all of them, and for
-    curvature those of the gradient. Line searches look at the loss's or, where ``search_curvature``, at those
-    of curvature.
+    curvature those of the gradient.
 
     >>> Draws(seed=1, batch=None, curvature_batch=32).curvature(5)
     Sample(size=32, seed=2, index=5)
@@ -45,7 +44,6 @@ class Draws:
     seed: int
     batch: int | None
     curvature_batch: int | None
-    search_curvature: bool = False
 
     def loss(self, iteration: int) -> Sample | None:
         """Return the samples of loss and gradient in an iteration."""
@@ -56,10 +54,6 @@ class Draws:
         if self.curvature_batch is None:
             return self.loss(iteration)
         return Sample(self.curvature_batch, self.seed + 1, iteration)
-
-    def search(self, iteration: int) -> Sample | None:
-        """Return the samples of line searches in an iteration."""
-        return self.curvature(iteration) if self.search_curvature else self.loss(iteration)
 
 
 @lru_cache(maxsize=8)
