@@ -45,7 +45,7 @@ def hessian_free(
     search, and adapts λ (from ``damping`` on). The paper's method is the default, solver="bicgstab",
     curvature="hessian"; Martens' (2010) is solver="cg", curvature="gauss-newton". Ours is curvature="auto":
     Martens' with solves that end when they no longer pay (``overhead`` of `krylov.cg`) and, on a plateau, a
-    look for negative curvature of the Hessian (`exploration`). Elsewhere, without ``batch``, its line searches
+    look for negative curvature of the Hessian (`exploration`). Elsewhere, without ``batch``, line searches
     see the samples of curvature; the loss over all, which comes with the next gradient, has to fall, too.
 
     ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
@@ -81,7 +81,7 @@ def hessian_free(
             taken, damping = _leave(objective, state, verdict, samples), state.damping
         else:
             B = objective.curvature(state.w, kind, samples.curvature(state.iteration))
-            # Not on a plateau, nor with mini-batches: there a smaller sample's noise outweighs what is to gain.
+            # Not on a plateau, nor with mini-batches: there the noise of a sample outweighs what is to gain.
             sampled = auto and batch is None and not state.plateau
             f, f0 = _searched(objective, state, samples, sampled)
             solution, taken, damping = _newton(f, f0, state, solve, STEPS[step], warm_start, B)
