@@ -111,8 +111,9 @@ class Linearized:
             if number:
                 Rz += np.matmul(Ra[-1], layer.weights(self.w), out=work.t[number][:rows])
             Rz += layer.biases(v)
-            if self.factors[number] is not None:
-                Rz *= self.factors[number][0]
+            factors = self.factors[number]
+            if factors is not None:
+                Rz *= factors[0]
             Ra.append(Rz)
         work.u[-1][:rows] = self.loss_product(Ra[-1])
         self._add_back(v, Ra, total, work, first)

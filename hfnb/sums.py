@@ -34,7 +34,8 @@ class LocalSums:
         """Return the total of losses, 1 number in float64."""
 
         def add(total, batch, work, first):
-            total += self.written.loss(w, *_as(w, batch), work)
+            X, Y = _as(w, batch)
+            total += self.written.loss(w, X, Y, work)
 
         shares = self._shares(self.written, w, sample)
         return self._total(self.written, w, shares, add, 1, np.dtype(float))
@@ -43,7 +44,8 @@ class LocalSums:
         """Return the total of gradients and, last, of losses: p + 1 numbers in the precision of w."""
 
         def add(total, batch, work, first):
-            total[-1] += self.written.add_gradient(w, *_as(w, batch), total[:-1], work, first)
+            X, Y = _as(w, batch)
+            total[-1] += self.written.add_gradient(w, X, Y, total[:-1], work, first)
 
         shares = self._shares(self.written, w, sample)
         return self._total(self.written, w, shares, add, w.size + 1, w.dtype)
@@ -56,18 +58,19 @@ class LocalSums:
         spaces = self._workspaces_of(parts, w, len(shares))
 
         def linearized(batch, work):
-            return parts.linearize(w, *_as(w, batch), kind, work, keep)
+            X, Y = _as(w, batch)
+            return parts.linearize(w, X, Y, kind, work, keep)
 
-        if keep:
-            shares = threads.deal(
-                lambda number, share: [linearized(batch, spaces[number]) for batch in share], shares
-            )
+        def task(number, share):
+            return [linearized(batch, spaces[number]) for batch in share]
+
+        items = threads.deal(task, shares) if keep else shares
 
         def product(v):
             def add(total, item, work, first):
                 (item if keep else linearized(item, work)).add_product(v, total, work, first)
 
-            return self._total(parts, w, shares, add, w.size, w.dtype)
+            return self._total(parts, w, items, add, w.size, w.dtype)
 
         return product
 
