@@ -11,12 +11,11 @@ from hfnb.first_order import first_order
 from hfnb.hessian_free import hessian_free
 from hfnb.history import Record
 
-# The grids over which every rival is tuned, at every batch.
 RATES: dict[str, tuple[float, ...]] = {
     "sgd": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     "momentum": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-}
+}  # the grids over which every rival is tuned, at every batch
 COSTS = ("iterations", "passes", "reductions")
 OURS = "Hessian-free (auto)"
 
@@ -169,12 +168,7 @@ def sweep(
     for batch in batches:
         for method, records in found.items():
             if method == OURS:
-                options: dict[str, Any] = {
-                    "curvature": "auto",
-                    "batch": batch,
-                    "curvature_batch": max(batch // 4, 1),
-                }
-                costs = costs_to(task, hessian_free, target, limit, seed, **options)
+                costs = costs_to(task, hessian_free, target, limit, seed, **ours(task, batch))
                 records.append(Record(costs, batch=batch))
             else:
                 first = records[-1].rate if records else None
@@ -182,6 +176,12 @@ def sweep(
             if callback:
                 callback(method, records[-1])
     return found
+
+
+def ours(task: Task, batch: int) -> dict[str, Any]:
+    """Return the options of "auto" at a batch; where it is all samples, none are drawn (`hessian_free`)."""
+    batch_options = {"batch": batch} if batch < len(task.train) else {}
+    return {"curvature": "auto", "curvature_batch": max(batch // 4, 1), **batch_options}
 
 
 def largest_efficient(records: Iterable[dict], factor: float = 1.25) -> int:

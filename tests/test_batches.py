@@ -160,7 +160,7 @@ def test_a_sweep_is_its_parts():
     first = tuned(TASK, "momentum", 8, 0.45, limit=500)
     assert found["momentum"][0] == first
     assert found["momentum"][1] == tuned(TASK, "momentum", 40, 0.45, limit=500, first=first.rate)
-    ours = costs_to(TASK, hessian_free, 0.45, 500, curvature="auto", batch=40, curvature_batch=10)
+    ours = costs_to(TASK, hessian_free, 0.45, 500, curvature="auto", curvature_batch=10)
     assert found[OURS][1] == {**ours, "batch": 40}
     assert [(method, record.batch) for method, record in heard] == [
         (OURS, 8),
