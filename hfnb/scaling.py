@@ -24,6 +24,7 @@ from hfnb.sums import KEPT
 from hfnb.work import Setting, Work, works
 
 COMPUTED = ("gradient", "product", "loss")
+RIDGE = 1e-5  # where runs do not tell two costs apart, rounding shall not choose
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,10 @@ def _observations(run: Run) -> list[tuple[dict, dict]]:
 def _solve(observations: Sequence[tuple[dict, dict]]) -> Model:
     """Fit each part: residuals relative, so that short records count as much as long ones."""
     costs = {part: np.zeros(len(columns)) for part, columns in observations[0][0].items()}
-    for part in costs:
+    for part, zeros in costs.items():
         rows = [np.array(columns[part]) / seconds[part] for columns, seconds in observations if seconds[part]]
         if rows:
             scale = np.abs(rows).max(axis=0) + 1e-300  # of samples and of sums: they differ a million-fold
-            costs[part] = nnls(rows / scale, np.ones(len(rows)))[0] / scale
+            A = np.vstack([rows / scale, RIDGE * np.eye(len(scale))])
+            costs[part] = nnls(A, np.concatenate([np.ones(len(rows)), zeros]))[0] / scale
     return Model(costs)
