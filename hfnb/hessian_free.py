@@ -81,15 +81,12 @@ def hessian_free(
             taken, damping = _leave(objective, state, verdict, samples), state.damping
         else:
             B = objective.curvature(state.w, kind, samples.curvature(state.iteration))
-            # Not on a plateau, nor with mini-batches: there the noise of a sample outweighs what is to gain.
-            sampled = auto and batch is None and not state.plateau
-            f, f0 = _searched(objective, state, samples, sampled)
+            f, f0, own = _searched(objective, state, samples, auto)
             solution, taken, damping = _newton(f, f0, state, solve, STEPS[step], warm_start, B)
-            verdict = None
             if auto and state.plateau and state.iteration >= state.next_look:
                 taken = _look(objective, f, f0, state, taken, samples)
-            if sampled:
-                taken = taken._replace(loss=np.nan)  # its loss is over other samples than the objective's
+            # A loss over other samples is not the objective's: NaN.
+            taken, verdict = taken if own else taken._replace(loss=np.nan), None
         state = _move(objective, state, taken, solution, damping, samples)
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if resume:
@@ -98,12 +95,10 @@ def hessian_free(
     if verdict and verdict.verdict != "saddle":
         message = f"gradient norm {state.gradient_norm:.1e} <= tol; {verdict.verdict}: {verdict.reason}"
         return recorder.result(state.w, verdict.verdict == "minimum", message)
-    reasons = {
-        "stopped by the callback": stop,
-        f"no step lowered the loss in {REJECTIONS} iterations": state.rejected >= REJECTIONS,
-        f"max_iter = {max_iter} reached": True,
-    }
-    return recorder.result(state.w, False, next(reason for reason, holds in reasons.items() if holds))
+    limit = f"max_iter = {max_iter} reached"
+    if state.rejected >= REJECTIONS:
+        limit = f"no step lowered the loss in {REJECTIONS} iterations"
+    return recorder.result(state.w, False, "stopped by the callback" if stop else limit)
 
 
 def _start(objective, w0, damping, samples):
@@ -127,12 +122,16 @@ def _leave(objective, state, certificate, samples):
     return negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
 
 
-def _searched(objective, state, samples, sampled):
-    """Return the loss that line searches lower, by the samples of curvature or the loss's, and its value."""
-    if not sampled:
-        return partial(objective.value, sample=samples.loss(state.iteration)), state.loss
+def _searched(objective, state, samples, auto):
+    """Return the loss that line searches lower, its value, and whether it is over the loss's own samples.
+
+    By ``auto`` it is over those of curvature, but not on a plateau, nor with mini-batches: there the noise of
+    a sample outweighs what is to gain.
+    """
+    if not auto or samples.batch or state.plateau:
+        return partial(objective.value, sample=samples.loss(state.iteration)), state.loss, True
     f = partial(objective.value, sample=samples.curvature(state.iteration))
-    return f, f(state.w)
+    return f, f(state.w), False
 
 
 def _newton(f, f0, state, solve, choose, warm_start, B):
