@@ -283,7 +283,7 @@ def model(few, own_ipython_dir):
 @pytest.mark.slow
 @HOSTS
 @MPI
-@pytest.mark.parametrize(("n", "megabits"), [(2, 50), (2, 100), (4, 25)])
+@pytest.mark.parametrize(("n", "megabits"), [(2, 100)])
 def test_sums_over_links_of_known_bandwidth_take_what_is_predicted(n, megabits, model, few, tmp_path):
     """Told of the links, the model predicts several hosts.
 
