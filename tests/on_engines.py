@@ -54,6 +54,7 @@ def press_ctrl_c(times=1):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.3)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it otherwise
     threading.Timer(0.3, press).start()
 
 
