@@ -1,11 +1,12 @@
-"""``python -m bench [products] [rule] [saddles] [solvers] [timit] [scaling] [--quick]``: see README.md."""
+"""``python -m bench [name ...] [--quick]``: see README.md."""
 
 import argparse
 
-from bench import products, rule, saddles, scaling, solvers, timit
+from bench import iteration, memory, products, rule, saddles, scaling, solvers, target, timit
 
 BENCHMARKS = {
-    each.__name__.split(".")[1]: each.run for each in (products, rule, saddles, solvers, timit, scaling)
+    each.__name__.split(".")[1]: each.run
+    for each in (products, iteration, memory, target, rule, saddles, solvers, timit, scaling)
 }
 
 

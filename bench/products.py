@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from bench import figure
 from bench.peers import NETWORKS, PRODUCTS
 from bench.report import about, load, save, show
 from bench.worker import WAYS
@@ -114,6 +115,7 @@ def verdicts(rows, threads):
                 (row["hfnb ÷"][peer], row["batch"])
                 for row in rows
                 if (row["network"], row["what"], row["threads"]) == (next(iter(NETWORKS)), what, threads)
+                and row["dtype"] == "float32"
                 and batch <= row["batch"] < upto
                 and peer in row["hfnb ÷"]
             ]
@@ -159,6 +161,7 @@ def run(options) -> None:
                 worker.close()
         show(line(row) for row in fresh)
         show(verdicts(fresh, threads))
+    figure.main()
 
 
 def key(row: dict) -> tuple:

@@ -24,8 +24,10 @@ PACKAGES = [
 
 
 def show(rows):
-    """Print rows as a table and return them."""
+    """Print rows as a table and return them; nothing for none."""
     rows, widths = list(rows), {}
+    if not rows:
+        return rows
     text = [{key: cell(value) for key, value in row.items()} for row in rows]
     for key in rows[0]:
         widths[key] = max(len(key), *(len(line[key]) for line in text))
