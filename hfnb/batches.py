@@ -69,8 +69,8 @@ def costs_to(
 def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -> bool:
     """Return whether a path of (passes, loss) is not on its way to the target within the limit.
 
-    The logarithm of the loss is extended by the line through the last point and that at half its passes.
-    Once past a first plateau, losses fall ever more slowly: this is generous.
+    It is not if, from now on, the logarithm of the loss would have to fall more than twice as fast as it has
+    since half these passes. Past a first plateau, losses fall ever more slowly: this is generous.
 
     >>> hopeless([(10.0, 2.0), (20.0, 1.9)], target=0.1, limit=100)
     True
@@ -82,7 +82,7 @@ def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -
     if half == passes:
         return False
     fall = np.log(before / loss) / (passes - half)
-    return bool(np.log(loss) - fall * (limit - passes) > np.log(target))
+    return bool(np.log(loss) - 2 * fall * (limit - passes) > np.log(target))
 
 
 def crossing(path: Sequence[tuple[float, Sequence[float]]], target: float) -> np.ndarray:
