@@ -130,8 +130,10 @@ def run_all(source, folder, seconds=SECONDS):
         def saved():
             if kernel_is_idle(url):
                 page.keyboard.press("Control+s")
-            code = code_cells(path)
-            return code[-1].execution_count or any(map(unexpected, code))
+            with suppress(nbformat.reader.NotJSONError):  # read while JupyterLab writes it
+                code = code_cells(path)
+                return code[-1].execution_count or any(map(unexpected, code))
+            return False
 
         wait_until(saved, seconds, "the last cell runs")
         browser.close()
