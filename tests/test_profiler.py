@@ -178,7 +178,9 @@ def test_profile_adds_up_and_shows_who_waits(kind, lame, request):
     for record, before in zip(history[1:], history[:-1], strict=True):
         quick, slow = (record.profile[engine] for engine in engines)
         assert all(seconds >= 0 for seconds in (*quick.values(), *slow.values()))
-        for kinds in (quick, slow):
+        for kinds in (
+            (quick,) if cluster.has_mpi else (quick, slow)
+        ):  # the first engine's clock is the record's
             own = sum(kinds.values()) - (kinds["idle"] if cluster.has_mpi else 0)
             assert own == pytest.approx(record.seconds - before.seconds, abs=0.02, rel=0.02)
         evaluations = record.reductions - before.reductions - (record.products - before.products)
@@ -186,7 +188,7 @@ def test_profile_adds_up_and_shows_who_waits(kind, lame, request):
         assert quick["waiting"] >= 0.9 * 0.02 * evaluations
         assert slow["waiting"] < quick["waiting"]
         assert slow["reduction"] == pytest.approx(quick["reduction"], rel=1e-9)
-        assert kinds["idle" if not cluster.has_mpi else "optimizer"] > 0
+        assert slow["optimizer" if cluster.has_mpi else "idle"] > 0
     table = profiler.table(history).splitlines()
     assert [line.split()[0] for line in table] == ["engine", *map(str, engines)]
     rows = profiler.rows(history)
