@@ -93,4 +93,7 @@ def stop(cluster: ipp.Cluster, guard: subprocess.Popen | None) -> None:
 def is_alive(client: ipp.Client) -> bool:
     """Whether the controller still runs, as far as this machine can tell."""
     process = getattr(client.cluster and client.cluster.controller, "process", None)
-    return process is None or (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return process is None or (process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
