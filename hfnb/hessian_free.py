@@ -50,10 +50,11 @@ def hessian_free(
 
     ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
-    gradient if None. ``tol``: gradient norm at which to stop, unless at a saddle. ``callback(record)`` finds
-    the parameters as ``record.w`` and may stop the run by returning True. ``resume``: a `hfnb.Checkpoint` to
-    continue from, if it holds anything, and to save to at each iteration. Returns an ``OptimizeResult`` with
-    ``history``. ValueError for unknown names or a start that is not finite.
+    gradient if None. ``solver_options``: the solver's; a solver by name has its `truncation` beside them, a
+    function has these alone. ``tol``: the gradient norm at which to end, if no saddle. ``callback(record)``
+    finds the parameters as ``record.w`` and may stop the run by returning True. ``resume``: a
+    `hfnb.Checkpoint` to continue from, if it holds anything, and to save to at each iteration. Returns an
+    ``OptimizeResult`` with ``history``. ValueError for unknown names or a start that is not finite.
 
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 3, 2])

@@ -276,6 +276,8 @@ def test_attach_by_cluster_id(pair, data, w0):
     with Cluster(n=1, engines=pair.client.cluster.cluster_id) as cluster:
         assert cluster.engines == [0]
         cluster.objective(NET, data).value(w0)
+    with pytest.raises(ValueError, match=r"hosts: only for engines that are started here; .* runs already"):
+        Cluster(engines=pair.client.cluster.cluster_id, hosts=["a"]).start()
     assert len(pair.client.ids) == 2
 
 

@@ -14,10 +14,11 @@ from hfnb.engines.options import launchers
 POLL = 0.2  # seconds between two looks at a cluster that is starting
 
 
-def attach(name: str, n: int | None, timeout: float, log) -> ipp.Client:
+def attach(name: str, n: int | None, timeout: float, options: dict, log) -> ipp.Client:
     """Connect to the running cluster that has this profile or cluster id; ValueError listing what exists.
 
     While it starts, waits up to ``timeout`` seconds for n engines (None: as many as it was told to start).
+    ValueError, too, if there are ``options``: they are a launcher's, and nothing is launched here.
     """
     end = time.monotonic() + timeout
     while (client := _find(name, timeout, log)) is None:
@@ -28,6 +29,11 @@ def attach(name: str, n: int | None, timeout: float, log) -> ipp.Client:
                 f"cluster ({running}), got {name!r}"
             )
         time.sleep(POLL)
+    if options:
+        client.close()
+        raise ValueError(
+            f"{', '.join(options)}: only for engines that are started here; {name!r} runs already"
+        )
     expected = _started(client.cluster) or n or 1
     # Engines are numbered as they come: one that died is not waited for.
     while max(client.ids, default=-1) + 1 < min(expected, n or expected) and time.monotonic() < end:

@@ -71,7 +71,7 @@ class Cluster:
         launcher = launch.choose(self._wanted)
         self._own = launcher is not None
         if launcher is None and self._wanted is not None:
-            self._client = attach(self._wanted, self._n, self._timeout, launch.log)
+            self._client = attach(self._wanted, self._n, self._timeout, self._options, launch.log)
         else:
             self._client, self._stop_engines = launch.start(
                 launcher, self._n, self._threads, self._timeout, self._options
