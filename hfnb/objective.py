@@ -100,7 +100,8 @@ class Objective:
         value, gradient = float(total[-1]), total[:-1]
         if self._decays:
             decay = self.net.decay(w)
-            value, gradient = value + 0.5 * float(w @ decay), gradient + decay
+            value += 0.5 * float(w @ decay)
+            gradient += decay
         return value, gradient
 
     def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -124,7 +125,9 @@ class Objective:
             self.counts.add("products", size, w.size, reduction.nbytes(w.size, w.dtype))
             total = reduction.value(parts(v))
             total /= w.dtype.type(size)
-            return total + self.net.decay(v) if self._decays else total
+            if self._decays:
+                total += self.net.decay(v)
+            return total
 
         return operator(product, w)
 

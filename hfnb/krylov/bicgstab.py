@@ -46,33 +46,34 @@ def bicgstab(
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
     while (reason := monitor.stop(x, r)) is None:
         if fresh or monitor.replaced:
-            shadow, p, rho, fresh = r.copy(), r.copy(), dot(r, r), True
-        z, _ = system.precondition(p)
+            shadow, p, rho, size, fresh = r.copy(), r.copy(), dot(r, r), norm(r), True
+        z = p if M is None else system.precondition(p)[0]
         system.product(z, out=v)
-        if _lost(dot(shadow, v), shadow, v):
+        sigma, v_norm = dot(shadow, v), norm(v)
+        if _lost(sigma, size * v_norm, x.dtype):
             if not v.any():
                 reason = "breakdown: A maps the residual to zero, so that no step reduces it"
                 break
             if not fresh:
                 fresh = True
                 continue
-            shadow = r / norm(r) + v / norm(v)
-            rho = dot(shadow, r)
-        alpha = rho / dot(shadow, v)
+            shadow = r / norm(r) + v / v_norm
+            rho, sigma, size = dot(shadow, r), dot(shadow, v), norm(shadow)
+        alpha = rho / sigma
         axpy(x, alpha, z)
         axpy(r, -alpha, v)  # r is s from here to the next axpy
-        if norm(r) <= monitor.tolerance:
+        if (s_norm := norm(r)) <= monitor.tolerance:
             continue
-        z, _ = system.precondition(r)
+        z = r if M is None else system.precondition(r)[0]
         system.product(z, out=t)
-        ts = dot(t, r)
-        if fresh := _lost(ts, t, r):
+        ts, tt = dot(t, r), dot(t, t)
+        if fresh := _lost(ts, np.sqrt(tt) * s_norm, x.dtype):
             continue
-        omega = ts / dot(t, t)
+        omega = ts / tt
         axpy(x, omega, z)
         axpy(r, -omega, t)
         rho, rho_before = dot(shadow, r), rho
-        if fresh := _lost(rho, shadow, r):
+        if fresh := _lost(rho, size * norm(r), x.dtype):
             continue
         axpy(p, -omega, v)
         p *= rho / rho_before * (alpha / omega)
@@ -80,6 +81,6 @@ def bicgstab(
     return monitor.result(x, reason)
 
 
-def _lost(xy: float, x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether xᵀy is zero to the rounding of its own terms."""
-    return abs(xy) <= np.finfo(x.dtype).eps * norm(x) * norm(y)
+def _lost(xy: float, scale: float, dtype) -> bool:
+    """Whether xᵀy is zero to the rounding of its own terms, with scale = ‖x‖‖y‖."""
+    return abs(xy) <= np.finfo(dtype).eps * scale
