@@ -44,7 +44,6 @@ class Watch:
 
 def ours(net, data, w0, watch, options):
     objective = Objective(net, data)
-    part = round(options["share"] * len(data))
     objective.value_and_gradient(w0)  # memory, threads: what is made once
     watch.start = time.perf_counter()
 
@@ -54,7 +53,8 @@ def ours(net, data, w0, watch, options):
     hessian_free(
         objective,
         w0,
-        curvature_batch=part,
+        curvature_batch=len(data) // 30,
+        damping=options["damping"],
         max_iter=10**6,
         tol=0.0,
         callback=see,
