@@ -33,8 +33,8 @@ def costs_to(
 
     The run ends after ``limit`` passes over the data, or, once ``patience`` of them are spent, where it is
     `hopeless`. Between the two measurements around the target, costs are interpolated (`crossing`): the loss
-    is measured after every epoch of a first-order method, and whenever the passes of another have grown by
-    5 %. Measuring is no cost of its own. ValueError unless target and limit are positive.
+    is measured after every epoch of a first-order method (``batch``: all samples unless given), and whenever
+    the passes of another have grown by 5 %, at no cost. ValueError unless target and limit are positive.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
@@ -47,8 +47,9 @@ def costs_to(
         if not value > 0:
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
     path: list[tuple[float, tuple[float, ...]]] = []
-    full, batch = task.objective(), options.get("batch") or len(task.train)
-    steps = len(task.train) // batch if optimizer is first_order else 1  # whose iteration is an epoch
+    full, steps = task.objective(), 1
+    if optimizer is first_order:  # whose iteration is an epoch
+        steps = len(task.train) // options.setdefault("batch", len(task.train))
 
     def watch(record):
         if path and optimizer is not first_order and record.passes < min(1.05 * path[-1][1][1], limit):
@@ -63,26 +64,25 @@ def costs_to(
 
     with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges
         optimizer(task.objective(), task.start(seed), seed=seed, callback=watch, max_iter=10**6, **options)
-    return dict(zip(COSTS, crossing(path, target).tolist(), strict=True))
+    costs = crossing(path, target).tolist()
+    return dict(zip(COSTS, costs if costs[1] <= limit else [np.inf] * 3, strict=True))
 
 
 def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -> bool:
     """Return whether a path of (passes, loss) is not on its way to the target within the limit.
 
-    It is not if, from now on, the logarithm of the loss would have to fall more than twice as fast as it has
-    since half these passes. Past a first plateau, losses fall ever more slowly: this is generous.
+    It is not if, from now on, the logarithm of the least loss would have to fall more than twice as fast as
+    it has since half these passes. Losses may jump; past a first plateau, they fall ever more slowly.
 
     >>> hopeless([(10.0, 2.0), (20.0, 1.9)], target=0.1, limit=100)
     True
-    >>> hopeless([(10.0, 2.0), (20.0, 1.0)], target=0.1, limit=100)
-    False
     """
-    passes, loss = path[-1]
-    half, before = next(point for point in path if point[0] >= passes / 2)
-    if half == passes:
+    passes, least = path[-1][0], min(loss for _, loss in path)
+    early = [loss for spent, loss in path if spent <= passes / 2]
+    if len(early) in (0, len(path)):
         return False
-    fall = np.log(before / loss) / (passes - half)
-    return bool(np.log(loss) - 2 * fall * (limit - passes) > np.log(target))
+    fall = np.log(min(early) / least) / (passes / 2)
+    return bool(np.log(least) - 2 * fall * (limit - passes) > np.log(target))
 
 
 def crossing(path: Sequence[tuple[float, Sequence[float]]], target: float) -> np.ndarray:
@@ -153,7 +153,7 @@ def sweep(
 ) -> dict[str, list[Record]]:
     """Return the costs at each batch of Hessian-free optimization ("auto") and of tuned first-order methods.
 
-    Hessian-free draws ``batch`` samples for loss and gradient, a quarter of them for curvature. A first-order
+    Hessian-free draws ``batch`` samples for loss and gradient, a quarter as many for curvature. A first-order
     method's search for a rate begins at the best one of the batch before. ``callback(method, record)`` hears
     of each result. ValueError for an unknown method.
 

@@ -121,10 +121,23 @@ def test_hopeless_by_the_closed_form_of_an_exponential(decay):
     assert not hopeless(path[:1], 0.05, 100)  # one point tells nothing
 
 
+def test_a_loss_that_jumps_for_once_is_not_hopeless():
+    path = [(t, np.exp(-0.05 * t)) for t in np.arange(0.0, 31.0, 3.0)]
+    assert not hopeless([*path, (33.0, 5.0)], 0.05, 100)
+    assert hopeless([*path, (33.0, 5.0)], 1e-5, 100)
+
+
 def test_hopeless_gives_a_path_that_flattens_out_no_hope():
     path = [(t, (1 + t) ** -0.5) for t in np.arange(0.0, 50.0)]
     assert hopeless(path, 0.03, 100)  # at 100 passes it would be 0.0995
     assert not hopeless(path, 0.0995, 100)
+
+
+def test_a_target_met_after_the_limit_is_not_met():
+    options = {"batch": 40, "learning_rate": 0.5}
+    passes = costs_to(TASK, first_order, 0.45, limit=1000, **options)["passes"]
+    assert np.isfinite(passes)
+    assert costs_to(TASK, first_order, 0.45, limit=passes - 1e-3, **options)["passes"] == np.inf
 
 
 def test_tuned_finds_what_trying_every_rate_finds():
