@@ -1,7 +1,7 @@
 """Products to a target: curvature="auto" beside Martens' and the paper's methods, at saddles and elsewhere.
 
 A ratio is that of one start: what the first method spent over what the second did, until the loss was at the
-target. A run that does not get there within `LIMIT` products counts with what it had spent when it ended.
+target. Where only one gets there within `LIMIT` products, the first counts as infinite, the second as it ended.
 """
 
 import multiprocessing
@@ -193,7 +193,8 @@ def run(options) -> None:
     with ProcessPoolExecutor(mp_context=fresh, initializer=threadpool_limits, initargs=(1,)) as pool:
         runs = list(tqdm(pool.map(attempt, *zip(*tasks, strict=True)), total=len(tasks)))
     new = {(run["problem"], run["method"]) for run in runs}
-    old = load("rule") or {"runs": []}
+    old = load("rule") or {"runs": [], "about": {}}
     runs += [each for each in old["runs"] if (each["problem"], each["method"]) not in new]
-    document = {"about": about(limit=LIMIT, near=NEAR, speech=speech()[1].name)}
+    corpus = speech()[1].name if any("speech" in name for name, _ in new) else old["about"].get("speech")
+    document = {"about": about(limit=LIMIT, near=NEAR, speech=corpus)}
     save("rule", document | {"table": show(table(runs)), "runs": runs})
