@@ -1,7 +1,7 @@
 """Products to a target: curvature="auto" beside Martens' and the paper's methods, at saddles and elsewhere.
 
 A ratio is that of one start: what the first method spent over what the second did, until the loss was at the
-target. Where only one gets there within `LIMIT` products, the first counts as infinite, the second as it ended.
+target. Where only one got there within `LIMIT` products: infinite, or what the second had spent by its end.
 """
 
 import multiprocessing
