@@ -10,7 +10,7 @@
 6. The driver is killed: test_killed_driver_resumes
 7. A checkpoint that is not written, or not whole: tests/test_checkpoint.py (kill, full disk, damage),
    test_checkpoint_that_cannot_be_written_ends_the_run
-8. All engines die: test_all_engines_lost_leaves_the_checkpoint
+8. All engines die: test_all_engines_lost_leaves_the_checkpoint, test_engines_that_died_between_two_calls
 9. Engines come and go: test_four_engines_then_three_then_four
 10. They die again and again: test_run_gives_up_after_max_failures
 11. Late replies: test_hung_engine_is_given_up_at_the_deadline; empty and uneven partitions:
@@ -38,6 +38,7 @@ from on_engines import (
     assert_same,
     engine_pids,
     leaves_nothing_behind,
+    wait_until,
 )
 
 from hfnb import Dataset, Objective, hessian_free
@@ -122,6 +123,18 @@ def test_all_engines_lost_leaves_the_checkpoint(data, w0, alone, tmp_path):
             hessian_free(objective, w0, callback=kill_all, **options)
     assert Checkpoint(tmp_path).load()["iteration"] == 4
     assert_same(hessian_free(Objective(NET, data), w0, **options), alone)
+
+
+def test_engines_that_died_between_two_calls(data, w0):
+    with Cluster(n=2, engines="local") as cluster:
+        objective = cluster.objective(NET, data)
+        product = objective.curvature(w0)
+        for pid in engine_pids(cluster).values():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not cluster.client.ids)
+        del product  # engines are to be told to forget it
+        with pytest.raises(EngineLost, match="all engines are lost: engine 0 died, engine 1 died"):
+            objective.value(w0)
 
 
 @MPI

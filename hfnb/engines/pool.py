@@ -8,9 +8,10 @@ from contextlib import suppress
 
 import cloudpickle
 import ipyparallel as ipp
-from ipyparallel.error import RemoteError
+from ipyparallel.error import NoEnginesRegistered, RemoteError
 
 POLL = 1.0  # seconds between two looks at whether the controller is still there
+GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
 
 class EngineFailure(RuntimeError):
@@ -60,7 +61,7 @@ class Pool:
         for engine, (function, *arguments) in calls.items():
             try:
                 pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
-            except (KeyError, IndexError):  # what a view raises whose engine is no longer registered
+            except GONE:
                 lost[engine] = "died"
         reason = self._wait(list(pending.values()), together)
         values, failures, self.seconds = {}, [], {}
@@ -96,7 +97,7 @@ class Pool:
     def tell_all(self, function: Callable, *arguments) -> None:
         """Run the same call on every engine without waiting: engines take calls in order."""
         for engine in self.engines:
-            with suppress(KeyError, IndexError):  # the engine died: the next call will notice
+            with suppress(*GONE):  # the engine died: the next call will notice
                 self._views[engine].apply_async(function, *arguments)
 
     def causes(self) -> str:
