@@ -136,6 +136,8 @@ def run(options) -> None:
     """Measure what the options ask for; results of earlier runs stay where they are not measured anew."""
     quick = options.quick
     networks = options.networks or list(NETWORKS)[: 1 if quick else None]
+    if unknown := set(networks) - set(NETWORKS):
+        sys.exit(f"networks: expected some of {', '.join(NETWORKS)}, got {', '.join(sorted(unknown))}")
     batches = options.batches or ([512, 2048, 8192] if quick else [512, 2048, 8192, 60000])
     ways = [way for way in WAYS if not options.ways or way in {"hfnb", *BOUNDS, *options.ways}]
     earlier = load("products") or {"rows": []}
