@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hfnb.experiments import OURS as AUTO
 from hfnb.experiments import Task
 from hfnb.first_order import first_order
 from hfnb.hessian_free import hessian_free
@@ -17,7 +18,7 @@ RATES: dict[str, tuple[float, ...]] = {
     "adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
 }  # the grids over which every rival is tuned, at every batch
 COSTS = ("iterations", "passes", "reductions")
-OURS = "Hessian-free (auto)"
+OURS = next(iter(AUTO))
 
 
 def costs_to(
@@ -153,9 +154,8 @@ def sweep(
 ) -> dict[str, list[Record]]:
     """Return the costs at each batch of Hessian-free optimization ("auto") and of tuned first-order methods.
 
-    Hessian-free draws ``batch`` samples for loss and gradient, a quarter as many for curvature. A first-order
-    method's search for a rate begins at the best one of the batch before. ``callback(method, record)`` hears
-    of each result. ValueError for an unknown method.
+    Hessian-free has its options by `ours`. A first-order method's search for a rate begins at the best one of
+    the batch before. ``callback(method, record)`` hears each. ValueError for an unknown method.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
@@ -179,9 +179,9 @@ def sweep(
 
 
 def ours(task: Task, batch: int) -> dict[str, Any]:
-    """Return the options of "auto" at a batch; where it is all samples, none are drawn (`hessian_free`)."""
+    """Return the options of "auto" at a batch, a quarter of it for curvature; all samples are not drawn."""
     batch_options = {"batch": batch} if batch < len(task.train) else {}
-    return {"curvature": "auto", "curvature_batch": max(batch // 4, 1), **batch_options}
+    return {**AUTO[OURS], "curvature_batch": max(batch // 4, 1), **batch_options}
 
 
 def largest_efficient(records: Iterable[dict], factor: float = 1.25) -> int:
