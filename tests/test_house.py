@@ -1,4 +1,4 @@
-"""The rules of the house: imports run downward, code fits on a screen or two, nothing names a machine."""
+"""Rules of the source tree: imports run downward, files and functions stay readable, nothing names a machine."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(ROOT.glob("hfnb/**/*.py"))
 SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**/*.py"))
-LONGEST_MODULE, LONGEST_FUNCTION = 200, 40
+LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 FLOORS = [
     "blas checkpoint collectives datasets decoding fused globalization history krylov losses models plots"
