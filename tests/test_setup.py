@@ -117,6 +117,7 @@ def checkout(tmp_path, monkeypatch):
         Path(where.strip(), "pip.py").touch()
 
     asked = []
+    monkeypatch.delenv("HFNB_VENV", raising=False)  # tools/check_versions.py sets it for the tests themselves
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "requirements.lock").write_text("numpy==2.0.0\n")
     monkeypatch.setattr(environments, "ROOT", tmp_path)
@@ -136,6 +137,30 @@ def test_environment_is_made_once_and_updated_when_the_lock_changes(checkout, tm
     checkout.setup()
     assert len(checkout.asked) == 4
     assert (folder / "kept").exists()
+
+
+def test_the_environment_variable_names_the_folder(checkout, tmp_path, monkeypatch):
+    assert checkout.setup() == tmp_path / ".venv"
+    monkeypatch.setenv("HFNB_VENV", ".venv-3.99")
+    assert checkout.setup() == tmp_path / ".venv-3.99"
+    assert len(checkout.asked) == 4
+
+
+def test_interpreters_are_found_that_answer_with_their_version(tmp_path, monkeypatch):
+    """This Python is among them; a name on PATH that answers with another version, or not at all, is not."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    versions = load("check_versions")
+    fakes = {
+        "python3.12": "#!/bin/sh\necho 3 11\n",
+        "python3.13": "#!/bin/sh\nexit 127\n",
+        "python3.14": "no program",
+    }
+    for name, text in fakes.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    assert set(versions.interpreters()) == {sys.version_info[:2]}
 
 
 def test_interrupted_install_starts_from_nothing(checkout, monkeypatch):

@@ -82,11 +82,13 @@ def is_sound(folder):
         return False
 
 
-def setup(name=".venv", lock_name="requirements.lock"):
+def setup(name=None, lock_name="requirements.lock"):
     """Make the environment, or bring it up to date if the lock or the project changed; return its folder.
 
-    The stamp is removed first and written last: an install that was cut off starts again from nothing.
+    The folder is ``name`` in the checkout, by default what HFNB_VENV says, else ``.venv``. The stamp is
+    removed first and written last: an install that was cut off starts again from nothing.
     """
+    name = name or os.environ.get("HFNB_VENV") or ".venv"
     folder, requirements = ROOT / name, ROOT / lock_name
     depends_on = (requirements, ROOT / "pyproject.toml")
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in depends_on]
