@@ -70,6 +70,6 @@ def is_sampled(array: np.ndarray) -> bool:
     return array.nbytes > WHOLE
 
 
-def _bytes(rows: np.ndarray) -> memoryview:
+def _bytes(rows: np.ndarray):
     """The bytes of an array in the order of its indices."""
-    return memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
