@@ -2,6 +2,7 @@
 
 import re
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import suppress
@@ -10,7 +11,11 @@ import cloudpickle
 import ipyparallel as ipp
 from ipyparallel.error import NoEnginesRegistered, RemoteError
 
+from hfnb.engines import worker
+from hfnb.engines.interrupts import held_interrupts
+
 POLL = 1.0  # seconds between two looks at whether the controller is still there
+LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
 GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
 
@@ -48,26 +53,26 @@ class Pool:
         self._views = {engine: client[engine] for engine in engines}
         self.lost: dict[int, str] = {}
         self.seconds: dict[int, float] = {}  # that each engine took for the last call, by its own clock
+        self._keys: set[str] = set()  # of what the engines hold for this client
+        self._dropped: list[str] = []  # those of them that nothing here refers to any more
 
     def ask(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
         """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
 
         ``together``: the engines may wait for each other, so that the death of one ends the call of all.
-        Raises EngineFailure for a Python exception on an engine, EngineLost where the controller is gone.
+        Raises EngineFailure for a Python exception on an engine; EngineLost where the controller is gone and,
+        ``together``, for an exception that came with the death of another engine, which may have caused it.
+        Lost engines are recorded before anything is raised, and not called again.
         Interrupted, it leaves: an engine ends its call, and the late reply has no reader.
         """
         self._check_controller()
-        pending, lost = {}, {}
-        for engine, (function, *arguments) in calls.items():
-            try:
-                pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
-            except GONE:
-                lost[engine] = "died"
+        self._forget_dropped()
+        pending, lost = self._send(calls)
         reason = self._wait(list(pending.values()), together)
-        values, failures, self.seconds = {}, [], {}
+        values, failures, silent, self.seconds = {}, [], {}, {}
         for engine, reply in pending.items():
             if not reply.done():
-                lost[engine] = reason
+                silent[engine] = reason
             elif (error := reply.exception()) is None:
                 values[engine] = reply.result().pop()
                 self.seconds[engine] = (
@@ -77,32 +82,70 @@ class Pool:
                 lost[engine] = "died"
             else:
                 failures.append((engine, error))
-        if failures:
-            raise _failure(failures)
+        if not failures:  # else those that are silent may well be computing: they were not waited for
+            lost |= silent
         self.lost |= lost
         self.engines = [engine for engine in self.engines if engine not in lost]
+        if failures and together and lost:
+            raise EngineLost(f"{_names(lost)}; {_failure(failures)}")
+        if failures:
+            raise _failure(failures)
         return values, lost
+
+    def _send(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
+        """Send all calls before a Ctrl-C takes effect; return {engine: reply} and those that are lost."""
+        pending, lost = {}, {}
+        with held_interrupts():
+            for engine, (function, *arguments) in calls.items():
+                if engine in self.lost:
+                    lost[engine] = self.lost[engine]
+                    continue
+                try:
+                    pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
+                except GONE:
+                    lost[engine] = "died"
+        return pending, lost
 
     def ask_each(self, calls: dict[int, tuple]) -> list:
         """Run {engine: (function, *arguments)}; EngineLost if one is lost."""
         values, lost = self.ask(calls, together=True)
         if lost:
-            raise EngineLost("; ".join(f"engine {engine} {reason}" for engine, reason in lost.items()))
+            raise EngineLost(_names(lost))
         return [values[engine] for engine in calls]
 
     def ask_all(self, function: Callable, *arguments) -> list:
         """Run the same call on every engine; EngineLost if one is lost."""
         return self.ask_each(dict.fromkeys(self.engines, (function, *arguments)))
 
-    def tell_all(self, function: Callable, *arguments) -> None:
-        """Run the same call on every engine without waiting: engines take calls in order."""
-        for engine in self.engines:
-            with suppress(*GONE):  # the engine died: the next call will notice
-                self._views[engine].apply_async(function, *arguments)
+    def forget_with(self, owner) -> None:
+        """Have the engines forget what they keep under ``owner.key`` once nothing here refers to the owner.
+
+        They are told with the next call: the end of an object can come in the midst of another call.
+        """
+        self._keys.add(owner.key)
+        weakref.finalize(owner, self._dropped.append, owner.key)
+
+    def _forget_dropped(self) -> None:
+        """Tell the engines what to forget, without waiting: they take calls in order."""
+        if not self._dropped:
+            return
+        with held_interrupts():
+            keys = self._dropped[:]
+            for engine in self.engines:
+                with suppress(*GONE):  # the engine died: the next call will notice
+                    self._views[engine].apply_async(worker.forget, keys)
+            del self._dropped[: len(keys)]
+            self._keys.difference_update(keys)
+
+    def leave(self) -> None:
+        """Have engines that stay forget all that this client gave them, within a few seconds."""
+        self.deadline = min(LEAVING, self.deadline or LEAVING)
+        with suppress(EngineFailure):
+            self.ask_all(worker.forget, sorted(self._keys))
 
     def causes(self) -> str:
         """Say which engines were lost and why."""
-        return ", ".join(f"engine {engine} {reason}" for engine, reason in self.lost.items())
+        return _names(self.lost, ", ")
 
     def _wait(self, replies: list, together: bool) -> str:
         """Wait for all replies, an exception and what follows at once, the deadline, or the end.
@@ -126,6 +169,10 @@ class Pool:
     def _check_controller(self) -> None:
         if not self.alive():
             raise EngineLost("the controller of the cluster is gone")
+
+
+def _names(lost: dict[int, str], separator: str = "; ") -> str:
+    return separator.join(f"engine {engine} {reason}" for engine, reason in lost.items())
 
 
 def _is_death(error: BaseException) -> bool:
