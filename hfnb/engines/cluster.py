@@ -109,17 +109,17 @@ class Cluster:
     def stop(self) -> None:
         """Stop the engines (those started by hand stay); calling it again does nothing."""
         atexit.unregister(self.stop)
-        client, self._client = self._client, None
-        stop_engines, self._stop_engines = self._stop_engines, lambda: None
         leave, self._leave = self._leave, lambda: None
         try:
-            if client is not None:
-                try:
-                    leave()
-                finally:
-                    client.close(linger=0)
+            leave()
         finally:
-            stop_engines()
+            client, self._client = self._client, None
+            stop_engines, self._stop_engines = self._stop_engines, lambda: None
+            try:
+                if client is not None:
+                    client.close(linger=0)
+            finally:
+                stop_engines()
 
     def _restart(self) -> None:
         self.stop()

@@ -1,26 +1,42 @@
-"""Ctrl-C in the wrong place would leave some engines with a call and others without."""
+"""Hold back Ctrl-C while processes start or stop, so that it interrupts only where all of them are known."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def held_interrupts() -> Iterator[None]:
-    """Let a Ctrl-C within the block take effect at its end; keep such blocks short.
+def held() -> Iterator[Callable[[], None]]:
+    """Hold back SIGINT in the block; it is delivered at the end or where the function yielded is called.
 
-    Only the main thread is interrupted by Ctrl-C, so elsewhere nothing is held.
+    Python raises KeyboardInterrupt between any two bytecodes, also between the start of a process and the
+    assignment that remembers it. In the block a SIGINT is noted only. Delivering it calls the handler that
+    was in place before, which raises KeyboardInterrupt by default. Only the main thread of Python receives
+    signals: in another thread, and where SIGINT is ignored or handled outside Python, nothing is held.
     """
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+        yield lambda: None
         return
-    pressed: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    noted: list[int] = []
+
+    def deliver():
+        if noted:
+            noted.clear()
+            signal.signal(signal.SIGINT, before)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.signal(signal.SIGINT, note)
+
+    def note(number, frame):
+        noted.append(number)
+
+    signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield deliver
     finally:
         signal.signal(signal.SIGINT, before)
-        if pressed:
+        if noted:
             signal.raise_signal(signal.SIGINT)

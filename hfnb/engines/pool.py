@@ -12,7 +12,7 @@ import ipyparallel as ipp
 from ipyparallel.error import NoEnginesRegistered, RemoteError
 
 from hfnb.engines import worker
-from hfnb.engines.interrupts import held_interrupts
+from hfnb.engines.interrupts import held
 
 POLL = 1.0  # seconds between two looks at whether the controller is still there
 LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
@@ -95,7 +95,7 @@ class Pool:
     def _send(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
         """Send all calls before a Ctrl-C takes effect; return {engine: reply} and those that are lost."""
         pending, lost = {}, {}
-        with held_interrupts():
+        with held():
             for engine, (function, *arguments) in calls.items():
                 if engine in self.lost:
                     lost[engine] = self.lost[engine]
@@ -129,7 +129,7 @@ class Pool:
         """Tell the engines what to forget, without waiting: they take calls in order."""
         if not self._dropped:
             return
-        with held_interrupts():
+        with held():
             keys = self._dropped[:]
             for engine in self.engines:
                 with suppress(*GONE):  # the engine died: the next call will notice
