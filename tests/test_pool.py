@@ -26,7 +26,7 @@ class Reply(Future):
 
 
 class Engines:
-    """A client of simulated engines: ``acts`` has the answer of each: a value, an exception, or None for silence."""
+    """A client of simulated engines: ``acts`` has their answers, a value, an exception or None for silence."""
 
     def __init__(self, acts):
         self.acts, self.calls = acts, []
@@ -129,7 +129,7 @@ DATA = Dataset(np.arange(40.0).reshape(20, 2), np.arange(20))
 
 @pytest.mark.parametrize("seed", range(20))
 def test_blocks_cover_all_partitions_whatever_happens(seed):
-    """Engines die or raise, and Ctrl-C is pressed, while partitions move: none is lost, none is there twice."""
+    """Engines die or raise, and Ctrl-C is pressed, while partitions move: none is lost, none is doubled."""
     draw, partitions, outcomes = random.Random(seed), 12, set()
 
     def act():
