@@ -2,6 +2,9 @@
 
 import gc
 import os
+import pickle
+import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -11,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
-from on_engines import MPI, NET, OPTIONS, assert_same, engine_pids
+from on_engines import MPI, NET, OPTIONS, PATHS, assert_same, engine_pids
 
 from hfnb import Dataset, Objective, models
 from hfnb.engines import Cluster, EngineFailure
@@ -260,6 +263,31 @@ def test_a_second_client_leaves_nothing_behind(pair, data, w0):
         assert sum(each[0] for each in held(pair)) == before + 2
     assert blocks(pair) == before
     assert mine.value(w0) == pytest.approx(expected, rel=1e-12)
+
+
+KILLED = """
+import os, pickle, signal, sys
+from hfnb.engines import Cluster
+net, data, w0, name = pickle.load(sys.stdin.buffer)
+objective = Cluster(engines=name).start().objective(net, data)
+objective.curvature(w0) @ w0
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_client_left_is_freed_by_the_next(pair, data, w0):
+    """A notebook's kernel that is restarted, again and again, beside engines that stay."""
+    mine, name = pair.objective(NET, data), pair.client.cluster.cluster_id
+    blocks(pair)
+    before = held(pair)
+    job = pickle.dumps((NET, copy_of(data), w0, name))
+    environment = os.environ | {"PYTHONPATH": PATHS["PYTHONPATH"]}
+    ended = subprocess.run([sys.executable, "-c", KILLED], env=environment, input=job)
+    assert ended.returncode == -signal.SIGKILL
+    assert blocks(pair) == sum(each[0] for each in before) + 2
+    with Cluster(engines=name):
+        assert held(pair) == before
+    assert mine.value(w0) == pytest.approx(Objective(NET, data).value(w0), rel=1e-12)
 
 
 @MPI

@@ -26,7 +26,7 @@ class Reply(Future):
 
 
 class Engines:
-    """A client of simulated engines: ``acts`` has their answers, a value, an exception or None for silence."""
+    """A client of simulated engines; ``acts`` has their answers: value, exception, or None for silence."""
 
     def __init__(self, acts):
         self.acts, self.calls = acts, []

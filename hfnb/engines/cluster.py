@@ -3,11 +3,13 @@
 import atexit
 import os
 import pkgutil
+import socket
 import sys
 from collections.abc import Callable
 
 import ipyparallel as ipp
 import numpy as np
+import psutil
 from scipy.optimize import OptimizeResult
 
 from hfnb.datasets import fingerprint
@@ -104,6 +106,8 @@ class Cluster:
         pool.deadline = self._deadline  # not before: an engine's first call imports this package
         self._pool, self._placements = pool, Placements(pool)
         if not self._own:  # engines that stay shall not keep the data
+            process = psutil.Process()
+            pool.ask_all(worker.register, pool.name, socket.gethostname(), process.pid, process.create_time())
             self._leave = pool.leave
 
     def stop(self) -> None:

@@ -1,6 +1,5 @@
 """Which engine holds which partitions of a dataset."""
 
-import uuid
 import weakref
 from collections.abc import Callable
 
@@ -26,7 +25,7 @@ class Placement:
             raise ValueError(
                 f"partitions: expected at least {len(pool.engines)}, one an engine, got {partitions}"
             )
-        self.pool, self.data, self.content, self.key = pool, data, content, uuid.uuid4().hex
+        self.pool, self.data, self.content, self.key = pool, data, content, pool.key()
         self.offsets, self.n = Shards.of(data, partitions).offsets, len(data)
         self._next = 0  # number of the next block
         pool.forget_with(self)  # before anything is sent, so that no exception leaves blocks behind

@@ -1,7 +1,9 @@
 """Call functions on engines and gather what comes back, or say in one error what went wrong."""
 
+import itertools
 import re
 import time
+import uuid
 import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, wait
@@ -53,8 +55,8 @@ class Pool:
         self._views = {engine: client[engine] for engine in engines}
         self.lost: dict[int, str] = {}
         self.seconds: dict[int, float] = {}  # that each engine took for the last call, by its own clock
-        self._keys: set[str] = set()  # of what the engines hold for this client
-        self._dropped: list[str] = []  # those of them that nothing here refers to any more
+        self.name, self._numbers = uuid.uuid4().hex, itertools.count()
+        self._dropped: list[str] = []  # keys that nothing here refers to any more
 
     def ask(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
         """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
@@ -117,12 +119,15 @@ class Pool:
         """Run the same call on every engine; EngineLost if one is lost."""
         return self.ask_each(dict.fromkeys(self.engines, (function, *arguments)))
 
+    def key(self) -> str:
+        """Return a new key under which engines keep something for this client."""
+        return f"{self.name}/{next(self._numbers)}"
+
     def forget_with(self, owner) -> None:
         """Have the engines forget what they keep under ``owner.key`` once nothing here refers to the owner.
 
         They are told with the next call: the end of an object can come in the midst of another call.
         """
-        self._keys.add(owner.key)
         weakref.finalize(owner, self._dropped.append, owner.key)
 
     def _forget_dropped(self) -> None:
@@ -135,13 +140,12 @@ class Pool:
                 with suppress(*GONE):  # the engine died: the next call will notice
                     self._views[engine].apply_async(worker.forget, keys)
             del self._dropped[: len(keys)]
-            self._keys.difference_update(keys)
 
     def leave(self) -> None:
         """Have engines that stay forget all that this client gave them, within a few seconds."""
         self.deadline = min(LEAVING, self.deadline or LEAVING)
         with suppress(EngineFailure):
-            self.ask_all(worker.forget, sorted(self._keys))
+            self.ask_all(worker.leave, self.name)
 
     def causes(self) -> str:
         """Say which engines were lost and why."""

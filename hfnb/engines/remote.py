@@ -1,7 +1,6 @@
 """The client drives: w or v goes out to the engines, partial sums come back."""
 
 import time
-import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +23,8 @@ class RemoteSums:
     """
 
     def __init__(self, net, placement: Placement, chunk: int | None = None):
-        self.placement, self.n, self.key, self.clock = placement, placement.n, uuid.uuid4().hex, ClientClock()
+        self.placement, self.n, self.clock = placement, placement.n, ClientClock()
+        self.key = placement.pool.key()
         prepare = worker.prepare, self.key, pack("net", net), placement.key, chunk
         placement.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
         _, lost = placement.pool.ask(dict.fromkeys(placement.held(), prepare))
@@ -90,7 +90,7 @@ class RemoteProduct:
     """v ↦ the sum of curvature products at w; taped on the engines at the first product, freed with this."""
 
     def __init__(self, sums: RemoteSums, w: np.ndarray, kind, sample: Sample | None):
-        self.sums, self.key = sums, uuid.uuid4().hex
+        self.sums, self.key = sums, sums.placement.pool.key()
         self.where = np.array(w), sample
         self.kind = pack("kind", kind)
         self.taped: set[int] = set()

@@ -4,10 +4,12 @@ The client sends these functions; they find on the engine what earlier calls lef
 """
 
 import pickle
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import psutil
 import threadpoolctl
 
 from hfnb.datasets.fingerprint import checksum
@@ -20,6 +22,7 @@ BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that blo
 NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)
 SUMS: dict[tuple, LocalSums] = {}  # (sums, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
+CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, and when that began
 RUNS: dict[str, Any] = {}  # sums: the run of an optimizer on this engine (hfnb.engines.run), at most one
 
 
@@ -83,6 +86,34 @@ def forget(keys: list[str]) -> None:
     for table in (BLOCKS, SUMS, PRODUCTS):
         for pair in [pair for pair in table if pair[0] in keys]:
             table.pop(pair)
+
+
+def register(client: str, host: str, pid: int, began: float) -> None:
+    """Note who a client is, and free what clients left here that were killed on this machine.
+
+    Their keys begin with the client's name. A run that one of them left ends when the next begins, on all
+    engines alike.
+    """
+    for other, process in list(CLIENTS.items()):
+        if process[0] == socket.gethostname() and not _runs(*process[1:]):
+            leave(other, RUNS)
+    CLIENTS[client] = host, pid, began
+
+
+def leave(client: str, keep=()) -> None:
+    """Free all that a client has left here, but for the keys to ``keep``."""
+    CLIENTS.pop(client, None)
+    keys = {*NETS, *RUNS, *(pair[0] for table in (BLOCKS, SUMS, PRODUCTS) for pair in table)}
+    forget([key for key in keys.difference(keep) if key.startswith(client)])
+
+
+def _runs(pid: int, began: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - began) < 60  # two processes may see a clock that was set otherwise
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def loss(sums: str, blocks: list[int], w, sample) -> np.ndarray:
