@@ -29,7 +29,7 @@ class Engines:
     """A client of simulated engines; ``acts`` has their answers: value, exception, or None for silence."""
 
     def __init__(self, acts):
-        self.acts, self.calls = acts, []
+        self.acts, self.calls, self.history, self.ids = acts, [], [], list(range(10))
 
     def __getitem__(self, engine):
         return View(self, engine)
@@ -41,6 +41,7 @@ class View:
 
     def apply_async(self, function, *arguments):
         self.engines.calls.append(self.engine)
+        self.engines.history.append("id")
         act, reply = self.engines.acts.get(self.engine, 0), Reply()
         if callable(act):
             act = act()
@@ -67,6 +68,14 @@ CALL = dict.fromkeys(range(3), (len, ()))
 
 def test_values_come_back_by_engine():
     assert pool_of({0: 5, 1: 6, 2: 7}).ask(CALL) == ({0: 5, 1: 6, 2: 7}, {})
+
+
+def test_ids_of_calls_are_not_kept_for_ever():
+    engines = pool_of({})
+    for _ in range(2000):
+        engines.ask(CALL)
+    assert len(engines.client.calls) == 6000
+    assert len(engines.client.history) == pool.HISTORY
 
 
 @pytest.mark.parametrize("acts", [{1: DIED, 2: RAISED}, {1: RAISED, 2: DIED}], ids=["before", "after"])
@@ -101,6 +110,15 @@ def test_an_engine_that_was_given_up_is_not_called_again():
         values, lost = engines.ask(CALL)
         assert (values, lost) == ({0: 0, 2: 0}, {1: "gave no answer in 0.05 s"})
     assert engines.client.calls == [0, 1, 2, 0, 2]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_engine_whose_death_has_no_reply_is_lost(together):
+    """It died while the call was sent: ipyparallel does not know of the call, and will never answer it."""
+    engines = pool_of({1: None})
+    engines.client.ids.remove(1)
+    values, lost = engines.ask(CALL, together)
+    assert (values, lost, engines.engines) == ({0: 0, 2: 0}, {1: "died"}, [0, 2])
 
 
 def test_ctrl_c_among_the_calls_leaves_none_out():

@@ -17,6 +17,7 @@ from hfnb.engines import worker
 from hfnb.engines.interrupts import held
 
 POLL = 1.0  # seconds between two looks at whether the controller is still there
+HISTORY = 1000  # calls whose ids ipyparallel keeps; by itself it keeps those of all
 LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
 GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
@@ -70,11 +71,11 @@ class Pool:
         self._check_controller()
         self._forget_dropped()
         pending, lost = self._send(calls)
-        reason = self._wait(list(pending.values()), together)
+        missing = self._wait(pending, together)
         values, failures, silent, self.seconds = {}, [], {}, {}
         for engine, reply in pending.items():
             if not reply.done():
-                silent[engine] = reason
+                silent[engine] = missing[engine]
             elif (error := reply.exception()) is None:
                 values[engine] = reply.result().pop()
                 self.seconds[engine] = (
@@ -106,6 +107,7 @@ class Pool:
                     pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
                 except GONE:
                     lost[engine] = "died"
+            del self.client.history[:-HISTORY]
         return pending, lost
 
     def ask_each(self, calls: dict[int, tuple]) -> list:
@@ -151,24 +153,29 @@ class Pool:
         """Say which engines were lost and why."""
         return _names(self.lost, ", ")
 
-    def _wait(self, replies: list, together: bool) -> str:
+    def _wait(self, pending: dict, together: bool) -> dict[int, str]:
         """Wait for all replies, an exception and what follows at once, the deadline, or the end.
 
-        Return why replies that are missing then are.
+        Return {engine: why its reply is missing}, for those that are.
         """
         end = None if self.deadline is None else time.monotonic() + self.deadline
-        while replies:
+        rest, gone, dead = dict(pending), set[int](), dict[int, str]()
+        while rest:
             left = POLL if end is None else min(POLL, end - time.monotonic())
-            done, rest = wait(replies, timeout=max(left, 0), return_when=FIRST_EXCEPTION)
+            done, _ = wait(rest.values(), timeout=max(left, 0), return_when=FIRST_EXCEPTION)
             errors = [error for reply in done if (error := reply.exception())]
-            if any(together or not _is_death(error) for error in errors):
-                wait(rest, timeout=POLL)
-                return "was left waiting"
-            if end is not None and time.monotonic() >= end:
-                break
+            rest = {engine: reply for engine, reply in rest.items() if reply not in done}
+            if (dead and together) or any(together or not _is_death(error) for error in errors):
+                wait(rest.values(), timeout=POLL)
+                return dict.fromkeys(rest, "was left waiting") | dead
+            if rest and end is not None and time.monotonic() >= end:
+                return dict.fromkeys(rest, f"gave no answer in {self.deadline} s") | dead
             self._check_controller()
-            replies = list(rest)
-        return f"gave no answer in {self.deadline} s"
+            # An engine that died while the call was sent: ipyparallel has no reply for it, now or ever.
+            dead |= dict.fromkeys((gone - set(self.client.ids)) & rest.keys(), "died")
+            gone = rest.keys() - self.client.ids
+            rest = {engine: reply for engine, reply in rest.items() if engine not in dead}
+        return dead
 
     def _check_controller(self) -> None:
         if not self.alive():
