@@ -164,11 +164,11 @@ class Cluster:
     def objective(self, net, data, *, partitions: int = 24, chunk: int | None = None) -> Objective:
         """Return the objective of ``net`` over ``data`` whose sums the engines make: the client drives.
 
-        The data is sent once, for as long as an objective refers to it; then w or v goes out and partial sums
-        come back. Data that was edited in place is sent anew for a new objective (of an array beyond 1 GiB
-        only samples are compared, see `hfnb.datasets.fingerprint`); an older objective keeps what it was made
-        with, but engines that share a mapped file see what changes in it. Where an engine is lost its
-        partitions move to the others and the run goes on.
+        The data is sent once and kept as long as the dataset or an objective on it; then w or v goes out and
+        partial sums come back. Data that was edited in place is sent anew for a new objective (of an array
+        beyond 1 GiB only samples are compared, see `hfnb.datasets.fingerprint`); an older objective keeps
+        what it was made with, but engines that share a mapped file see what changes in it. Where an engine
+        is lost its partitions move to the others and the run goes on.
 
         EngineFailure for an exception on an engine, with its traceback, when no engine is left, and where
         data that was edited since would have to move; ValueError for fewer ``partitions`` than engines.

@@ -25,8 +25,9 @@ class Placement:
             raise ValueError(
                 f"partitions: expected at least {len(pool.engines)}, one an engine, got {partitions}"
             )
-        self.pool, self.data, self.content, self.key = pool, data, content, pool.key()
-        self.offsets, self.n = Shards.of(data, partitions).offsets, len(data)
+        # The arrays, not the dataset: as long as that is there the placement is kept (`Placements`).
+        self.X, self.Y, self.n, self.content = data.X, data.Y, len(data), content
+        self.pool, self.key, self.offsets = pool, pool.key(), Shards.of(data, partitions).offsets
         self._next = 0  # number of the next block
         pool.forget_with(self)  # before anything is sent, so that no exception leaves blocks behind
         self.blocks: dict[int, tuple[range, int]] = self._place([range(partitions)])
@@ -41,7 +42,7 @@ class Placement:
         EngineFailure where the data is no longer what the other engines have.
         """
         stranded = [numbers for numbers, engine in self.blocks.values() if engine in lost]
-        if stranded and self.pool.engines and fingerprint(self.data) != self.content:
+        if stranded and self.pool.engines and fingerprint(self) != self.content:
             raise EngineFailure(
                 f"{self.pool.causes()}, and its part of the data cannot be sent to another engine: the data "
                 "was edited in place after this objective was made. Make a new objective"
@@ -85,21 +86,22 @@ class Placement:
 
     def _call(self, block: int, numbers: range, form: Callable = lambda rows: rows) -> tuple:
         rows = slice(self.offsets[numbers.start], self.offsets[numbers.stop])
-        X, Y = form(self.data.X[rows]), form(self.data.Y[rows])
+        X, Y = form(self.X[rows]), form(self.Y[rows])
         return worker.hold, self.key, block, numbers, self.offsets, X, Y
 
 
 class Placements:
-    """The placements that objectives refer to, by the content of their data and the number of partitions.
+    """The placements of datasets that are in use, by their content and the number of partitions.
 
-    Data with the same content is sent once, be it one dataset or two; data that was edited in place has
-    another content. Nothing is kept here: a placement ends with the last objective that refers to it, and
-    with it go the data, unless the reader keeps it, and the engines' blocks.
+    Data with the same content is sent once, be it one dataset or two; a dataset that was edited in place has
+    another content. A placement lasts as long as a dataset with its content or an objective on it; then the
+    engines free its blocks.
     """
 
     def __init__(self, pool: Pool):
         self._pool = pool
         self._known: weakref.WeakValueDictionary[tuple, Placement] = weakref.WeakValueDictionary()
+        self._kept: dict[int, dict[int, Placement]] = {}  # id of a dataset: {partitions: its last placement}
 
     def of(self, data, content: str, partitions: int) -> Placement:
         """Return the placement of data with this fingerprint; it is sent if there is none."""
@@ -110,4 +112,21 @@ class Placements:
         placement = self._known.get(key)
         if placement is None:
             placement = self._known[key] = Placement(self._pool, data, content, partitions)
+        self._keep(data, partitions, placement)
         return placement
+
+    def _keep(self, data, partitions: int, placement: Placement) -> None:
+        """Keep the placement until the dataset is gone or has another content."""
+        owner = id(data)
+        if owner not in self._kept:
+            try:
+                weakref.finalize(data, Placements._release, weakref.ref(self), owner)
+            except TypeError:  # not the project's Dataset, and nothing tells when it goes: objectives keep it
+                return
+            self._kept[owner] = {}
+        self._kept[owner][partitions] = placement
+
+    @staticmethod
+    def _release(reference: "weakref.ref[Placements]", owner: int) -> None:
+        if (placements := reference()) is not None:
+            placements._kept.pop(owner, None)
