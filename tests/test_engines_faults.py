@@ -3,6 +3,7 @@
 1. An engine is killed: test_killed_engine_costs_its_part_of_one_product, test_engine_of_an_mpi_run_dies
 2. One hangs: test_hung_engine_is_given_up_at_the_deadline; 1 and 2 under MPI:
    test_mpi_run_starts_again_from_its_checkpoint
+   test_engine_that_dies_while_another_one_raises_is_done_without; several at once: tests/test_pool.py
 3. An exception in a partition: test_exception_in_a_partition_is_reported_with_its_engine_and_not_retried
 4. NaN from a partition: test_nan_from_one_partition_rejects_the_step_and_is_named
 5. The controller is killed: test_killed_controller_is_an_error_and_a_new_cluster_resumes,
@@ -92,6 +93,48 @@ def test_killed_engine_costs_its_part_of_one_product(data, w0, alone):
         result = hessian_free(cluster.objective(NET, data), w0, callback=kill_soon, **OPTIONS)
         assert cluster.engines == [0, 2]
         assert_same(result, alone)
+
+
+WAYS_TO_FAIL = """
+import os, signal, time
+from pathlib import Path
+def fail(armed, noticed):
+    if Path(armed).exists() and {number} == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while Path(armed).exists() and {number} == 2:
+        if Path(noticed).exists():
+            raise ArithmeticError("after the death of another engine")
+        time.sleep(0.05)
+os.hfnb_test_fail = fail
+"""
+
+
+def test_engine_that_dies_while_another_one_raises_is_done_without(data, w0, tmp_path):
+    """Engine 2 raises as soon as the client knows that engine 1 died, in the same call."""
+    armed, noticed = tmp_path / "armed", tmp_path / "noticed"
+
+    def loss(w, X, Y, places=(str(armed), str(noticed))):
+        getattr(os, "hfnb_test_fail", lambda *_: None)(*places)
+        return anp.mean((anp.dot(X, w) - Y) ** 2)
+
+    def notice():
+        wait_until(lambda: 1 not in cluster.client.ids, seconds=60)
+        noticed.touch()
+
+    w = np.linspace(-1, 1, 20)
+    with Cluster(n=3, engines="local") as cluster:
+        for engine in cluster.engines:
+            cluster.client[engine].apply_sync(exec, WAYS_TO_FAIL.format(number=engine))
+        objective = cluster.objective(AnyLoss(loss), data)
+        armed.touch()
+        watcher = threading.Thread(target=notice)
+        watcher.start()
+        with pytest.raises(EngineFailure, match="engine 2 raised ArithmeticError: after the death"):
+            objective.value(w)
+        watcher.join()
+        assert cluster.engines == [0, 2]
+        armed.unlink()
+        assert objective.value(w) == pytest.approx(np.mean((data.X @ w - data.Y) ** 2), rel=1e-12)
 
 
 def test_hung_engine_is_given_up_at_the_deadline(data, w0, alone):

@@ -2,8 +2,9 @@
 
 from .dataset import Dataset
 from .errors import CorpusError, CorruptFile
+from .fingerprint import fingerprint
 from .mnist import mnist
 from .speech import SpeechDataset
 from .timit import timit
 
-__all__ = ["CorpusError", "CorruptFile", "Dataset", "SpeechDataset", "mnist", "timit"]
+__all__ = ["CorpusError", "CorruptFile", "Dataset", "SpeechDataset", "fingerprint", "mnist", "timit"]

@@ -3,18 +3,21 @@
 import atexit
 import os
 import pkgutil
+import socket
 import sys
 from collections.abc import Callable
 
 import ipyparallel as ipp
 import numpy as np
+import psutil
 from scipy.optimize import OptimizeResult
 
+from hfnb.datasets import fingerprint
 from hfnb.engines import launch, mpi, worker
 from hfnb.engines.attach import attach
 from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
 from hfnb.engines.options import without_lost_hosts
-from hfnb.engines.placement import Placement
+from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool
 from hfnb.engines.remote import RemoteSums
 from hfnb.objective import Objective
@@ -63,8 +66,8 @@ class Cluster:
         self._n, self._wanted, self._threads = n, engines, threads
         self._timeout, self._deadline, self._options = timeout, deadline, options
         self._client: ipp.Client | None = None
-        self._placements: dict[tuple, Placement] = {}
         self._stop_engines: Callable = lambda: None
+        self._leave: Callable = lambda: None
 
     def start(self) -> "Cluster":
         """Start the engines or attach to them; `stop` is called at the end of the program at the latest."""
@@ -86,14 +89,14 @@ class Cluster:
 
     def _connect(self):
         """Take the engines in the order of their MPI ranks, where MPI connects them."""
-        ids = self.client.ids
+        client, ids = self.client, self.client.ids
         if self._n is not None and self._n > len(ids):
             raise ValueError(f"n: expected at most {len(ids)} of {self._wanted!r}, got {self._n}")
         # Engines find this package, and the reader's own modules, where the client does.
         paths = [os.path.abspath(path) for path in sys.path]
         # Not execute(block=True): it waits for output, which a client that has just connected can miss.
         self.client[ids].apply_async(exec, f"import sys; sys.path += {paths}").get(self._timeout)
-        pool = Pool(self.client, ids, lambda: launch.is_alive(self.client))
+        pool = Pool(client, ids, lambda: launch.is_alive(client))
         places = dict(zip(ids, pool.ask_all(mpi.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job
@@ -101,18 +104,26 @@ class Cluster:
         pool.engines = sorted(ids, key=lambda engine: self._ranks.get(engine, engine))[: self._n]
         pool.ask_all(worker.limit_threads, self._threads)
         pool.deadline = self._deadline  # not before: an engine's first call imports this package
-        self._pool, self._placements = pool, {}
+        self._pool, self._placements = pool, Placements(pool)
+        if not self._own:  # engines that stay shall not keep the data
+            process = psutil.Process()
+            pool.ask_all(worker.register, pool.name, socket.gethostname(), process.pid, process.create_time())
+            self._leave = pool.leave
 
     def stop(self) -> None:
         """Stop the engines (those started by hand stay); calling it again does nothing."""
         atexit.unregister(self.stop)
-        client, self._client = self._client, None
-        stop_engines, self._stop_engines = self._stop_engines, lambda: None
+        leave, self._leave = self._leave, lambda: None
         try:
-            if client is not None:
-                client.close(linger=0)
+            leave()
         finally:
-            stop_engines()
+            client, self._client = self._client, None
+            stop_engines, self._stop_engines = self._stop_engines, lambda: None
+            try:
+                if client is not None:
+                    client.close(linger=0)
+            finally:
+                stop_engines()
 
     def _restart(self) -> None:
         self.stop()
@@ -143,21 +154,24 @@ class Cluster:
         return bool(self.client and self._ranks)
 
     def _sums(self, net, data, partitions: int, chunk: int | None) -> RemoteSums:
-        """Return sums of the network over the data, which is sent when it is first seen."""
-        pool = self.client and self._pool
+        """Return sums of the network over the data, which is sent unless engines hold the same content."""
+        placements = self.client and self._placements
+        content = fingerprint(data)
         if hasattr(net, "check"):
             net.check(data)
-        key = (id(data), partitions)
-        if key not in self._placements:
-            self._placements[key] = Placement(pool, data, partitions)
-        return RemoteSums(net, self._placements[key], chunk)
+        return RemoteSums(net, placements.of(data, content, partitions), chunk)
 
     def objective(self, net, data, *, partitions: int = 24, chunk: int | None = None) -> Objective:
         """Return the objective of ``net`` over ``data`` whose sums the engines make: the client drives.
 
-        The data is sent once; then w or v goes out and partial sums come back. Where an engine is lost its
-        partitions move to the others and the run goes on. EngineFailure for an exception on an engine, with
-        its traceback, and when no engine is left; ValueError for fewer ``partitions`` than engines.
+        The data is sent once and kept as long as the dataset or an objective on it; then w or v goes out and
+        partial sums come back. Data that was edited in place is sent anew for a new objective (of an array
+        beyond 1 GiB only samples are compared, see `hfnb.datasets.fingerprint`); an older objective keeps
+        what it was made with, but engines that share a mapped file see what changes in it. Where an engine
+        is lost its partitions move to the others and the run goes on.
+
+        EngineFailure for an exception on an engine, with its traceback, when no engine is left, and where
+        data that was edited since would have to move; ValueError for fewer ``partitions`` than engines.
         """
         return Objective.from_sums(net, self._sums(net, data, partitions, chunk))
 

@@ -69,7 +69,7 @@ def run_on_engines(
     pool.ask_each({engine: (run.begin, sums.key, held[engine], order, w0, job) for engine in pool.engines})
     stop, kind, entries = False, "record", dict[str, Any]()
     while kind == "record":
-        replies = pool.ask_all(run.step, stop, entries)
+        replies = pool.ask_all(run.step, sums.key, stop, entries)
         kind, value, *_ = replies[0]
         warn_not_finite(
             {engine: reply[3] for engine, reply in zip(pool.engines, replies, strict=True)},

@@ -1,7 +1,10 @@
 """Call functions on engines and gather what comes back, or say in one error what went wrong."""
 
+import itertools
 import re
 import time
+import uuid
+import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import suppress
@@ -10,7 +13,12 @@ import cloudpickle
 import ipyparallel as ipp
 from ipyparallel.error import NoEnginesRegistered, RemoteError
 
+from hfnb.engines import worker
+from hfnb.engines.interrupts import held
+
 POLL = 1.0  # seconds between two looks at whether the controller is still there
+HISTORY = 1000  # calls whose ids ipyparallel keeps; by itself it keeps those of all
+LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
 GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
 
@@ -48,26 +56,26 @@ class Pool:
         self._views = {engine: client[engine] for engine in engines}
         self.lost: dict[int, str] = {}
         self.seconds: dict[int, float] = {}  # that each engine took for the last call, by its own clock
+        self.name, self._numbers = uuid.uuid4().hex, itertools.count()
+        self._dropped: list[str] = []  # keys that nothing here refers to any more
 
     def ask(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
         """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
 
         ``together``: the engines may wait for each other, so that the death of one ends the call of all.
-        Raises EngineFailure for a Python exception on an engine, EngineLost where the controller is gone.
+        Raises EngineFailure for a Python exception on an engine; EngineLost where the controller is gone and,
+        ``together``, for an exception that came with the death of another engine, which may have caused it.
+        Lost engines are recorded before anything is raised, and not called again.
         Interrupted, it leaves: an engine ends its call, and the late reply has no reader.
         """
         self._check_controller()
-        pending, lost = {}, {}
-        for engine, (function, *arguments) in calls.items():
-            try:
-                pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
-            except GONE:
-                lost[engine] = "died"
-        reason = self._wait(list(pending.values()), together)
-        values, failures, self.seconds = {}, [], {}
+        self._forget_dropped()
+        pending, lost = self._send(calls)
+        missing = self._wait(pending, together)
+        values, failures, silent, self.seconds = {}, [], {}, {}
         for engine, reply in pending.items():
             if not reply.done():
-                lost[engine] = reason
+                silent[engine] = missing[engine]
             elif (error := reply.exception()) is None:
                 values[engine] = reply.result().pop()
                 self.seconds[engine] = (
@@ -77,55 +85,105 @@ class Pool:
                 lost[engine] = "died"
             else:
                 failures.append((engine, error))
-        if failures:
-            raise _failure(failures)
+        if not failures:  # else those that are silent may well be computing: they were not waited for
+            lost |= silent
         self.lost |= lost
         self.engines = [engine for engine in self.engines if engine not in lost]
+        if failures and together and lost:
+            raise EngineLost(f"{_names(lost)}; {_failure(failures)}")
+        if failures:
+            raise _failure(failures)
         return values, lost
+
+    def _send(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
+        """Send all calls before a Ctrl-C takes effect; return {engine: reply} and those that are lost."""
+        pending, lost = {}, {}
+        with held():
+            for engine, (function, *arguments) in calls.items():
+                if engine in self.lost:
+                    lost[engine] = self.lost[engine]
+                    continue
+                try:
+                    pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
+                except GONE:
+                    lost[engine] = "died"
+            del self.client.history[:-HISTORY]
+        return pending, lost
 
     def ask_each(self, calls: dict[int, tuple]) -> list:
         """Run {engine: (function, *arguments)}; EngineLost if one is lost."""
         values, lost = self.ask(calls, together=True)
         if lost:
-            raise EngineLost("; ".join(f"engine {engine} {reason}" for engine, reason in lost.items()))
+            raise EngineLost(_names(lost))
         return [values[engine] for engine in calls]
 
     def ask_all(self, function: Callable, *arguments) -> list:
         """Run the same call on every engine; EngineLost if one is lost."""
         return self.ask_each(dict.fromkeys(self.engines, (function, *arguments)))
 
-    def tell_all(self, function: Callable, *arguments) -> None:
-        """Run the same call on every engine without waiting: engines take calls in order."""
-        for engine in self.engines:
-            with suppress(*GONE):  # the engine died: the next call will notice
-                self._views[engine].apply_async(function, *arguments)
+    def key(self) -> str:
+        """Return a new key under which engines keep something for this client."""
+        return f"{self.name}/{next(self._numbers)}"
+
+    def forget_with(self, owner) -> None:
+        """Have the engines forget what they keep under ``owner.key`` once nothing here refers to the owner.
+
+        They are told with the next call: the end of an object can come in the midst of another call.
+        """
+        weakref.finalize(owner, self._dropped.append, owner.key)
+
+    def _forget_dropped(self) -> None:
+        """Tell the engines what to forget, without waiting: they take calls in order."""
+        if not self._dropped:
+            return
+        with held():
+            keys = self._dropped[:]
+            for engine in self.engines:
+                with suppress(*GONE):  # the engine died: the next call will notice
+                    self._views[engine].apply_async(worker.forget, keys)
+            del self._dropped[: len(keys)]
+
+    def leave(self) -> None:
+        """Have engines that stay forget all that this client gave them, within a few seconds."""
+        self.deadline = min(LEAVING, self.deadline or LEAVING)
+        with suppress(EngineFailure):
+            self.ask_all(worker.leave, self.name)
 
     def causes(self) -> str:
         """Say which engines were lost and why."""
-        return ", ".join(f"engine {engine} {reason}" for engine, reason in self.lost.items())
+        return _names(self.lost, ", ")
 
-    def _wait(self, replies: list, together: bool) -> str:
+    def _wait(self, pending: dict, together: bool) -> dict[int, str]:
         """Wait for all replies, an exception and what follows at once, the deadline, or the end.
 
-        Return why replies that are missing then are.
+        Return {engine: why its reply is missing}, for those that are.
         """
         end = None if self.deadline is None else time.monotonic() + self.deadline
-        while replies:
+        rest, gone, dead = dict(pending), set[int](), dict[int, str]()
+        while rest:
             left = POLL if end is None else min(POLL, end - time.monotonic())
-            done, rest = wait(replies, timeout=max(left, 0), return_when=FIRST_EXCEPTION)
+            done, _ = wait(rest.values(), timeout=max(left, 0), return_when=FIRST_EXCEPTION)
             errors = [error for reply in done if (error := reply.exception())]
-            if any(together or not _is_death(error) for error in errors):
-                wait(rest, timeout=POLL)
-                return "was left waiting"
-            if end is not None and time.monotonic() >= end:
-                break
+            rest = {engine: reply for engine, reply in rest.items() if reply not in done}
+            if (dead and together) or any(together or not _is_death(error) for error in errors):
+                wait(rest.values(), timeout=POLL)
+                return dict.fromkeys(rest, "was left waiting") | dead
+            if rest and end is not None and time.monotonic() >= end:
+                return dict.fromkeys(rest, f"gave no answer in {self.deadline} s") | dead
             self._check_controller()
-            replies = list(rest)
-        return f"gave no answer in {self.deadline} s"
+            # An engine that died while the call was sent: ipyparallel has no reply for it, now or ever.
+            dead |= dict.fromkeys((gone - set(self.client.ids)) & rest.keys(), "died")
+            gone = rest.keys() - self.client.ids
+            rest = {engine: reply for engine, reply in rest.items() if engine not in dead}
+        return dead
 
     def _check_controller(self) -> None:
         if not self.alive():
             raise EngineLost("the controller of the cluster is gone")
+
+
+def _names(lost: dict[int, str], separator: str = "; ") -> str:
+    return separator.join(f"engine {engine} {reason}" for engine, reason in lost.items())
 
 
 def _is_death(error: BaseException) -> bool:

@@ -1,7 +1,6 @@
 """The client drives: w or v goes out to the engines, partial sums come back."""
 
 import time
-import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +10,9 @@ import numpy as np
 from hfnb.curvature import curvature_sum
 from hfnb.engines import worker
 from hfnb.engines.placement import Placement
-from hfnb.engines.pool import pack
+from hfnb.engines.pool import EngineFailure, pack
 from hfnb.profiler import ClientClock
-from hfnb.reduction import value
+from hfnb.reduction import value, zeros
 from hfnb.sampling import Sample
 
 
@@ -24,11 +23,12 @@ class RemoteSums:
     """
 
     def __init__(self, net, placement: Placement, chunk: int | None = None):
-        self.placement, self.n, self.key, self.clock = placement, placement.n, uuid.uuid4().hex, ClientClock()
+        self.placement, self.n, self.clock = placement, placement.n, ClientClock()
+        self.key = placement.pool.key()
         prepare = worker.prepare, self.key, pack("net", net), placement.key, chunk
+        placement.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
         _, lost = placement.pool.ask(dict.fromkeys(placement.held(), prepare))
         placement.move(lost)
-        placement.forget_with(self)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""
@@ -52,6 +52,7 @@ class RemoteSums:
         held = self.placement.held()
         while held:
             values, lost = self.placement.pool.ask({engine: call(blocks) for engine, blocks in held.items()})
+            check_shapes(what, values, w)
             parts |= {held[engine][0]: value for engine, value in values.items()}
             computing.update(self.placement.pool.seconds)
             held = self.placement.move(lost) if lost else {}
@@ -65,6 +66,19 @@ class RemoteSums:
         return total
 
 
+def check_shapes(what: str, totals: dict[int, np.ndarray], w: np.ndarray) -> None:
+    """EngineFailure naming an engine whose total at w has another shape, so that it cannot be added up."""
+    size, dtype = {"loss": (1, float), "gradient": (w.size + 1, w.dtype), "product": (w.size, w.dtype)}[what]
+    expected = zeros(size, dtype).shape
+    for engine, total in totals.items():
+        if np.shape(total) != expected:
+            raise EngineFailure(
+                f"engine {engine} returned a {what} of shape {np.shape(total)}, expected {expected}: "
+                "does it run another version of hfnb?",
+                engine,
+            )
+
+
 def warn_not_finite(found: dict[int, list[int]], partitions: int) -> None:
     """Name the partitions, {engine: numbers}, whose loss is not finite; if all are, the step is to blame."""
     if 0 < sum(map(len, found.values())) < partitions:
@@ -76,11 +90,11 @@ class RemoteProduct:
     """v ↦ the sum of curvature products at w; taped on the engines at the first product, freed with this."""
 
     def __init__(self, sums: RemoteSums, w: np.ndarray, kind, sample: Sample | None):
-        self.sums, self.key = sums, uuid.uuid4().hex
+        self.sums, self.key = sums, sums.placement.pool.key()
         self.where = np.array(w), sample
         self.kind = pack("kind", kind)
         self.taped: set[int] = set()
-        sums.placement.forget_with(self)
+        sums.placement.pool.forget_with(self)
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
         """Return the product, (p,)."""

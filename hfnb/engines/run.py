@@ -1,7 +1,6 @@
 """The engines drive: each of them runs the same optimizer on its own partitions, an iteration at a time."""
 
 import hashlib
-import pickle
 import queue
 import threading
 import time
@@ -15,7 +14,9 @@ from hfnb.objective import Objective
 from hfnb.sampling import Shards
 from hfnb.sums import LocalSums
 
-RUN: dict[str, "Run"] = {}  # the run on this engine, at most one
+
+class Abandoned(BaseException):
+    """Ends an optimizer that goes on after its callback stopped it because the client has left."""
 
 
 class Run:
@@ -30,7 +31,7 @@ class Run:
         self._records: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._optimize, args=arguments, daemon=True)
-        self._started, self._idle = False, 0.0
+        self._started, self._abandoned, self._idle = False, False, 0.0
         self.spent: tuple = ()  # the laps of the last iteration, its seconds, and those of the halt before it
 
     def _optimize(self, objective: Objective, w0: np.ndarray, optimizer: Callable, options: dict):
@@ -40,6 +41,8 @@ class Run:
             self._records.put(("error", error))
 
     def _halt(self, record) -> bool:
+        if self._abandoned:
+            raise Abandoned
         self.spent = *self.sums.clock.take(), self._idle
         self._records.put(("record", record))
         start = time.perf_counter()
@@ -65,6 +68,7 @@ class Run:
 
     def abandon(self) -> None:
         """End a run that its client has left: its engines all halt after the same iteration."""
+        self._abandoned = True
         if self._started:
             self._answers.put((True, {}))
             self._thread.join()
@@ -72,28 +76,31 @@ class Run:
 
 def begin(sums: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: bytes) -> None:
     """Set up a run of the engines with these ranks on the blocks that this one holds."""
-    if "run" in RUN:
-        RUN.pop("run").abandon()
+    while worker.RUNS:  # one that its client has left
+        worker.RUNS.popitem()[1].abandon()
     net, dataset, chunk = worker.NETS[sums]
-    optimizer, options = pickle.loads(job)
+    optimizer, options = worker.unpack("optimizer or its options", job)
     comm = communicator(tuple(ranks))
     if options.get("resume") is not None:
         options["resume"] = SharedCheckpoint(options["resume"], comm)
     shards = [worker.BLOCKS[dataset, block] for block in blocks]
     mine = Shards(shards[0].offsets, {number: part for held in shards for number, part in held.parts.items()})
-    RUN["run"] = Run(MPISums(LocalSums(net, mine, chunk), comm), np.array(w0), optimizer, options)
+    worker.RUNS[sums] = Run(MPISums(LocalSums(net, mine, chunk), comm), np.array(w0), optimizer, options)
 
 
-def step(stop: bool, entries: dict) -> tuple:
+def step(sums: str, stop: bool, entries: dict) -> tuple:
     """Run one iteration; return "record" or "result", what it is, a digest of the final parameters, the
     partitions found not finite, and where the time went. The first engine alone returns what it is: the
-    others have the same.
+    others have the same. RuntimeError if the run is no longer there.
     """
-    run = RUN["run"]
+    if sums not in worker.RUNS:
+        raise RuntimeError("the run was ended by another client that uses the same engines")
+    run = worker.RUNS.pop(sums)
     kind, value = run.step(stop, entries)
     digest = None
     if kind == "result":
-        RUN.pop("run")
         digest = hashlib.sha256(value.x.tobytes()).hexdigest()
+    else:
+        worker.RUNS[sums] = run
     not_finite, run.sums.not_finite = run.sums.not_finite, []
     return kind, value if run.sums.comm.rank == 0 else None, digest, not_finite, run.spent

@@ -4,11 +4,15 @@ The client sends these functions; they find on the engine what earlier calls lef
 """
 
 import pickle
+import socket
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import psutil
 import threadpoolctl
 
+from hfnb.datasets.fingerprint import checksum
 from hfnb.datasets.mapped import MappedArray
 from hfnb.reduction import merge
 from hfnb.sampling import Shards
@@ -18,6 +22,8 @@ BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that blo
 NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)
 SUMS: dict[tuple, LocalSums] = {}  # (sums, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
+CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, and when that began
+RUNS: dict[str, Any] = {}  # sums: the run of an optimizer on this engine (hfnb.engines.run), at most one
 
 
 def limit_threads(threads: int) -> None:
@@ -40,38 +46,74 @@ def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) ->
 
 
 def reference(A: np.ndarray):
-    """Return where the rows of a mapped array are and what its ends are like; of any other, the array."""
+    """Return where the rows of a mapped array are and their checksum; of any other, the array."""
     where = MappedArray.of(A)
-    return (where, _ends(A)) if where else A
+    return (where, checksum("rows", A)) if where else A
 
 
 def _open(A) -> np.ndarray | None:
     if isinstance(A, np.ndarray):
         return np.require(A, requirements="A")  # a message need not be aligned
-    where, ends = A
+    where, expected = A
     try:
         array = where.open()
     except (OSError, ValueError):  # not here, or too short
         return None
-    return array if _ends(array) == ends else None  # another machine may have another file of this name
+    # Another machine may have another file of this name.
+    return array if checksum("rows", array) == expected else None
 
 
-def _ends(A: np.ndarray) -> bytes:
-    return A[:1].tobytes() + A[-1:].tobytes()
+def unpack(name: str, pickled: bytes):
+    """Return what the client has packed; TypeError naming it where, say, its module is not on this engine."""
+    try:
+        return pickle.loads(pickled)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise TypeError(f"{name}: expected something that can be unpickled on the engines: {why}") from error
 
 
 def prepare(sums: str, net: bytes, dataset: str, chunk: int | None) -> None:
     """Learn a network and the dataset that its sums run over."""
-    NETS[sums] = pickle.loads(net), dataset, chunk
+    NETS[sums] = unpack("net", net), dataset, chunk
 
 
 def forget(keys: list[str]) -> None:
-    """Free what the client no longer refers to."""
+    """Free what the client no longer refers to: networks, blocks of data, products, a run it has left."""
     for key in keys:
         NETS.pop(key, None)
-    for table in (SUMS, PRODUCTS):
+        if key in RUNS:
+            RUNS.pop(key).abandon()
+    for table in (BLOCKS, SUMS, PRODUCTS):
         for pair in [pair for pair in table if pair[0] in keys]:
             table.pop(pair)
+
+
+def register(client: str, host: str, pid: int, began: float) -> None:
+    """Note who a client is, and free what clients left here that were killed on this machine.
+
+    Their keys begin with the client's name. A run that one of them left ends when the next begins, on all
+    engines alike.
+    """
+    for other, process in list(CLIENTS.items()):
+        if process[0] == socket.gethostname() and not _runs(*process[1:]):
+            leave(other, RUNS)
+    CLIENTS[client] = host, pid, began
+
+
+def leave(client: str, keep=()) -> None:
+    """Free all that a client has left here, but for the keys to ``keep``."""
+    CLIENTS.pop(client, None)
+    keys = {*NETS, *RUNS, *(pair[0] for table in (BLOCKS, SUMS, PRODUCTS) for pair in table)}
+    forget([key for key in keys.difference(keep) if key.startswith(client)])
+
+
+def _runs(pid: int, began: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - began) < 60  # two processes may see a clock that was set otherwise
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def loss(sums: str, blocks: list[int], w, sample) -> np.ndarray:
@@ -92,7 +134,7 @@ def multiply(sums: str, blocks: list[int], product: str, v, at: tuple | None) ->
     for block in blocks:
         if at and (product, block) not in PRODUCTS:
             w, sample, kind = at
-            PRODUCTS[product, block] = _sums(sums, block).linearize(w, pickle.loads(kind), sample)
+            PRODUCTS[product, block] = _sums(sums, block).linearize(w, unpack("curvature", kind), sample)
     return add(PRODUCTS[product, block](v) for block in blocks)
 
 
