@@ -20,13 +20,14 @@ from hfnb.engines.interrupts import held
 MOMENTS = int(os.environ.get("HFNB_INTERRUPTS", "6"))
 BOUND = 60  # seconds in which an interrupted program must have ended
 CLIENT = """
-import signal, sys
+import os, signal, sys
 import numpy as np
 from hfnb import Dataset, models
 from hfnb.engines import Cluster
 signal.signal(signal.SIGINT, signal.default_int_handler)
 random = np.random.default_rng(0)
 data, net = Dataset(random.standard_normal((60, 4)), random.integers(0, 3, 60)), models.mlp([4, 5, 3])
+{first}
 print("begin", flush=True)
 with Cluster(n=2, engines=sys.argv[1]) as cluster:
     print("up", flush=True)
@@ -39,11 +40,12 @@ print("end", flush=True)
 class Client:
     """A program with a cluster, all of whose processes bear a mark in their environment."""
 
-    def __init__(self, kind, folder):
+    def __init__(self, kind, folder, first=""):
+        """``first``: what the program does before it starts the cluster."""
         self.mark = uuid.uuid4().hex
         variables = {**PATHS, "HFNB_TEST_MARK": self.mark, "IPYTHONDIR": str(folder)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, kind],
+            [sys.executable, "-c", CLIENT.format(first=first), kind],
             env=variables,
             text=True,
             stdout=subprocess.PIPE,
@@ -76,6 +78,35 @@ class Client:
                 continue
         return found
 
+    def left_after_10_seconds(self):
+        """Those that run 10 s later; an empty list at once when there is none."""
+        end = time.monotonic() + 10
+        while (left := self.left()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left
+
+
+# The moment in which a process runs of which ipyparallel knows nothing so far.
+AFTER_FORK = """
+import ipyparallel.cluster.launcher as launcher
+class Popen(launcher.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        if "ipyparallel.{program}" in arguments[0]:
+            print("started", flush=True)
+            os.kill(os.getpid(), signal.{name})
+launcher.Popen = Popen
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("program", ["controller", "engine"])
+def test_nothing_is_left_where_a_process_has_just_been_started(program, name, tmp_path):
+    client = Client("local", tmp_path, AFTER_FORK.format(program=program, name=name))
+    assert set(client.end()) == {"started"}
+    assert client.process.returncode == -getattr(signal, name)
+    assert not client.left_after_10_seconds()
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
@@ -95,9 +126,7 @@ def test_nothing_is_left_after_an_interrupt(kind, times, tmp_path):
             client.interrupt(moment + random.random())
         lines = client.end()
         reached.append(lines[-1] if lines else "start")
-        end = time.monotonic() + 10
-        while (left := client.left()) and time.monotonic() < end:
-            time.sleep(0.1)
+        left = client.left_after_10_seconds()
         assert not left, f"interrupted after {moment:.3f} of {duration:.3f} s, {reached[-1]}: {left}"
         assert list((tmp_path / "profile_default" / "security").glob("*")) == []
     print(f"{kind}, {times} signals, {MOMENTS} moments of {duration:.1f} s: {reached}")

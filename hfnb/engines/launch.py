@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ipyparallel as ipp
 import psutil
+from traitlets import TraitError
 
 from hfnb.engines import reaper, segments, ssh
 from hfnb.engines.options import launchers, path, traits
@@ -95,6 +96,8 @@ def make(launcher: str, of_cluster: dict, of_engines: dict) -> ipp.Cluster:
         cluster = ipp.Cluster(engines=engines, shutdown_atexit=False, **of_cluster)
         cluster.log = log
         check_folder(cluster.profile_dir)
+    except TraitError as error:
+        raise ValueError(f"options of ipyparallel.Cluster: {error}") from None
     except OSError as error:
         raise RuntimeError(f"IPYTHONDIR: expected a folder that can be written to, got {error}") from None
     if "batch_file_name" in traits(launcher):  # not in the user's folder

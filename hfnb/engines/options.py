@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 
 import numpy as np
 import psutil
+from traitlets import TraitError
 
 from hfnb import blas
 
@@ -45,6 +46,20 @@ def check_options(launcher: str, n: int | None, options: dict) -> None:
     for name in options.keys() - known - CLUSTER:
         expected = ", ".join(sorted(known | CLUSTER))
         raise ValueError(f"{name}: expected an option of the launcher {launcher} ({expected})")
+    environment = options.get("environment", {})
+    if not isinstance(environment, dict) or any(
+        not isinstance(word, str) for word in [*environment, *environment.values()]
+    ):
+        raise ValueError(f"environment: expected {{name: value}}, both strings, got {environment!r}")
+    (entry,) = entry_points(group="ipyparallel.engine_launchers", name=launcher)
+    for name in options.keys() - CLUSTER - {"hosts", "python", "environment"}:
+        value = options[name]
+        if isinstance(value, str) and isinstance(traits(launcher)[name].default(), list):
+            raise ValueError(f"{name}: expected a list of strings, got {value!r}")
+        try:
+            entry.load()(**{name: value})
+        except (TraitError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected another value than {value!r}: {error}") from None
     hosts = slots(launcher, options.get("hosts"))
     if hosts and n and n > sum(hosts.values()):
         raise ValueError(f"n: expected at most {sum(hosts.values())}, as hosts= says, got {n}")
