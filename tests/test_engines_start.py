@@ -1,4 +1,4 @@
-"""Starting, attaching to and stopping engines: what cannot work is said at once; nothing listens to others."""
+"""Starting, attaching, stopping: what cannot work is said at once, and nothing listens to other machines."""
 
 import json
 import os

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,6 +18,7 @@ from hfnb import blas
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # ssh must neither ask for a password that nobody can type, nor wait for long for a host that is gone.
 SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5"]
+LOOPBACK = (None, "127.0.0.1", "localhost", "::1")  # where the controller listens for engines of this machine
 # MPI's network devices: of UCX and libfabric (MPICH), and of Open MPI 4 and 5.
 INTERFACE = ["UCX_NET_DEVICES", "FI_TCP_IFACE", "OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"]
 INTERFACE += ["PRTE_MCA_oob_tcp_if_include", "PMIX_MCA_ptl_tcp_if_include"]
@@ -31,8 +33,12 @@ def launchers() -> list[str]:
 
 def traits(launcher: str) -> dict:
     """Return {name: trait} of the options that ipyparallel's launcher of this name takes."""
+    return _class(launcher).class_traits(config=True)
+
+
+def _class(launcher: str) -> Any:
     (entry,) = entry_points(group="ipyparallel.engine_launchers", name=launcher)
-    return entry.load().class_traits(config=True)
+    return entry.load()
 
 
 def path() -> str:
@@ -51,13 +57,15 @@ def check_options(launcher: str, n: int | None, options: dict) -> None:
         not isinstance(word, str) for word in [*environment, *environment.values()]
     ):
         raise ValueError(f"environment: expected {{name: value}}, both strings, got {environment!r}")
-    (entry,) = entry_points(group="ipyparallel.engine_launchers", name=launcher)
+    kind = _class(launcher)
+    # The default of output_file would make a folder.
+    quiet = {"output_file": ""} if "output_file" in kind.class_traits() else {}
     for name in options.keys() - CLUSTER - {"hosts", "python", "environment"}:
         value = options[name]
         if isinstance(value, str) and isinstance(traits(launcher)[name].default(), list):
             raise ValueError(f"{name}: expected a list of strings, got {value!r}")
         try:
-            entry.load()(**{name: value})
+            kind(**{name: value} | quiet)
         except (TraitError, TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected another value than {value!r}: {error}") from None
     hosts = slots(launcher, options.get("hosts"))
@@ -89,7 +97,7 @@ def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[
         raise RuntimeError("hosts: " + "; ".join(f"{host}: {why}" for host, why in lost.items()))
     if not here and not cluster.keys() & {"controller", "controller_ip"}:
         cluster["controller_ip"] = _address(hosts)
-    alone = here and not cluster.keys() & {"controller", "controller_ip"}
+    alone = here and "controller" not in cluster and cluster.get("controller_ip") in LOOPBACK
     variables = _environment(launcher, threads, here) | (_loopback() if alone else {})
     given["environment"] = variables | given.get("environment", {})
     if launcher == "ssh":
