@@ -14,7 +14,6 @@ from pathlib import Path
 
 import ipyparallel as ipp
 import psutil
-from traitlets import TraitError
 
 from hfnb.engines import reaper, segments, ssh
 from hfnb.engines.options import launchers, path, traits
@@ -96,10 +95,10 @@ def make(launcher: str, of_cluster: dict, of_engines: dict) -> ipp.Cluster:
         cluster = ipp.Cluster(engines=engines, shutdown_atexit=False, **of_cluster)
         cluster.log = log
         check_folder(cluster.profile_dir)
-    except TraitError as error:
-        raise ValueError(f"options of ipyparallel.Cluster: {error}") from None
     except OSError as error:
         raise RuntimeError(f"IPYTHONDIR: expected a folder that can be written to, got {error}") from None
+    except Exception as error:  # of traitlets: a value of the wrong kind
+        raise ValueError(f"options of ipyparallel.Cluster: {error}") from None
     if "batch_file_name" in traits(launcher):  # not in the user's folder
         script = Path(cluster.profile_dir, "log", f"engines-{cluster.cluster_id}.sh")
         of_engines.setdefault("batch_file_name", str(script))

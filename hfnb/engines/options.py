@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from traitlets import TraitError
 
 from hfnb import blas
 
@@ -66,7 +65,7 @@ def check_options(launcher: str, n: int | None, options: dict) -> None:
             raise ValueError(f"{name}: expected a list of strings, got {value!r}")
         try:
             kind(**{name: value} | quiet)
-        except (TraitError, TypeError, ValueError) as error:
+        except Exception as error:  # of traitlets, or what an option makes of its value
             raise ValueError(f"{name}: expected another value than {value!r}: {error}") from None
     hosts = slots(launcher, options.get("hosts"))
     if hosts and n and n > sum(hosts.values()):
