@@ -1,5 +1,7 @@
 """Fixtures that tests of several rooms share: clusters that start once, and the run in one process."""
 
+import os
+
 import numpy as np
 import pytest
 from on_engines import NET, OPTIONS
@@ -7,6 +9,22 @@ from threadpoolctl import threadpool_limits
 
 from hfnb import Dataset, Objective, blas, hessian_free
 from hfnb.engines import Cluster
+
+
+def pytest_configure(config):
+    words = "needs(suite, lacks): skipped if it is said what a suite lacks here, failed where CI=true"
+    config.addinivalue_line("markers", words)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skip a test of a suite that cannot run here; fail it in CI, where nothing may be left out."""
+    for mark in item.iter_markers("needs"):
+        suite, lacks = mark.args
+        if lacks and os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, and the suite {suite} cannot run here: it needs {lacks}", pytrace=False)
+        if lacks:
+            pytest.skip(f"{suite}: needs {lacks}")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from hfnb.engines import launch
 PATHS = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 NET = models.mlp([20, 15, 10, 5])
 OPTIONS = {"max_iter": 10, "curvature_batch": 400}  # of 603: enough rows a partition to be summed apart
-MPI = pytest.mark.skipif(launch.mpi_missing() is not None, reason="MPI (mpi4py, mpiexec) is not installed")
+MPI = pytest.mark.needs("MPI", launch.mpi_missing())
 
 
 def assert_same(result, expected):

@@ -1,5 +1,6 @@
 """The notebooks as a reader meets them: JupyterLab in a real browser, Run All, wait for the last cell."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,10 +24,10 @@ SETTINGS = {
     "docmanager-extension/plugin": {"autosave": False},
 }
 
-playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
-)
+LACKS = None if CHROMIUM else "chromium, chromium-browser or google-chrome on PATH"
+if importlib.util.find_spec("playwright") is None:
+    LACKS = "the Python package playwright"
+pytestmark = pytest.mark.needs("browser", LACKS)
 
 
 def wait_until(condition, seconds, what):
@@ -111,6 +112,8 @@ def code_cells(path):
 
 def run_all(source, folder, seconds=SECONDS):
     """Copy a notebook and its folder, run it in the browser like a reader, and return its code cells."""
+    from playwright import sync_api as playwright
+
     path = folder / "notebooks" / source.name
     shutil.copytree(source.parent, path.parent)
     notebook = nbformat.read(path, as_version=4)

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import psutil
 import pytest
 
 from hfnb.engines import Cluster, options
@@ -29,6 +30,7 @@ def fake(tmp_path, monkeypatch):
         ({"engines": "ssh"}, ValueError, "hosts: expected {host: engines} or a list of hosts, got None"),
         ({"engines": "ssh", "hosts": {"a": 0}}, ValueError, "hosts: expected .* got {'a': 0}"),
         ({"engines": "ssh", "hosts": "a"}, ValueError, "hosts: expected .* got 'a'"),
+        ({"engines": "ssh", "hosts": []}, ValueError, r"hosts: expected .* got \[\]"),
         (
             {"engines": "ssh", "hosts": ["a"], "n": 2},
             ValueError,
@@ -88,6 +90,72 @@ def test_what_ssh_engines_are_told(fake):
     assert engines["environment"] == dict.fromkeys(options.THREADS, "3") | {"A": "1"}
     assert engines["ssh_args"][:2] == ["-i", "key"]
     assert engines["engines"] == {"localhost": {"n": 2, "to_send": []}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 25}, "partitions: expected at least 25, one an engine, got 24"),
+        ({"n": 3, "partitions": 2}, "partitions: expected at least 3"),
+        ({"partitions": 1}, "partitions: expected at least 2"),
+        ({"partitions": 0}, "partitions: expected a whole number, at least 1, got 0"),
+        ({"partitions": 2.5}, "partitions: expected a whole number, at least 1, got 2.5"),
+        ({"engines": "ssh", "hosts": {"a": 20, "b": 6}}, "partitions: expected at least 26"),
+        ({"timeout": 0}, "timeout: expected a positive number of seconds, got 0"),
+        ({"timeout": float("nan")}, "timeout: .* got nan"),
+        ({"timeout": "60"}, "timeout: .* got '60'"),
+        ({"deadline": -1.0}, "deadline: .* got -1.0"),
+        ({"deadline": True}, "deadline: .* got True"),
+        ({"engines": "local", "environment": {"A": 1}}, "environment: expected {name: value}, both strings"),
+        ({"engines": "local", "environment": "A=1"}, "environment: .* got 'A=1'"),
+        ({"engines": "local", "engine_args": "--debug"}, "engine_args: expected a list of strings"),
+        ({"engines": "slurm", "queue": 3}, "queue: expected another value than 3"),
+        ({"engines": "local", "quue": "cpu"}, "quue: expected an option"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_anywhere_is_refused_before_a_start(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Cluster(**arguments)
+
+
+def test_as_many_partitions_as_engines_are_accepted():
+    Cluster(n=30, partitions=30)
+    Cluster(n=24)
+
+
+@pytest.mark.parametrize("address", ["203.0.113.9", "no.such.host.invalid", 3])
+def test_address_of_another_machine(address):
+    """The first is reserved for documentation (RFC 5737): no machine has it."""
+    with pytest.raises(
+        ValueError, match=f"controller_ip: expected an address of this machine, got {address!r}"
+    ):
+        Cluster(n=1, engines="local", controller_ip=address).start()
+
+
+def test_engines_of_one_machine_are_told_to_listen_on_loopback(fake, tmp_path, monkeypatch):
+    """Unless the user has chosen devices, arguments of mpiexec or hosts."""
+    monkeypatch.setattr(options, "path", lambda: os.environ["PATH"])
+    fake("mpiexec", "exit 0")
+    fake("mpiexec.gforker", "exit 0")
+    fake("ssh", "exit 0")
+    loopback = {
+        name for name, found in psutil.net_if_addrs().items() if "127.0.0.1" in {a.address for a in found}
+    }
+    monkeypatch.delenv("UCX_NET_DEVICES", raising=False)
+    for given in ({}, {"controller_ip": "127.0.0.1"}):
+        _, _, engines = prepare("mpi", 2, 1, given)
+        assert engines["mpi_cmd"] == [str(tmp_path / "mpiexec.gforker")]
+        assert {engines["environment"]["UCX_NET_DEVICES"]} == loopback
+    _, _, engines = prepare("mpi", 2, 1, {"mpi_args": ["-v"]})
+    assert "mpi_cmd" not in engines
+    for given in ({"hosts": {"localhost": 2}}, {"controller_ip": "0.0.0.0"}):
+        _, _, engines = prepare("mpi", 2, 1, given)
+        assert "mpi_cmd" not in engines
+        assert "UCX_NET_DEVICES" not in engines["environment"]
+    monkeypatch.setenv("UCX_NET_DEVICES", "mlx5_0:1")
+    _, _, engines = prepare("mpi", 2, 1, {})
+    assert "UCX_NET_DEVICES" not in engines["environment"]  # it is inherited
 
 
 @pytest.mark.parametrize(

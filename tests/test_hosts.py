@@ -19,8 +19,8 @@ from slurm import missing as slurm_missing
 from hfnb.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
-HOSTS = pytest.mark.skipif(hosts_missing() is not None, reason=f"hosts: needs {hosts_missing()}")
-SLURM = pytest.mark.skipif(slurm_missing() is not None, reason=f"slurm: needs {slurm_missing()}")
+HOSTS = pytest.mark.needs("hosts", hosts_missing())
+SLURM = pytest.mark.needs("Slurm", slurm_missing())
 IMPATIENT = {"deadline": 5, "timeout": 90}
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,9 @@ import os
 import pkgutil
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import ipyparallel as ipp
 import numpy as np
@@ -13,10 +15,11 @@ import psutil
 from scipy.optimize import OptimizeResult
 
 from hfnb.datasets import fingerprint
-from hfnb.engines import launch, mpi, worker
+from hfnb.engines import launch, mpi, segments, worker
 from hfnb.engines.attach import attach
 from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
-from hfnb.engines.options import without_lost_hosts
+from hfnb.engines.interrupts import held
+from hfnb.engines.options import check_options, check_partitions, prepare, slots, without_lost_hosts
 from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool
 from hfnb.engines.remote import RemoteSums
@@ -24,6 +27,7 @@ from hfnb.objective import Objective
 
 # The optimizers live a floor above: a name, looked up when a run begins, is not an import.
 DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
+PARTITIONS = 24  # of a dataset, by default: the samples that are drawn depend on it, not on the engines
 
 
 class Cluster:
@@ -33,14 +37,16 @@ class Cluster:
     ``engines``: a launcher of ipyparallel ("mpi", "local", "ssh", "slurm", …), or the profile or id of a
     cluster started by hand, which is left running; None is "mpi" where MPI is installed, else "local".
     ``threads``: NumPy's threads on each engine. ``timeout``: seconds to wait for the engines to start;
-    ``deadline``: seconds that an engine may take for one call before it is given up.
+    ``deadline``: seconds that an engine may take for one call before it is given up. ``partitions``: parts
+    into which datasets are cut, at least one for each engine; `objective` and `minimize` take another number.
 
     Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
     "mpi"; ``python``, the interpreter there (this one's path); ``environment``, variables of the engines;
     ``controller_ip``, where the controller listens (this machine's address on the way to ``hosts``); and what
     ipyparallel's launcher takes: ``ssh_args``, ``mpi_args``, ``queue``, ``timelimit``, ``batch_template``, …
-    Use it in a ``with`` block, or call ``start`` and ``stop``. ValueError for bad arguments and for unknown
-    engines (lists what exists); RuntimeError if they do not start, and why.
+    Use it in a ``with`` block, or call ``start`` and ``stop``; one that was stopped can be started again.
+    ValueError for bad arguments, before anything is started, and for unknown engines (lists what exists);
+    RuntimeError if they do not start, and why.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
@@ -58,33 +64,53 @@ class Cluster:
         threads: int = 1,
         timeout: float = 60.0,
         deadline: float | None = None,
+        partitions: int = PARTITIONS,
         **options,
     ):
-        for name, value in (("n", 2 if n is None else n), ("threads", threads)):
+        for name, value in (("n", 2 if n is None else n), ("threads", threads), ("partitions", partitions)):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
-        self._n, self._wanted, self._threads = n, engines, threads
+        for name, seconds in (("timeout", timeout), ("deadline", 1.0 if deadline is None else deadline)):
+            number = isinstance(seconds, (int, float, np.number)) and not isinstance(seconds, bool)
+            if not number or not 0 < seconds < threading.TIMEOUT_MAX:
+                raise ValueError(f"{name}: expected a positive number of seconds, got {seconds!r}")
+        if (launcher := launch.named(engines)) is not None:  # all that can be known before a start
+            check_options(launcher, n, options)
+            started = n or sum(slots(launcher, options.get("hosts")).values()) or 2
+            check_partitions(partitions, started)
+        self._n, self._wanted, self._threads, self._partitions = n, engines, threads, partitions
         self._timeout, self._deadline, self._options = timeout, deadline, options
         self._client: ipp.Client | None = None
         self._stop_engines: Callable = lambda: None
         self._leave: Callable = lambda: None
+        self._lock, self._process = threading.RLock(), os.getpid()
 
     def start(self) -> "Cluster":
-        """Start the engines or attach to them; `stop` is called at the end of the program at the latest."""
-        launcher = launch.choose(self._wanted)
-        self._own = launcher is not None
-        if launcher is None and self._wanted is not None:
-            self._client = attach(self._wanted, self._n, self._timeout, self._options, launch.log)
-        else:
-            self._client, self._stop_engines = launch.start(
-                launcher, self._n, self._threads, self._timeout, self._options
-            )
-        atexit.register(self.stop)
-        try:
-            self._connect()
-        except BaseException:
-            self.stop()
-            raise
+        """Start the engines or attach to them; `stop` is called at the end of the program at the latest.
+
+        RuntimeError if the cluster is running already: stop it first. Ctrl-C while it starts is raised once
+        what has been started is stopped again.
+        """
+        with self._lock:
+            if self._client is not None:
+                raise RuntimeError("the cluster is running already: call stop() before another start()")
+            launcher, self._process = launch.choose(self._wanted), os.getpid()
+            self._own = launcher is not None
+            try:
+                if launcher is None and self._wanted is not None:
+                    self._client = attach(self._wanted, self._n, self._timeout, self._options, launch.log)
+                    atexit.register(self.stop)
+                elif launcher is not None:
+                    prepared = prepare(launcher, self._n, self._threads, self._options)
+                    with held() as deliver:
+                        self._client, self._stop_engines = launch.start(
+                            launcher, prepared, self._timeout, deliver
+                        )
+                        atexit.register(self.stop)
+                self._connect()
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def _connect(self):
@@ -92,15 +118,21 @@ class Cluster:
         client, ids = self.client, self.client.ids
         if self._n is not None and self._n > len(ids):
             raise ValueError(f"n: expected at most {len(ids)} of {self._wanted!r}, got {self._n}")
-        # Engines find this package, and the reader's own modules, where the client does.
+        # Engines find this package, and the user's own modules, where the client does.
         paths = [os.path.abspath(path) for path in sys.path]
         # Not execute(block=True): it waits for output, which a client that has just connected can miss.
-        self.client[ids].apply_async(exec, f"import sys; sys.path += {paths}").get(self._timeout)
-        pool = Pool(client, ids, lambda: launch.is_alive(client))
+        call = client[ids].apply_async(exec, f"import sys; sys.path += {paths}")
+        try:
+            call.get(self._timeout)
+        except (TimeoutError, ipp.error.TimeoutError):
+            raise RuntimeError(f"{len(ids)} engines did not answer within {self._timeout:g} s") from None
+        pool = Pool(client, ids, lambda: self._is_alive(client))
         places = dict(zip(ids, pool.ask_all(mpi.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job
             self._ranks = {}
+        if self._ranks:
+            pool.ask_all(segments.unlink)
         pool.engines = sorted(ids, key=lambda engine: self._ranks.get(engine, engine))[: self._n]
         pool.ask_all(worker.limit_threads, self._threads)
         pool.deadline = self._deadline  # not before: an engine's first call imports this package
@@ -110,13 +142,24 @@ class Cluster:
             pool.ask_all(worker.register, pool.name, socket.gethostname(), process.pid, process.create_time())
             self._leave = pool.leave
 
+    def _is_alive(self, client: ipp.Client) -> bool:
+        """Whether the controller of this client runs; RuntimeError where the cluster has been stopped."""
+        if self.client is not client:
+            raise RuntimeError("the cluster has been started again: make the objective anew")
+        return launch.is_alive(client)
+
     def stop(self) -> None:
-        """Stop the engines (those started by hand stay); calling it again does nothing."""
-        atexit.unregister(self.stop)
-        leave, self._leave = self._leave, lambda: None
-        try:
-            leave()
-        finally:
+        """Stop the engines (those started by hand stay); calling it again does nothing.
+
+        Ctrl-C meanwhile is raised when they have stopped. In a process forked from the one that started the
+        engines this does nothing: they are not its own.
+        """
+        if self._process != os.getpid():
+            return
+        with held(), self._lock:
+            leave, self._leave = self._leave, lambda: None
+            with suppress(Exception):  # engines that no longer answer keep nothing
+                leave()
             client, self._client = self._client, None
             stop_engines, self._stop_engines = self._stop_engines, lambda: None
             try:
@@ -124,6 +167,7 @@ class Cluster:
                     client.close(linger=0)
             finally:
                 stop_engines()
+                atexit.unregister(self.stop)
 
     def _restart(self) -> None:
         self.stop()
@@ -138,7 +182,12 @@ class Cluster:
 
     @property
     def client(self) -> ipp.Client:
-        """The ipyparallel client; RuntimeError if the cluster is not running."""
+        """The ipyparallel client; RuntimeError if the cluster is not running, or not in this process."""
+        if self._process != os.getpid():
+            raise RuntimeError(
+                f"the cluster was started by process {self._process}, of which this one is a fork: "
+                "start another one here"
+            )
         if self._client is None:
             raise RuntimeError("the cluster is not running: use it in a `with` block, or call start()")
         return self._client
@@ -153,15 +202,17 @@ class Cluster:
         """Whether the engines are connected by MPI."""
         return bool(self.client and self._ranks)
 
-    def _sums(self, net, data, partitions: int, chunk: int | None) -> RemoteSums:
+    def _sums(self, net, data, partitions: int | None, chunk: int | None) -> RemoteSums:
         """Return sums of the network over the data, which is sent unless engines hold the same content."""
         placements = self.client and self._placements
+        partitions = self._partitions if partitions is None else partitions
+        check_partitions(partitions, len(self._pool.engines))
         content = fingerprint(data)
         if hasattr(net, "check"):
             net.check(data)
         return RemoteSums(net, placements.of(data, content, partitions), chunk)
 
-    def objective(self, net, data, *, partitions: int = 24, chunk: int | None = None) -> Objective:
+    def objective(self, net, data, *, partitions: int | None = None, chunk: int | None = None) -> Objective:
         """Return the objective of ``net`` over ``data`` whose sums the engines make: the client drives.
 
         The data is sent once and kept as long as the dataset or an objective on it; then w or v goes out and
@@ -184,7 +235,7 @@ class Cluster:
         *,
         callback: Callable | None = None,
         progress: bool = True,
-        partitions: int = 24,
+        partitions: int | None = None,
         chunk: int | None = None,
         max_failures: int = 3,
         **options,

@@ -7,12 +7,20 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import psutil
 
 from hfnb import blas
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # ssh must neither ask for a password that nobody can type, nor wait for long for a host that is gone.
 SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5"]
+LOOPBACK = (None, "127.0.0.1", "localhost", "::1")  # where the controller listens for engines of this machine
+# MPI's network devices: of UCX and libfabric (MPICH), and of Open MPI 4 and 5.
+INTERFACE = ["UCX_NET_DEVICES", "FI_TCP_IFACE", "OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"]
+INTERFACE += ["PRTE_MCA_oob_tcp_if_include", "PMIX_MCA_ptl_tcp_if_include"]
 CLUSTER = {"controller", "controller_args", "controller_ip", "controller_location", "profile", "profile_dir"}
 CLUSTER |= {"cluster_id", "delay", "send_engines_connection_env"}
 
@@ -24,8 +32,12 @@ def launchers() -> list[str]:
 
 def traits(launcher: str) -> dict:
     """Return {name: trait} of the options that ipyparallel's launcher of this name takes."""
+    return _class(launcher).class_traits(config=True)
+
+
+def _class(launcher: str) -> Any:
     (entry,) = entry_points(group="ipyparallel.engine_launchers", name=launcher)
-    return entry.load().class_traits(config=True)
+    return entry.load()
 
 
 def path() -> str:
@@ -33,27 +45,60 @@ def path() -> str:
     return os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
 
 
+def check_options(launcher: str, n: int | None, options: dict) -> None:
+    """Raise ValueError for what is wrong in the options of a launcher whatever machine this is."""
+    known = {"hosts", "python", *traits(launcher)} - {"engines"}
+    for name in options.keys() - known - CLUSTER:
+        expected = ", ".join(sorted(known | CLUSTER))
+        raise ValueError(f"{name}: expected an option of the launcher {launcher} ({expected})")
+    environment = options.get("environment", {})
+    if not isinstance(environment, dict) or any(
+        not isinstance(word, str) for word in [*environment, *environment.values()]
+    ):
+        raise ValueError(f"environment: expected {{name: value}}, both strings, got {environment!r}")
+    kind = _class(launcher)
+    # The default of output_file would make a folder.
+    quiet = {"output_file": ""} if "output_file" in kind.class_traits() else {}
+    for name in options.keys() - CLUSTER - {"hosts", "python", "environment"}:
+        value = options[name]
+        if isinstance(value, str) and isinstance(traits(launcher)[name].default(), list):
+            raise ValueError(f"{name}: expected a list of strings, got {value!r}")
+        try:
+            kind(**{name: value} | quiet)
+        except Exception as error:  # of traitlets, or what an option makes of its value
+            raise ValueError(f"{name}: expected another value than {value!r}: {error}") from None
+    hosts = slots(launcher, options.get("hosts"))
+    if hosts and n and n > sum(hosts.values()):
+        raise ValueError(f"n: expected at most {sum(hosts.values())}, as hosts= says, got {n}")
+
+
+def check_partitions(partitions: int, engines: int) -> None:
+    """Raise ValueError where there are more engines than partitions of a dataset."""
+    if not isinstance(partitions, (int, np.integer)) or isinstance(partitions, bool):
+        raise ValueError(f"partitions: expected a whole number, got {partitions!r}")
+    if partitions < engines:
+        raise ValueError(f"partitions: expected at least {engines}, one an engine, got {partitions}")
+
+
 def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[int, dict, dict]:
     """Return how many engines to start, the options of ``ipyparallel.Cluster``, and those of its launcher.
 
     ValueError for an option that neither takes; RuntimeError for a program or a host that is not there.
     """
-    known = {"hosts", "python", *traits(launcher)} - {"engines"}
-    for name in options.keys() - known - CLUSTER:
-        expected = ", ".join(sorted(known | CLUSTER))
-        raise ValueError(f"{name}: expected an option of the launcher {launcher} ({expected})")
+    check_options(launcher, n, options)
     cluster = {name: value for name, value in options.items() if name in CLUSTER}
     given = {name: value for name, value in options.items() if name not in CLUSTER}
     hosts, python = slots(launcher, given.pop("hosts", None)), given.pop("python", sys.executable)
-    if hosts and n and n > sum(hosts.values()):
-        raise ValueError(f"n: expected at most {sum(hosts.values())}, as hosts= says, got {n}")
     _check_program(launcher, given)
+    _check_address(cluster)
     here = launcher in ("local", "mpi") and not hosts
     if lost := unreachable(launcher, options):
         raise RuntimeError("hosts: " + "; ".join(f"{host}: {why}" for host, why in lost.items()))
     if not here and not cluster.keys() & {"controller", "controller_ip"}:
         cluster["controller_ip"] = _address(hosts)
-    given["environment"] = _environment(launcher, threads, here) | given.get("environment", {})
+    alone = here and "controller" not in cluster and cluster.get("controller_ip") in LOOPBACK
+    variables = _environment(launcher, threads, here) | (_loopback() if alone else {})
+    given["environment"] = variables | given.get("environment", {})
     if launcher == "ssh":
         # The engines learn by a variable where the controller is: no file need be sent, let alone to itself.
         each = {host: {"n": count, "to_send": []} for host, count in hosts.items()}
@@ -64,6 +109,8 @@ def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[
     if launcher == "mpi" and hosts:
         places = ",".join(f"{host}:{count}" for host, count in hosts.items())
         given["mpi_args"] = [_host_flag(), places, *given.get("mpi_args", [])]
+    if launcher == "mpi" and alone and not given.keys() & {"mpi_cmd", "mpi_args"} and (forker := _forker()):
+        given["mpi_cmd"] = [forker]
     return n or sum(hosts.values()) or 2, cluster, given
 
 
@@ -73,7 +120,7 @@ def slots(launcher: str, hosts) -> dict[str, int]:
         if hosts is not None:
             raise ValueError(f"hosts: the launcher {launcher} places engines by itself; got {hosts!r}")
         return {}
-    if not hosts and launcher == "mpi":
+    if hosts is None and launcher == "mpi":
         return {}
     found = hosts if isinstance(hosts, dict) else dict.fromkeys(hosts, 1) if isinstance(hosts, list) else {}
     if not found or not all(
@@ -125,6 +172,40 @@ def _environment(launcher: str, threads: int, here: bool) -> dict[str, str]:
     """
     variables = dict.fromkeys(THREADS, str(threads)) | (blas.environment() if here else {})
     return variables | ({"PATH": path()} if launcher in ("local", "mpi") else {})
+
+
+def _loopback() -> dict[str, str]:
+    """Variables that let MPI engines on this machine listen at the loopback address only.
+
+    For MPICH (UCX, libfabric) and Open MPI. What is set in this process already is the user's choice.
+    """
+    each = psutil.net_if_addrs().items()
+    name = next((name for name, found in each if any(one.address == "127.0.0.1" for one in found)), None)
+    return {} if name is None else {variable: name for variable in INTERFACE if variable not in os.environ}
+
+
+def _forker() -> str | None:
+    """Return MPICH's mpiexec for one machine, where it stands beside mpiexec.
+
+    It passes file descriptors on to the processes. The general mpiexec, hydra, listens on every interface.
+    """
+    mpiexec = shutil.which("mpiexec", path=path())
+    return mpiexec and shutil.which("mpiexec.gforker", path=os.path.dirname(mpiexec))
+
+
+def _check_address(cluster: dict) -> None:
+    """Raise ValueError if the controller is to listen at an address that this machine does not have."""
+    address = cluster.get("controller_ip")
+    if cluster.keys() & {"controller"} or address in (None, "*", "0.0.0.0", *psutil.net_if_addrs()):
+        return
+    try:
+        for family, kind, protocol, _, place in socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[:1]:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(place)
+    except (OSError, TypeError, UnicodeError) as error:
+        raise ValueError(
+            f"controller_ip: expected an address of this machine, got {address!r} ({error})"
+        ) from None
 
 
 def _check_program(launcher: str, options: dict) -> None:

@@ -1,7 +1,7 @@
 """A process that stops a cluster once the process that started it is gone, even by SIGKILL.
 
-Run by path, not imported: it needs nothing of the package, and stays small while it waits.
-Usage: python reaper.py PID CLUSTER_FILE
+It is started before the cluster. Run by path, not imported: it needs nothing of the package, and stays small
+while it waits. Usage: python reaper.py PID CLUSTER_FILE CLUSTER_ID PROFILE_FOLDER
 """
 
 import os
@@ -13,6 +13,9 @@ from pathlib import Path
 
 import psutil
 
+GRACE = 1.0  # seconds between SIGTERM and SIGKILL
+QUIET = 3  # looks without a process of the cluster, after which none is expected to appear any more
+
 
 def wait_for_exit(pid: int, interval: float = 0.5) -> None:
     """Return once the process is gone, if only as a zombie whose parent has not noticed yet."""
@@ -22,29 +25,71 @@ def wait_for_exit(pid: int, interval: float = 0.5) -> None:
             time.sleep(interval)
 
 
+def processes_of(cluster_id: str, profile_dir: str) -> list[psutil.Process]:
+    """Return the processes of a cluster on this machine, and those that they started.
+
+    ipyparallel puts the id and the profile into the environment of all that it starts, so that a process is
+    found even if nobody has noted that it was started.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            variables = process.environ()
+            wanted = variables.get("IPP_CLUSTER_ID") == cluster_id
+            if wanted and variables.get("IPP_PROFILE_DIR") == profile_dir and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def sweep(cluster_id: str, profile_dir: str, quiet: int = 1, seconds: float = 30) -> None:
+    """End the processes of a cluster on this machine, until none is found ``quiet`` times in a row."""
+    asked: dict[psutil.Process, float] = {}
+    looks, end = 0, time.monotonic() + seconds
+    while cluster_id and time.monotonic() < end:
+        found = processes_of(cluster_id, profile_dir)
+        looks = 0 if found else looks + 1
+        if looks >= quiet:
+            return
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                if process not in asked:
+                    asked[process] = time.monotonic()
+                    process.terminate()
+                elif time.monotonic() > asked[process] + GRACE:
+                    process.kill()
+        time.sleep(0.2)
+
+
+def remove_files(cluster_id: str, profile_dir: str) -> None:
+    """Remove the logs and the connection files of a cluster."""
+    for folder in ("log", "security") if cluster_id else ():
+        for file in Path(profile_dir, folder).glob(f"*{cluster_id}*"):
+            with suppress(OSError):
+                file.unlink()
+
+
 def stop(cluster) -> None:
     """Stop the engines and the controller of an ``ipyparallel.Cluster``, and remove the files they leave."""
-    controller = getattr(cluster.controller, "pid", None)
     with suppress(Exception):  # a host that is gone: its engines end once they miss the controller
         cluster.stop_engines_sync()  # before the controller: they take leave of it
-    cluster.stop_controller_sync()
-    if controller and hasattr(os, "killpg"):
-        # A controller that was killed leaves its schedulers; it was started as the leader of their group.
-        with suppress(ProcessLookupError):
-            os.killpg(controller, signal.SIGKILL)
-    for folder in ("log", "security"):
-        for file in Path(cluster.profile_dir, folder).glob(f"*{cluster.cluster_id}*"):
-            file.unlink(missing_ok=True)
+    with suppress(Exception):
+        cluster.stop_controller_sync()
+    # What a killed controller or mpiexec leaves, and what was started in the very moment of an interrupt.
+    sweep(cluster.cluster_id, cluster.profile_dir)
+    remove_files(cluster.cluster_id, cluster.profile_dir)
 
 
-def reap(cluster_file: str) -> None:
-    """Stop the cluster that the file describes, whatever launcher started it."""
-    import ipyparallel
+def reap(cluster_file: str, cluster_id: str, profile_dir: str) -> None:
+    """Stop the cluster, whatever launcher started it and however far its start had come."""
+    sweep(cluster_id, profile_dir, QUIET)
+    with suppress(Exception):  # no file: stopped in time by the client itself; half a file: nothing else runs
+        import ipyparallel
 
-    with suppress(FileNotFoundError):  # stopped in time by the client itself
-        stop(ipyparallel.Cluster.from_file(cluster_file))
+        stop(ipyparallel.Cluster.from_file(cluster_file))  # engines elsewhere
+    remove_files(cluster_id, profile_dir)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     wait_for_exit(int(sys.argv[1]))
-    reap(sys.argv[2])
+    reap(*sys.argv[2:5])

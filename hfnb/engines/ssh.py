@@ -6,14 +6,20 @@ from ipyparallel.cluster.launcher import SSHEngineLauncher, SSHEngineSetLauncher
 
 
 class Engine(SSHEngineLauncher):
-    """One engine; where ssh no longer reaches its host, it counts as ended."""
+    """One engine; where ssh no longer reaches its host, it counts as ended.
+
+    ``ended``: its exit code once it has ended.
+    """
+
+    ended: int | None = None
 
     def wait_one(self, timeout):
         """Wait for the engine's exit code; TimeoutError if it still runs."""
         try:
-            return super().wait_one(timeout)
+            self.ended = super().wait_one(timeout)
         except subprocess.CalledProcessError as error:
-            return error.returncode
+            self.ended = error.returncode
+        return self.ended
 
 
 class Engines(SSHEngineSetLauncher):
