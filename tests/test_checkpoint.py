@@ -1,6 +1,9 @@
 """Checkpoints: resumed runs equal uninterrupted ones bit by bit, and damage is named and passed over."""
 
+import datetime
+import hashlib
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -69,7 +72,7 @@ def test_only_the_last_ones_are_kept(tmp_path):
     checkpoint = Checkpoint(tmp_path, keep=3)
     for iteration in range(12):
         checkpoint.save({"iteration": iteration})
-        assert len(list(tmp_path.iterdir())) == min(iteration + 1, 3)
+        assert len(list(tmp_path.glob("checkpoint-*"))) == min(iteration + 1, 3)
     assert checkpoint.load() == {"iteration": 11}
 
 
@@ -99,9 +102,19 @@ def test_damaged_checkpoint_is_named_and_passed_over(damage, message, checkpoint
 
 
 def test_checkpoint_that_would_run_something_is_refused(checkpoint):
-    checkpoint.save({"f": os.getcwd})
+    payload = pickle.dumps({"f": os.getcwd})
+    checkpoint.folder.mkdir()
+    header = f"hfnb checkpoint 2, {hashlib.sha256(payload).hexdigest()}\n"
+    (checkpoint.folder / "checkpoint-00000000").write_bytes(header.encode() + payload)
     with pytest.raises(CorruptCheckpoint, match=r"holds data only, not \w+\.getcwd"):
         checkpoint.load()
+
+
+@pytest.mark.parametrize("value", [datetime.date(2020, 1, 1), os.getcwd, np.array([Path("x")]), 1j])
+def test_state_that_could_not_be_read_again_is_not_saved(value, checkpoint):
+    with pytest.raises(TypeError, match="a checkpoint holds numbers, text, arrays"):
+        checkpoint.save({"history": [Record(iteration=1, extra=value)]})
+    assert checkpoint.files == []
 
 
 def test_full_disk(checkpoint):
@@ -116,7 +129,9 @@ def test_full_disk(checkpoint):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert checkpoint.load() == {"iteration": 0}
-    assert len(list(checkpoint.folder.iterdir())) == 1
+    assert [path.name for path in checkpoint.folder.iterdir() if path.name != ".lock"] == [
+        "checkpoint-00000000"
+    ]
 
 
 SAVE_FOR_EVER = """
@@ -143,5 +158,5 @@ def test_killed_while_saving(checkpoint):
 
 
 def test_keep_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="keep: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="keep: expected a whole number of at least 1, got 0"):
         Checkpoint(tmp_path, keep=0)

@@ -17,6 +17,7 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 FLOORS = [
+    "callbacks fingerprint lock",
     "blas checkpoint collectives datasets decoding fused globalization history krylov losses models plots"
     " problems profiler progress reduction sampling threads",
     "backprop certificate checks curvature exploration truncation work",

@@ -10,6 +10,7 @@ import ipyparallel as ipp
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from hfnb import checkpoint
 from hfnb.engines import launch, mpi, worker
 from hfnb.engines.attach import attach
 from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
@@ -179,12 +180,17 @@ class Cluster:
 
         Every engine runs the same loop, and sums travel by MPI Allreduce; where the engines have no MPI, the
         client drives. After each iteration the client shows progress and calls ``callback(record)``, which
-        stops the run by returning True; so does Ctrl-C. Returns the optimizer's result. With a checkpoint,
-        ``resume``, the loss of an engine restarts them all and goes on from there, ``max_failures`` times.
+        stops the run by any true value; so does Ctrl-C. Returns the optimizer's result. With a checkpoint or
+        the path of its folder, ``resume``, the loss of an engine restarts them all and goes on from there,
+        ``max_failures`` times.
         EngineFailure for an exception on an engine, with its traceback; EngineLost, with the causes, when
         engines are lost.
         """
         optimizer = pkgutil.resolve_name(optimizer) if isinstance(optimizer, str) else optimizer
+        if options.get("resume") is not None:
+            options["resume"] = checkpoint.opened(
+                options["resume"]
+            )  # engines may have another working directory
         with Watch(callback, iterations(optimizer, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hfnb import fingerprint
 from hfnb.curvature import curvature_sum
 from hfnb.engines import worker
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import pack
 from hfnb.profiler import ClientClock
 from hfnb.reduction import value
-from hfnb.sampling import Sample
+from hfnb.sampling import Sample, Shards
 
 
 class RemoteSums:
@@ -29,6 +30,11 @@ class RemoteSums:
         _, lost = placement.pool.ask(dict.fromkeys(placement.held(), prepare))
         placement.move(lost)
         placement.forget_with(self)
+
+    def identity(self) -> dict[str, str]:
+        """Return what the data is, by name, as `hfnb.sums.LocalSums` does."""
+        shards = Shards.of(self.placement.data, len(self.placement.offsets) - 1)
+        return fingerprint.of_data(shards.parts, self.n)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""

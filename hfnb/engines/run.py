@@ -45,6 +45,8 @@ class Run:
         start = time.perf_counter()
         stop, entries = self._answers.get()
         self._idle = time.perf_counter() - start
+        if stop is None:
+            raise RuntimeError("the client has left this run")
         record.update(entries)
         return stop
 
@@ -67,13 +69,19 @@ class Run:
         """End a run that its client has left: its engines all halt after the same iteration."""
         if self._started:
             self._answers.put((True, {}))
+            self._answers.put((None, {}))  # to an optimizer that goes on all the same
             self._thread.join()
+
+
+def leave() -> None:
+    """End the run that there is, whose client no longer waits for it: it frees its checkpoint folder."""
+    if "run" in RUN:
+        RUN.pop("run").abandon()
 
 
 def begin(sums: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: bytes) -> None:
     """Set up a run of the engines with these ranks on the blocks that this one holds."""
-    if "run" in RUN:
-        RUN.pop("run").abandon()
+    leave()
     net, dataset, chunk = worker.NETS[sums]
     optimizer, options = pickle.loads(job)
     comm = communicator(tuple(ranks))
