@@ -7,8 +7,8 @@ other functions): default values, variables of an enclosing function. Unless it 
 another way is not seen: lists that it fills, attributes of modules, files. The code of the same function
 differs between minor versions of Python.
 
-An object says itself what it is by a method ``identity() -> dict[str, str]``; of any other object the class
-and the plain public attributes count.
+An object says itself what it is by a method ``identity() -> dict[str, str]``. Of any other one the class and
+the public attributes count that are plain, or lists or dictionaries of names and whole numbers.
 """
 
 import dataclasses
@@ -153,9 +153,7 @@ class _Describer:
             fields = [each.name for each in dataclasses.fields(value) if each.repr]
             return self._entries(type(value).__qualname__, ((name, getattr(value, name)) for name in fields))
         public = {name: each for name, each in getattr(value, "__dict__", {}).items() if name[0] != "_"}
-        shown = {
-            name: each for name, each in public.items() if _plain(each) or isinstance(each, (list, dict))
-        }
+        shown = {name: each for name, each in public.items() if _plain(each) or _fixed(each)}
         return self._entries(_name(type(value)), shown.items())
 
     def _entries(self, name: str, entries: Iterable[tuple[str, object]]) -> str:
@@ -188,6 +186,14 @@ def _plain(value) -> bool:
     frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
     kinds = (str, bytes, numbers.Number, np.ndarray, np.bool_)
     return value is None or callable(value) or frozen or _says_itself(value) or isinstance(value, kinds)
+
+
+def _fixed(value) -> bool:
+    """Whether a list or dictionary is of names and counts, sizes of layers say, not one that a run fills."""
+    if not isinstance(value, (list, dict)) or not value:
+        return False
+    entries = value.values() if isinstance(value, dict) else value
+    return all(isinstance(each, (str, int, np.integer)) or _fixed(each) for each in entries)
 
 
 def _of_library(function) -> bool:
