@@ -65,7 +65,7 @@ class Checkpoint:
         return f"Checkpoint({str(self.folder)!r}, keep={self.keep})"
 
     def __reduce__(self) -> tuple:
-        return Checkpoint, (str(self.folder), self.keep)  # the lock stays with this process
+        return type(self), (str(self.folder), self.keep)  # the lock stays with this process
 
     @property
     def files(self) -> list[Path]:

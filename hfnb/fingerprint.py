@@ -121,7 +121,7 @@ class _Describer:
             self._within.pop()
 
     def _of_value(self, value) -> str:
-        if value is None or isinstance(value, (str, bytes, bool, np.bool_)):
+        if value is None or isinstance(value, (str, bytes, bool, np.bool_, slice)):
             return repr(value.item() if isinstance(value, np.bool_) else value)
         if isinstance(value, numbers.Number):
             return _number(value)

@@ -223,6 +223,43 @@ def test_a_run_is_the_same_one_wherever_it_is_computed(kind, data, w0, tmp_path,
             run(other, number + 2)
 
 
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_functions_are_the_same_ones_on_engines(kind, data, tmp_path, request):
+    """They travel by value, with the numbers around them; those of another scale are others."""
+
+    def power(scale, degree=2):
+        return lambda w, X, Y: anp.mean(scale * (anp.dot(X, w) - Y) ** degree)
+
+    def minimize(scale, degree, n):
+        options = {"max_iter": n, "resume": tmp_path, "progress": False}
+        return request.getfixturevalue(kind).minimize(
+            AnyLoss(power(scale, degree)), data, np.ones(20), **options
+        )
+
+    objective = Objective.from_loss(power(1.0), data)
+    assert hessian_free(objective, np.ones(20), max_iter=1, resume=tmp_path).nit == 1
+    assert minimize(1.0, 2, 2).nit == 2
+    for other in ((2.0, 2), (1.0, 4)):
+        with pytest.raises((ValueError, EngineFailure), match="network: expected AnyLoss"):
+            minimize(*other, 3)
+
+
+class Clumsy:
+    """A checkpoint whose error cannot be sent."""
+
+    def load(self):
+        raise type("Own", (Exception,), {"__reduce__": lambda self: 1 / 0})("no such luck")
+
+    def save(self, state):
+        pass
+
+
+@MPI
+def test_error_that_cannot_be_sent_leaves_no_engine_waiting(mpi_pair, data, w0):
+    with pytest.raises(EngineFailure, match="Own: no such luck"):
+        mpi_pair.minimize(NET, data, w0, progress=False, resume=Clumsy())
+
+
 @MPI
 def test_folder_in_use_is_said_by_engines(mpi_pair, data, w0, tmp_path):
     with Checkpoint(tmp_path).in_use(), pytest.raises(EngineFailure, match="in use by another run"):

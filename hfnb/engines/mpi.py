@@ -1,6 +1,7 @@
 """Sums over engines that MPI connects: each adds up its own partitions, Allreduce does the rest."""
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -154,8 +155,17 @@ class SharedCheckpoint:
             try:
                 value = action()
             except Exception as raised:
-                error = raised
+                error = _sendable(raised)
         value, error = self.comm.bcast((value, error))
         if error is not None:
             raise error
         return value
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return the error, or its text where it cannot be sent: the other engines wait for it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
