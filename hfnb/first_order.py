@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from hfnb.checkpoint import resumable
 from hfnb.history import Recorder
 from hfnb.sampling import Sample
 
@@ -60,13 +61,14 @@ def adam(learning_rate, momentum=0.9, decay=0.999, epsilon=1e-8):
 METHODS = {"sgd": sgd, "momentum": heavy_ball, "nesterov": nesterov, "adam": adam}
 
 
+@resumable
 def first_order(
     objective,
     w0: np.ndarray,
     *,
     method: str = "sgd",
     learning_rate: float | Callable[[int], float] = 0.1,
-    batch: int = 64,
+    batch: int | None = None,
     momentum: float = 0.9,
     max_iter: int = 10,
     tol: float = 0.0,
@@ -77,7 +79,8 @@ def first_order(
     """Minimize an objective by steps along the gradients of mini-batches; an iteration is one epoch.
 
     ``method``: sgd, momentum, nesterov or adam; ``learning_rate``: a number, or a function of the number
-    t = 0, 1, … of the step (a schedule); ``batch``: samples a step, none drawn twice within an epoch.
+    t = 0, 1, … of the step (a schedule); ``batch``: samples a step (64, or all of fewer), none drawn twice
+    within an epoch.
     After every epoch the loss and gradient over all samples are recorded, at a cost that is not counted as
     the method's own. ``tol``, ``seed``, ``callback``, ``resume`` and the result are those of `hessian_free`.
     ValueError for an unknown method, a batch outside 1 … n, or a start that is not finite.
@@ -90,6 +93,7 @@ def first_order(
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    batch = min(64, objective.n) if batch is None else batch
     if not 1 <= batch <= objective.n:
         raise ValueError(f"batch: expected 1 to {objective.n} samples (the dataset's), got {batch}")
     rate = learning_rate if callable(learning_rate) else lambda t: learning_rate

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.certificate import certify_operator
+from hfnb.checkpoint import resumable
 from hfnb.exploration import LONGEST_PAUSE, PLATEAU, explore
 from hfnb.globalization import STEPS, Step, negative_curvature_step
 from hfnb.history import Recorder
@@ -19,6 +20,7 @@ from hfnb.truncation import MARTENS, THRIFTY, truncated
 REJECTIONS = 10  # steps rejected one after another before the run gives up: λ has grown 57-fold by then
 
 
+@resumable
 def hessian_free(
     objective,
     w0: np.ndarray,
@@ -52,8 +54,9 @@ def hessian_free(
     ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
     gradient if None. ``solver_options``: the solver's; a solver by name has its `truncation` beside them, a
     function has these alone. ``tol``: the gradient norm at which to end, if no saddle. ``callback(record)``
-    finds the parameters as ``record.w`` and may stop the run by returning True. ``resume``: a
-    `hfnb.Checkpoint` to continue from, if it holds anything, and to save to at each iteration. Returns an
+    finds the parameters as ``record.w`` and may stop the run by returning any true value. ``resume``: a
+    `hfnb.Checkpoint`, or its folder, to continue from, if it holds anything, and to save to at each
+    iteration; ValueError where it is another run's (`hfnb.checkpoint.resumable`). Returns an
     ``OptimizeResult`` with ``history``. ValueError for unknown names or a start that is not finite.
 
     >>> from hfnb import Dataset, Objective, models

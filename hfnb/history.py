@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
+from hfnb.callbacks import asks_to_stop
 from hfnb.profiler import Clock
 
 COSTS = ("samples", "products", "reductions", "numbers", "bytes")
@@ -92,7 +93,7 @@ class Recorder:
             return False
         record.w = w  # an attribute, not an entry: the history keeps no copies of the parameters
         with self.uncounted():
-            stop = self.callback(record) is True
+            stop = asks_to_stop(self.callback, record)
         del record.w
         return stop
 

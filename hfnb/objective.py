@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from hfnb import reduction
+from hfnb import identity, reduction
 from hfnb.curvature import operator
 from hfnb.history import Counts
 from hfnb.sampling import Sample, Shards
@@ -75,6 +75,10 @@ class Objective:
         self.net, self.sums, self.n, self.counts = net, sums, sums.n, Counts()
         self._decays = getattr(net, "weight_decay", 0) > 0
         self._at: tuple[np.ndarray, LinearOperator] | None = None
+
+    def identity(self) -> dict[str, str]:
+        """Return what this objective is, by name, wherever it is evaluated (`hfnb.identity`)."""
+        return {"network": identity.describe(self.net), **self.sums.identity()}
 
     def _size(self, w, sample):
         """The number of samples; an error where w cannot be parameters."""

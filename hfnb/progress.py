@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
+from hfnb.callbacks import asks_to_stop
 from hfnb.history import Record
 
 
@@ -21,7 +22,7 @@ class Progress:
     def __call__(self, record: Record) -> bool:
         self._bar.update(record.iteration - self._bar.n)
         self._bar.set_postfix_str(f"loss {record.loss:.4g}")
-        stop = bool(self.callback(record)) if self.callback else False
+        stop = self.callback is not None and asks_to_stop(self.callback, record)
         if stop or self._bar.n >= self._bar.total:
             self.close()
         return stop

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hfnb import reduction, threads
+from hfnb import identity, reduction, threads
 from hfnb.backprop import Written
 from hfnb.curvature import Product, Taped, curvature_sum
 from hfnb.models import Network
@@ -29,6 +29,10 @@ class LocalSums:
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
         self.written, self.taped = Written(net) if isinstance(net, Network) else Taped(net), Taped(net)
         self._workspaces: dict = {}
+
+    def identity(self, gather: Callable[[dict], dict] = dict) -> dict[str, str]:
+        """Return what the data is, by name; ``gather`` adds the partitions that others hold."""
+        return identity.of_data(self.shards.parts, self.n, gather)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of losses, 1 number in float64."""

@@ -25,7 +25,7 @@ from on_engines import (
 
 from hfnb import Dataset, Objective, Sample, first_order, hessian_free, models
 from hfnb.checkpoint import Checkpoint
-from hfnb.engines import Cluster, launch
+from hfnb.engines import Cluster, EngineFailure, launch
 from hfnb.objective import AnyLoss
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
@@ -125,6 +125,93 @@ def test_what_a_callback_adds_to_a_record_is_kept(kind, data, w0, tmp_path, requ
     result = cluster.minimize(NET, data, w0, callback=measure, progress=False, resume=checkpoint, max_iter=3)
     assert [record.error for record in result.history][-1] == NET.error(result.x, data)
     assert len([record.error for record in checkpoint.load()["history"]]) == 4
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+@pytest.mark.parametrize("answer", [np.True_, 1, np.array([True]), StopIteration], ids=repr)
+def test_any_true_value_of_a_callback_stops(kind, answer, data, w0, request):
+    def callback(record):
+        if answer is StopIteration:
+            raise StopIteration
+        return answer
+
+    cluster = request.getfixturevalue(kind)
+    result = cluster.minimize(NET, data, w0, callback=callback, progress=False, max_iter=3)
+    assert (result.nit, result.message) == (0, "stopped by the callback")
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_run_that_its_client_leaves_frees_the_checkpoint_folder(kind, data, w0, tmp_path, request):
+    """An error of the callback ends the run on the engines, too: another run, here, may go on at once."""
+
+    def callback(record):
+        return np.zeros(2) if record.iteration == 2 else None
+
+    cluster, options = request.getfixturevalue(kind), {"resume": tmp_path, "max_iter": 4}
+    with pytest.raises(ValueError, match="callback: expected None or one truth value"):
+        cluster.minimize(NET, data, w0, callback=callback, progress=False, **options)
+    assert hessian_free(Objective(NET, data), w0, **options).nit == 4
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_a_run_is_the_same_one_wherever_it_is_computed(kind, data, w0, tmp_path, request):
+    """Begun here, gone on with by engines, both ways, and ended here; other data is refused by each."""
+    cluster, options = request.getfixturevalue(kind), {"resume": str(tmp_path), "curvature_batch": 400}
+    other = Dataset(data.X, (data.Y + 1) % 5)
+    runs = [
+        lambda data, n: hessian_free(Objective(NET, data), w0, max_iter=n, **options),
+        lambda data, n: cluster.minimize(NET, data, w0, progress=False, max_iter=n, **options),
+        lambda data, n: hessian_free(cluster.objective(NET, data), w0, max_iter=n, **options),
+        lambda data, n: hessian_free(Objective(NET, data), w0, max_iter=n, **options),
+    ]
+    for number, run in enumerate(runs):
+        assert run(data, number + 1).nit == number + 1
+        with pytest.raises((ValueError, EngineFailure), match=r"checkpoint.*another run .*data.Y: expected "):
+            run(other, number + 2)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_functions_are_the_same_ones_on_engines(kind, data, tmp_path, request):
+    """They travel by value, with the numbers around them; those of another scale are others."""
+
+    def power(scale, degree=2):
+        return lambda w, X, Y: anp.mean(scale * (anp.dot(X, w) - Y) ** degree)
+
+    def minimize(scale, degree, n):
+        options = {"max_iter": n, "resume": tmp_path, "progress": False}
+        return request.getfixturevalue(kind).minimize(
+            AnyLoss(power(scale, degree)), data, np.ones(20), **options
+        )
+
+    objective = Objective.from_loss(power(1.0), data)
+    assert hessian_free(objective, np.ones(20), max_iter=1, resume=tmp_path).nit == 1
+    assert minimize(1.0, 2, 2).nit == 2
+    for other in ((2.0, 2), (1.0, 4)):
+        with pytest.raises((ValueError, EngineFailure), match="network: expected AnyLoss"):
+            minimize(*other, 3)
+
+
+class Clumsy:
+    """A checkpoint whose error cannot be sent."""
+
+    def load(self):
+        raise type("Own", (Exception,), {"__reduce__": lambda self: 1 / 0})("no such luck")
+
+    def save(self, state):
+        pass
+
+
+@MPI
+def test_error_that_cannot_be_sent_leaves_no_engine_waiting(mpi_pair, data, w0):
+    with pytest.raises(EngineFailure, match="Own: no such luck"):
+        mpi_pair.minimize(NET, data, w0, progress=False, resume=Clumsy())
+
+
+@MPI
+def test_folder_in_use_is_said_by_engines(mpi_pair, data, w0, tmp_path):
+    with Checkpoint(tmp_path).in_use(), pytest.raises(EngineFailure, match="in use by another run"):
+        mpi_pair.minimize(NET, data, w0, progress=False, resume=tmp_path)
+    assert mpi_pair.minimize(NET, data, w0, progress=False, resume=tmp_path, max_iter=1).nit == 1
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])

@@ -17,8 +17,9 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 FLOORS = [
-    "blas checkpoint collectives datasets decoding fused globalization history krylov losses models plots"
-    " problems profiler progress reduction sampling threads",
+    "callbacks lock",
+    "blas checkpoint collectives datasets decoding fused globalization history identity krylov losses models"
+    " plots problems profiler progress reduction sampling threads",
     "backprop certificate checks curvature exploration truncation work",
     "engines iteration objective sums",
     "first_order hessian_free",
@@ -29,6 +30,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.spl
 # Who uses a room of its own floor: a door that is open one way.
 DOORS = {
     ("checkpoint", "datasets"),
+    ("checkpoint", "identity"),
+    ("identity", "datasets"),
     ("engines", "objective"),
     ("engines", "sums"),
     ("history", "profiler"),

@@ -1,8 +1,8 @@
 """Datasets, one call each: checked, cached, with clear errors."""
 
+from ._fingerprint import fingerprint
 from .dataset import Dataset
 from .errors import CorpusError, CorruptFile
-from .fingerprint import fingerprint
 from .mnist import mnist
 from .speech import SpeechDataset
 from .timit import timit

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 from scipy.optimize import OptimizeResult
 
+from hfnb import checkpoint
 from hfnb.datasets import fingerprint
 from hfnb.engines import launch, mpi, segments, worker
 from hfnb.engines.attach import attach
@@ -244,12 +245,17 @@ class Cluster:
 
         Every engine runs the same loop, and sums travel by MPI Allreduce; where the engines have no MPI, the
         client drives. After each iteration the client shows progress and calls ``callback(record)``, which
-        stops the run by returning True; so does Ctrl-C. Returns the optimizer's result. With a checkpoint,
-        ``resume``, the loss of an engine restarts them all and goes on from there, ``max_failures`` times.
+        stops the run by any true value; so does Ctrl-C. Returns the optimizer's result. With a checkpoint or
+        the path of its folder, ``resume``, the loss of an engine restarts them all and goes on from there,
+        ``max_failures`` times.
         EngineFailure for an exception on an engine, with its traceback; EngineLost, with the causes, when
         engines are lost.
         """
         optimizer = pkgutil.resolve_name(optimizer) if isinstance(optimizer, str) else optimizer
+        if options.get("resume") is not None:
+            options["resume"] = checkpoint.opened(
+                options["resume"]
+            )  # engines may have another working directory
         with Watch(callback, iterations(optimizer, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from hfnb.callbacks import asks_to_stop
 from hfnb.engines import run
-from hfnb.engines.pool import EngineFailure, EngineLost, pack
+from hfnb.engines.pool import EngineFailure, EngineLost, Pool, pack
 from hfnb.engines.remote import RemoteSums, warn_not_finite
 from hfnb.profiler import of_engines
 from hfnb.progress import Progress
@@ -31,7 +32,7 @@ class Watch:
     def __call__(self, record) -> bool:
         """Show a record; return True to stop."""
         self.iteration = record.get("iteration", self.iteration + 1)
-        stop = self._show is not None and bool(self._show(record))
+        stop = self._show is not None and asks_to_stop(self._show, record)
         return stop or self.interrupted
 
     @contextmanager
@@ -66,14 +67,26 @@ def run_on_engines(
     pool, held = sums.placement.pool, sums.placement.held()
     order = [ranks[engine] for engine in pool.engines]
     job = pack("optimizer or its options", (optimizer, options))
-    pool.ask_each({engine: (run.begin, sums.key, held[engine], order, w0, job) for engine in pool.engines})
+    try:
+        pool.ask_each(
+            {engine: (run.begin, sums.key, held[engine], order, w0, job) for engine in pool.engines}
+        )
+        return _drive(pool, len(sums.placement.offsets) - 1, watch)
+    except (
+        BaseException
+    ):  # an interrupt or an error of the callback, too: engines must not wait for an answer
+        pool.tell_all(run.abandon)
+        raise
+
+
+def _drive(pool: Pool, partitions: int, watch: Watch) -> OptimizeResult:
+    """Let the engines go on from iteration to iteration, until they have a result."""
     stop, kind, entries = False, "record", dict[str, Any]()
     while kind == "record":
         replies = pool.ask_all(run.step, sums.key, stop, entries)
         kind, value, *_ = replies[0]
         warn_not_finite(
-            {engine: reply[3] for engine, reply in zip(pool.engines, replies, strict=True)},
-            len(sums.placement.offsets) - 1,
+            {engine: reply[3] for engine, reply in zip(pool.engines, replies, strict=True)}, partitions
         )
         if kind == "record":
             value["profile"] = of_engines(

@@ -1,9 +1,10 @@
 """Sums over engines that MPI connects: each adds up its own partitions, Allreduce does the rest."""
 
 import os
+import pickle
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
 
 import numpy as np
@@ -55,6 +56,12 @@ class MPISums:
     def __init__(self, local: LocalSums, comm):
         self.local, self.comm, self.n, self.clock = local, comm, local.n, Clock()
         self.not_finite: list[int] = []  # partitions found to blame for a sum that is not finite
+
+    def identity(self) -> dict[str, str]:
+        """Return what the data is, by name, as `hfnb.sums.LocalSums` does; all engines must call this."""
+        return self.local.identity(
+            lambda mine: {i: each for part in self.comm.allgather(mine) for i, each in part.items()}
+        )
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""
@@ -124,7 +131,15 @@ class SharedCheckpoint:
     """A checkpoint that the first engine reads and writes; all see the same state, or the same error."""
 
     def __init__(self, checkpoint, comm):
-        self.checkpoint, self.comm = checkpoint, comm
+        self.checkpoint, self.comm, self.folder = checkpoint, comm, getattr(checkpoint, "folder", None)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other runs out of the folder: the first engine holds the lock for all."""
+        with ExitStack() as stack:
+            keep_out = getattr(self.checkpoint, "in_use", nullcontext)
+            self._first(lambda: stack.enter_context(keep_out()))
+            yield
 
     def load(self):
         """Return the last state saved, or None."""
@@ -140,8 +155,17 @@ class SharedCheckpoint:
             try:
                 value = action()
             except Exception as raised:
-                error = raised
+                error = _sendable(raised)
         value, error = self.comm.bcast((value, error))
         if error is not None:
             raise error
         return value
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return the error, or its text where it cannot be sent: the other engines wait for it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hfnb.datasets.fingerprint import fingerprint, is_sampled
+from hfnb.datasets._fingerprint import fingerprint, is_sampled
 from hfnb.engines import worker
 from hfnb.engines.pool import EngineFailure, EngineLost, Pool
 from hfnb.sampling import Shards
@@ -31,6 +31,10 @@ class Placement:
         self._next = 0  # number of the next block
         pool.forget_with(self)  # before anything is sent, so that no exception leaves blocks behind
         self.blocks: dict[int, tuple[range, int]] = self._place([range(partitions)])
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self.n
 
     def held(self) -> dict[int, list[int]]:
         """Return {engine: its blocks}."""

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hfnb import identity
 from hfnb.curvature import curvature_sum
 from hfnb.engines import worker
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import EngineFailure, pack
 from hfnb.profiler import ClientClock
 from hfnb.reduction import value, zeros
-from hfnb.sampling import Sample
+from hfnb.sampling import Sample, Shards
 
 
 class RemoteSums:
@@ -29,6 +30,11 @@ class RemoteSums:
         placement.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
         _, lost = placement.pool.ask(dict.fromkeys(placement.held(), prepare))
         placement.move(lost)
+
+    def identity(self) -> dict[str, str]:
+        """Return what the data is, by name, as `hfnb.sums.LocalSums` does."""
+        shards = Shards.of(self.placement, len(self.placement.offsets) - 1)
+        return identity.of_data(shards.parts, self.n)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses, (1,)."""

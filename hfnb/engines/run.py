@@ -48,6 +48,8 @@ class Run:
         start = time.perf_counter()
         stop, entries = self._answers.get()
         self._idle = time.perf_counter() - start
+        if stop is None:
+            raise RuntimeError("the client has left this run")
         record.update(entries)
         return stop
 
@@ -71,13 +73,19 @@ class Run:
         self._abandoned = True
         if self._started:
             self._answers.put((True, {}))
+            self._answers.put((None, {}))  # to an optimizer that goes on all the same
             self._thread.join()
+
+
+def abandon() -> None:
+    """End the run that there is, whose client no longer waits for it: it frees its checkpoint folder."""
+    while worker.RUNS:
+        worker.RUNS.popitem()[1].abandon()
 
 
 def begin(sums: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: bytes) -> None:
     """Set up a run of the engines with these ranks on the blocks that this one holds."""
-    while worker.RUNS:  # one that its client has left
-        worker.RUNS.popitem()[1].abandon()
+    abandon()
     net, dataset, chunk = worker.NETS[sums]
     optimizer, options = worker.unpack("optimizer or its options", job)
     comm = communicator(tuple(ranks))

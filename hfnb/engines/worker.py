@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import threadpoolctl
 
-from hfnb.datasets.fingerprint import checksum
+from hfnb.datasets._fingerprint import checksum
 from hfnb.datasets.mapped import MappedArray
 from hfnb.reduction import merge
 from hfnb.sampling import Shards

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hfnb.callbacks import asks_to_stop
+
 from .result import KrylovResult
 from .system import ROUNDING, System
 from .vectors import dot, norm
@@ -84,7 +86,9 @@ class Monitor:
         self._least.append(min(q, self._least[-1]) if self._least else q)
         if self.keep and self.iteration >= self._next_kept:
             self._keep(x)
-        stopped = self.iteration > 0 and self.callback is not None and self.callback(x)
+        stopped = False
+        if self.iteration > 0 and self.callback is not None:
+            stopped = asks_to_stop(self.callback, x)
         return self._reason(r_norm, stopped)
 
     def _reason(self, r_norm: float, stopped: bool) -> str | None:

@@ -52,22 +52,32 @@ def fingerprint(data) -> str:
     return digest.hexdigest()
 
 
-def checksum(name: str, array) -> bytes:
-    """Return shape, dtype and checksums of the blocks of an array; TypeError if it holds no numbers."""
+def checksum(name: str, array, most: int | None = None) -> bytes:
+    """Return shape, dtype and checksums of the blocks of an array, of ``most`` blocks spread evenly if given.
+
+    TypeError if it holds no numbers.
+    """
     array = np.atleast_1d(array)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     rows = max(1, BLOCK * len(array) // max(array.nbytes, 1))
     starts = np.arange(0, len(array), rows)
-    if is_sampled(array):
-        starts = starts[np.linspace(0, len(starts) - 1, SAMPLED).astype(int)]
+    if most is None and is_sampled(array):
+        most = SAMPLED
+    if most is not None and most < len(starts):
+        starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
     sums = [zlib.crc32(_bytes(array[start : start + rows])) for start in starts]
     return repr((array.dtype.str, array.shape, sums)).encode()
 
 
 def is_sampled(array: np.ndarray) -> bool:
     """Whether an array is so large that only part of it is read for a fingerprint."""
-    return array.nbytes > WHOLE
+    return is_large(array.nbytes)
+
+
+def is_large(nbytes: int) -> bool:
+    """Whether of data of so many bytes only part is read for a fingerprint."""
+    return nbytes > WHOLE
 
 
 def _bytes(rows: np.ndarray):

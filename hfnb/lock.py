@@ -1,0 +1,103 @@
+"""A lock on a folder that the operating system frees when its holder ends, however that ends."""
+
+import errno
+import os
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+NAME = ".lock"
+WAIT = (
+    10.0  # seconds: engines whose client was killed hold it until they have been stopped, about two seconds
+)
+# What a file system answers that knows no such locks.
+UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+
+
+class FolderInUse(RuntimeError):
+    """Another run holds the lock; the message says which one, as far as it has left its name."""
+
+
+@contextmanager
+def locked(folder: Path, wait: float = WAIT) -> Iterator[None]:
+    """Hold the lock of a folder, which exists; FolderInUse if another holds it longer than ``wait`` seconds.
+
+    What is locked is the file `NAME` in the folder, which stays there. A run that is killed leaves no lock
+    behind. On a file system without locks a warning says that nothing protects the folder.
+    """
+    end = time.monotonic() + wait
+    with open(folder / NAME, "a+", encoding="utf-8") as file:
+        try:
+            while not _lock(file.fileno()):
+                holder = _holder(folder)
+                if time.monotonic() > end or holder.startswith(f"{_self()},"):
+                    raise FolderInUse(
+                        f"resume: the checkpoint folder {folder} is in use by another run ({holder}): "
+                        f"give each run a folder of its own. If its machine is gone for good, remove {NAME}"
+                    )
+                time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            warnings.warn(
+                f"{folder} cannot be locked ({error.strerror}): see that one run uses it", stacklevel=3
+            )
+        with suppress(OSError):  # a full disk: the name is only for the message
+            file.truncate(0)
+            file.write(f"{_self()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)
+                _unlock(file.fileno())
+
+
+def _self() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _holder(folder: Path) -> str:
+    try:
+        return (folder / NAME).read_text(encoding="utf-8") or "it left no name"
+    except (OSError, UnicodeDecodeError):
+        return "it left no name"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        """Lock a byte far beyond the end of the file, so that others can read its content."""
+        os.lseek(descriptor, 2**30, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                return False
+            raise
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 2**30, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> bool:
+        """Lock the file for this open file alone: a second run in the same process is another one, too."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        """Free the lock at once, even where a child process has inherited the open file."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
