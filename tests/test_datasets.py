@@ -19,7 +19,8 @@ import pytest
 from hfnb.datasets import Dataset, mnist, mnist_sources, network
 from hfnb.datasets.cache import written_whole
 from hfnb.datasets.errors import CorruptFile
-from hfnb.datasets.mnist import FILES, read_files
+from hfnb.datasets.idx import FILES
+from hfnb.datasets.mnist import read_files
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = "t10k-labels-idx1-ubyte"
