@@ -21,7 +21,7 @@ CORE_TEST = """
 SAMPLE_TEST = frozenset(("fvmh0", "madc0", "ftlg0", "madd0"))
 SYNTHETIC_MARK = "SYNTHETIC.TXT"
 DEPTH = 3  # of folders above TRAIN and TEST
-LABEL = re.compile(r"\s*(\d+)\s+(\d+)\s+(\S+)\s*", re.ASCII)
+LABEL = re.compile(r"\s*(\d{1,15})\s+(\d{1,15})\s+(\S+)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus
 
 
 def is_corpus(folder: Path) -> bool:
-    """Say whether a folder has a corpus's TRAIN and TEST, with dialects in TRAIN, or the sample's speakers."""
+    """Say whether a folder has TRAIN, with dialects in it, and TEST, or speakers as the sample has."""
     parts = _parts(folder)
     if parts.keys() == {"train", "test"}:
         return any(re.fullmatch(r"dr\d", path.name.lower()) for path in entries(parts["train"][0]))
@@ -186,14 +186,17 @@ def read_utterance(utterance: Utterance) -> tuple[np.ndarray, Labels]:
     for path, what in ((utterance.sound, "sound"), (utterance.labels, ".PHN")):
         if not path.is_file():
             raise CorpusError(path, f"missing {what} file of utterance {utterance.name}")
-    samples, rate = read_sound(utterance.sound)
-    if rate != RATE:
-        raise CorpusError(utterance.sound, f"expected a sampling rate of {RATE} Hz, found {rate}")
-    if len(samples) < WINDOW:
-        raise CorpusError(
-            utterance.sound, f"empty utterance: {len(samples)} samples, one window needs {WINDOW}"
-        )
-    return samples, read_labels(utterance.labels, len(samples))
+    try:
+        samples, rate = read_sound(utterance.sound)
+        if rate != RATE:
+            raise CorpusError(utterance.sound, f"expected a sampling rate of {RATE} Hz, found {rate}")
+        if len(samples) < WINDOW:
+            raise CorpusError(
+                utterance.sound, f"empty utterance: {len(samples)} samples, one window needs {WINDOW}"
+            )
+        return samples, read_labels(utterance.labels, len(samples))
+    except OSError as error:
+        raise CorpusError(error.filename, f"cannot be read ({error.strerror})") from error
 
 
 def read_labels(path: Path, samples: int) -> Labels:

@@ -15,7 +15,9 @@ def entries(folder: Path) -> list[Path]:
 
     The order is the same on every file system: by the name in lower case, then by the name.
     """
-    found = (path for path in folder.iterdir() if path.name[:1] != "." and path.name.lower() not in SYSTEM_NAMES)
+    found = (
+        path for path in folder.iterdir() if path.name[:1] != "." and path.name.lower() not in SYSTEM_NAMES
+    )
     return sorted(found, key=lambda path: (path.name.lower(), path.name))
 
 

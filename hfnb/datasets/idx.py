@@ -75,8 +75,8 @@ def _problem(name: str, content: bytes) -> str:
         wrong = f"truncated: {-rest:,} bytes are missing" if rest < 0 else f"{rest:,} bytes too many"
         return f"{wrong}, expected {expected}"
     return (
-        "a complete IDX file, but not MNIST's: corrupt, or another dataset with files of the same names, such as "
-        "Fashion-MNIST (pass that to hfnb.Dataset)"
+        "a complete IDX file, but not MNIST's: corrupt, or another dataset with files of the same names, "
+        "such as Fashion-MNIST (pass that to hfnb.Dataset)"
     )
 
 

@@ -84,7 +84,9 @@ def find_files(folder: Path) -> dict[str, Path]:
     found: dict[str, list[tuple]] = {name: [] for name in FILES}
     for order, place in enumerate(folders_below(folder, DEPTH)):
         inside = place.relative_to(folder).parts
-        foreign = not all(OWN_FOLDER.fullmatch(part.lower()) or NAME.fullmatch(part.lower()) for part in inside)
+        foreign = not all(
+            OWN_FOLDER.fullmatch(part.lower()) or NAME.fullmatch(part.lower()) for part in inside
+        )
         for path in entries(place):
             if (match := NAME.fullmatch(path.name.lower())) and path.is_file():
                 name = _published_name(match)
