@@ -42,8 +42,9 @@ def timit(
     ``corpus`` is the corpus's folder, "sample" or "synthetic"; by default what is there: the folder
     ``HFNB_TIMIT``, ``timit-sample`` in ``HFNB_DATA``, NLTK's sample (fetched where the internet allows,
     unless ``HFNB_DATA`` is set), synthetic speech. ``test`` is the "core" or the "complete" test set, ``sa``
-    keeps the sentences that all speakers read, ``skip_bad`` leaves out bad utterances and counts them. Raises CorpusError, naming the file
-    and the line, ValueError for options, FileNotFoundError if there is no corpus.
+    keeps the sentences that all speakers read, ``skip_bad`` leaves out bad utterances and counts them. Raises
+    CorpusError, naming the file and the line, ValueError for options, FileNotFoundError if there is no
+    corpus.
 
     Source: J. S. Garofolo et al., TIMIT Acoustic-Phonetic Continuous Speech Corpus, LDC93S1 (1993).
     """
