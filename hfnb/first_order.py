@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.history import Recorder
+from hfnb.progress import watched
 from hfnb.sampling import Sample
 
 
@@ -60,6 +61,7 @@ def adam(learning_rate, momentum=0.9, decay=0.999, epsilon=1e-8):
 METHODS = {"sgd": sgd, "momentum": heavy_ball, "nesterov": nesterov, "adam": adam}
 
 
+@watched
 def first_order(
     objective,
     w0: np.ndarray,

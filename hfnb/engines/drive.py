@@ -4,7 +4,7 @@ import inspect
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from hfnb.engines import run
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.engines.remote import RemoteSums, warn_not_finite
 from hfnb.profiler import of_engines
-from hfnb.progress import Progress
+from hfnb.progress import Progress, interrupted
 
 
 class Watch:
@@ -39,13 +39,12 @@ class Watch:
         """Take Ctrl-C as the wish to stop while the run lasts."""
         main = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGINT, self._interrupt) if main else None
-        try:
-            yield self
-        finally:
-            if main:
-                signal.signal(signal.SIGINT, before)
-            if self._bar:
-                self._bar.close()
+        with self._bar or nullcontext():
+            try:
+                yield self
+            finally:
+                if main:
+                    signal.signal(signal.SIGINT, before)
 
     def _interrupt(self, *_):
         if self.interrupted:
@@ -56,6 +55,7 @@ class Watch:
         """Say in the result that it was Ctrl-C that ended the run."""
         if self.interrupted:
             result.update(success=False, message=f"interrupted after iteration {result.nit}")
+            print(interrupted(result.nit))
         return result
 
 
