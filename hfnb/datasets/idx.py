@@ -59,18 +59,17 @@ def _problem(name: str, content: bytes) -> str:
     """Say what is wrong with a file: another format, other sizes, a part missing, or other data."""
     shape = SHAPES[name]
     expected = f"an IDX file of {_told(shape)} bytes"
-    head = struct.calcsize(">I") * (1 + len(shape))
     if content[:2] in ARCHIVES:
         return f"expected {expected}, found {ARCHIVES[content[:2]]}: unpack it"
-    if len(content) < head:
-        return f"truncated: expected {expected}, found less than its header"
-    dimensions = content[3]
-    if content[:3] != b"\0\0\x08" or not 1 <= dimensions <= 4 or len(content) < 4 * (1 + dimensions):
+    dimensions = content[3] if len(content) > 3 else len(shape)
+    if content[:3] != b"\0\0\x08"[: len(content)] or not 1 <= dimensions <= 4:
         return f"expected {expected}, found another format (it begins with {content[:4].hex(' ')})"
+    if len(content) < 4 * (1 + dimensions):
+        return f"truncated: expected {expected}, found less than its header"
     found = struct.unpack(f">{dimensions}I", content[4 : 4 * (1 + dimensions)])
     if found != shape:
         return f"expected {expected}, found one of {_told(found)}"
-    rest = len(content) - head - math.prod(shape)
+    rest = len(content) - 4 * (1 + len(shape)) - math.prod(shape)
     if rest:
         wrong = f"truncated: {-rest:,} bytes are missing" if rest < 0 else f"{rest:,} bytes too many"
         return f"{wrong}, expected {expected}"

@@ -118,7 +118,7 @@ def _chunks(path: Path, raw: bytes) -> Iterator[tuple[str, bytes]]:
     if raw[8:12] != b"WAVE":
         raise CorpusError(path, "malformed RIFF file (it is not WAVE)")
     at, seen = 12, set()
-    while raw[at:].strip(b"\0"):  # some programs fill up the end with zeros
+    while at < len(raw):
         name, size = raw[at : at + 4], int.from_bytes(raw[at + 4 : at + 8], "little")
         if len(raw) < at + 8 or not (name.isascii() and name.decode().isprintable()):
             raise CorpusError(path, f"malformed RIFF file (no chunk begins at byte {at})")
