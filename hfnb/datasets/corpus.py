@@ -1,5 +1,6 @@
 """The folders and files of a TIMIT corpus: which utterances there are, how they are split, what they hold."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def _parts(root: Path) -> dict[str, list[Path]]:
 
 def _refuse_two(folder: Path, places: list[Path]) -> None:
     """Raise CorpusError if there are several folders where one was expected: none is left out in silence."""
-    if len({place.resolve() for place in places}) > 1:
+    if len({os.path.realpath(place) for place in places}) > 1:
         names = " and ".join(str(place.relative_to(folder)) for place in places[:2])
         raise CorpusError(folder, f"expected one of its kind, found {names}: name one, or remove the other")
 
