@@ -4,8 +4,6 @@ import logging
 import warnings
 from pathlib import Path
 
-from traitlets.config import get_config
-
 LESSONS = Path(__file__).resolve().parent.parent.parent / "notebooks"
 
 
@@ -31,7 +29,7 @@ def keep_metadata(model: dict, path: str, contents_manager, **_) -> None:
 
 
 logging.getLogger("ServerApp").addFilter(is_worth_saying)
-settings = get_config()
+settings = get_config()  # type: ignore[name-defined]  # noqa: F821  (Jupyter defines it here)
 settings.ContentsManager.pre_save_hook = keep_metadata
 # The server reads its settings twice, and takes the second reading for a hook that replaces another one.
 warnings.filterwarnings("ignore", "Overriding existing pre_save_hook")
