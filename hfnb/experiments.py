@@ -119,7 +119,9 @@ def to_target(history: list[Record], target: float, cost: str) -> float:
 
 
 def save(name: str, histories: dict[str, list[Record]], **about) -> None:
-    """Write histories as figures/``name``, with the machine, the versions and what is said ``about`` them."""
+    """Write histories as ``name`` in the folder of figures, with the machine, the versions and what is said
+    ``about`` them; `load` reads what is in ``figures`` of the checkout.
+    """
     about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     about["versions"] = {name: version(name) for name in ("hfnb", "numpy", "scipy", "autograd")}
     document = {"about": about, "histories": histories}
@@ -136,7 +138,7 @@ def published(path: str) -> Any:
     """
     file = Path(__file__).resolve().parent.parent / path
     if not file.exists():
-        maker = "make bench" if path.startswith("bench/") else "HFNB_MODE=full make run"
+        maker = "make bench" if path.startswith("bench/") else "HFNB_MODE=full make run ARGS=--figures"
         raise FileNotFoundError(f"{path}: not in this checkout; {maker} writes it")
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -7,6 +7,7 @@ from scipy.optimize import OptimizeResult
 
 from hfnb.checkpoint import resumable
 from hfnb.history import Recorder
+from hfnb.progress import watched
 from hfnb.sampling import Sample
 
 
@@ -61,6 +62,7 @@ def adam(learning_rate, momentum=0.9, decay=0.999, epsilon=1e-8):
 METHODS = {"sgd": sgd, "momentum": heavy_ball, "nesterov": nesterov, "adam": adam}
 
 
+@watched
 @resumable
 def first_order(
     objective,

@@ -14,12 +14,14 @@ from hfnb.globalization import STEPS, Step, negative_curvature_step
 from hfnb.history import Recorder
 from hfnb.iteration import State
 from hfnb.krylov import NonFiniteProduct
+from hfnb.progress import watched
 from hfnb.sampling import Draws
 from hfnb.truncation import MARTENS, THRIFTY, truncated
 
 REJECTIONS = 10  # steps rejected one after another before the run gives up: λ has grown 57-fold by then
 
 
+@watched
 @resumable
 def hessian_free(
     objective,

@@ -187,14 +187,26 @@ def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], 
 
 
 def figures_folder() -> Path:
-    """Return the folder of figures: the one beside the notebooks', or ``HFNB_FIGURES``; made if need be."""
-    folder = Path(os.environ.get("HFNB_FIGURES", "../figures"))
+    """Return the folder to which a run's figures go; made if need be.
+
+    ``HFNB_FIGURES`` names it. By default it is ``figures/run``, which git ignores, in the checkout that the
+    working folder is in, and the working folder itself elsewhere. The committed ones, in ``figures``, change
+    by ``make run ARGS=--figures`` alone, which sets the variable.
+    """
+    named, here = os.environ.get("HFNB_FIGURES"), Path.cwd()
+    checkout = next((folder for folder in (here, *here.parents) if _is_checkout(folder)), None)
+    folder = Path(named).expanduser() if named else checkout / "figures" / "run" if checkout else here
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def _is_checkout(folder: Path) -> bool:
+    """Whether this is the root of the project: its own lessons and the package they are about."""
+    return (folder / "notebooks" / "00_start_here.ipynb").exists() and (folder / "hfnb" / "plots.py").exists()
+
+
 def save(figure: Figure | Axes, name: str) -> None:
-    """Write a figure as ``name`` in the folder of figures."""
+    """Write a figure as ``name`` in `figures_folder`."""
     whole = figure.get_figure() if isinstance(figure, Axes) else figure
     assert isinstance(whole, Figure), "axes belong to a figure"
     whole.savefig(figures_folder() / name, dpi=120)

@@ -1,6 +1,8 @@
-"""Watch a run: a progress bar, which is a callback of the optimizers."""
+"""Watch a run: a progress bar, which is a callback of the optimizers, and a word after an interrupt."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import update_wrapper, wraps
 
 from tqdm.auto import tqdm
 
@@ -27,6 +29,54 @@ class Progress:
             self.close()
         return stop
 
-    def close(self) -> None:
-        """Leave the bar as it stands; for runs that end before ``total``."""
+    def close(self, complete: bool = True) -> None:
+        """End the bar; calling it again does nothing.
+
+        A run that ends before ``total`` by intention is ``complete``: what it did is shown as all there was.
+        A notebook shows a bar in red whose run was not, because of an error or an interrupt.
+        """
+        if complete and not self._bar.disable and self._bar.n:
+            self._bar.total = self._bar.n
+            if hasattr(self._bar, "container"):  # the widget of a notebook has a length of its own
+                self._bar.container.children[1].max = self._bar.n
+            self._bar.refresh()
         self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self.close(complete=kind is None)
+
+
+def watched(optimizer: Callable) -> Callable:
+    """Return the optimizer, a function (objective, w0, *, callback, ...), as one that a reader can watch.
+
+    A `Progress` that is its callback ends with the run, however the run ends, also where the optimizer finds
+    that it is done and calls nobody. After a KeyboardInterrupt one line says how far the run came.
+    """
+
+    @wraps(optimizer)
+    def run(objective, w0, *, callback=None, **options):
+        reached = None
+
+        def follow(record):
+            nonlocal reached
+            reached = record.iteration
+            return callback(record)
+
+        with callback if isinstance(callback, Progress) else nullcontext():
+            try:
+                seen = update_wrapper(follow, callback, updated=()) if callable(callback) else callback
+                return optimizer(objective, w0, callback=seen, **options)
+            except KeyboardInterrupt:
+                print(interrupted(reached))
+                raise
+
+    return run
+
+
+def interrupted(iteration: int | None) -> str:
+    """Say after which iteration a run was interrupted; None: no iteration is known."""
+    after = "" if iteration is None else f" after iteration {iteration}"
+    return f"stopped{after} by an interrupt; run the cell again"

@@ -1,8 +1,11 @@
 """Dataset and MNIST: published facts, every source, and every way in which a file or a network fails."""
 
 import gzip
+import hashlib
 import os
 import pickle
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,7 +22,8 @@ import pytest
 from hfnb.datasets import Dataset, mnist, mnist_sources, network
 from hfnb.datasets.cache import written_whole
 from hfnb.datasets.errors import CorruptFile
-from hfnb.datasets.mnist import FILES, read_files
+from hfnb.datasets.idx import FILES, SHAPES
+from hfnb.datasets.mnist import read_files
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = "t10k-labels-idx1-ubyte"
@@ -219,8 +223,194 @@ def test_a_part_of_MNIST_in_HFNB_DATA_is_an_error(folder):
 
 def test_HFNB_DATA_that_is_no_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HFNB_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match=r"HFNB_DATA: .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"HFNB_DATA: .*nowhere, which does not exist"):
         mnist()
+    (tmp_path / "mnist.zip").touch()
+    monkeypatch.setenv("HFNB_DATA", str(tmp_path / "mnist.zip"))
+    with pytest.raises(FileNotFoundError, match=r"HFNB_DATA: expected a folder, got .*mnist\.zip, .* a file"):
+        mnist()
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Four small files in place of MNIST's, and the folder that HFNB_DATA names; to fetch is an error."""
+    random, content = np.random.default_rng(0), {}
+    for name in FILES:
+        n, (shape, magic) = (
+            7 if "train" in name else 3,
+            ((28, 28), 0x803) if "images" in name else ((), 0x801),
+        )
+        values = random.integers(0, 256 if shape else 10, (n, *shape)).astype(np.uint8)
+        content[name] = struct.pack(f">{2 + len(shape)}I", magic, n, *shape) + values.tobytes()
+        monkeypatch.setitem(FILES, name, hashlib.sha256(content[name]).hexdigest())
+        monkeypatch.setitem(SHAPES, name, (n, *shape))
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("HFNB_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(sys.modules["hfnb.datasets.mnist"], "fetch", forbidden)
+    return tmp_path / "data", content
+
+
+def forbidden(*_):
+    raise AssertionError("fetched, though HFNB_DATA names a folder")
+
+
+# How programs, browsers and other systems write the names of MNIST's files.
+SPELLINGS = {
+    "published": lambda name: name,
+    "gzip": lambda name: f"{name}.gz",
+    "a dot": lambda name: name.replace("-idx", ".idx"),
+    "a dot, gzip": lambda name: name.replace("-idx", ".idx") + ".gz",
+    "upper case": str.upper,
+    "upper case, gzip": lambda name: f"{name}.gz".upper(),
+    "downloaded twice": lambda name: f"{name} (1).gz",
+    "underscores": lambda name: name.replace("-", "_"),
+    "test for t10k": lambda name: name.replace("t10k", "test"),
+    "torchvision": lambda name: f"MNIST/raw/{name}",
+    "torchvision, gzip": lambda name: f"MNIST/raw/{name}.gz",
+    "a folder below": lambda name: f"mnist/{name}",
+    "Kaggle": lambda name: f"{name}/{name}",
+    "any other folder": lambda name: f"downloads/2024/{name}",
+}
+
+
+def put(folder, name, data):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(data, 1) if name.lower().endswith(".gz") else data)
+    return path
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_usual_names_are_read(tiny, spelling):
+    folder, content = tiny
+    for name, data in content.items():
+        put(folder, SPELLINGS[spelling](name), data)
+    put(folder, "FashionMNIST/raw/train-images-idx3-ubyte", b"another dataset")
+    for left in (".DS_Store", "Thumbs.db", "._train-images-idx3-ubyte", "mnist.npz"):
+        put(folder, left, b"\0\5\x16\7")
+    assert read_files()[0] == content
+
+
+def test_links_are_followed_and_circles_end(tiny):
+    folder, content = tiny
+    for name, data in content.items():
+        (folder / f"{name}.gz").symlink_to(put(folder.parent, f"elsewhere/{name}.gz", data))
+    (folder / "loop").symlink_to(folder)
+    assert read_files()[0] == content
+
+
+@pytest.mark.parametrize("files", [[], ["timit-sample/readme.doc"], ["mnist.zip", "mnist.pkl.gz"]])
+def test_a_folder_without_MNIST_is_an_error_that_says_what_is_there(tiny, files):
+    folder, _ = tiny
+    for name in files:
+        put(folder, name, b"PK")
+    with pytest.raises(FileNotFoundError) as caught:
+        mnist()
+    assert str(folder) in str(caught.value)
+    assert all(name in str(caught.value) for name in FILES)
+    listed = [name.replace("/readme.doc", "/") for name in files] or ["nothing"]
+    assert f"found there: {', '.join(sorted(listed))}" in str(caught.value)
+
+
+def test_a_name_that_leads_nowhere_is_listed(tiny):
+    folder, content = tiny
+    for name, data in content.items():
+        put(folder, name, data)
+    (folder / LABELS).unlink()
+    (folder / LABELS).symlink_to("removed")
+    with pytest.raises(FileNotFoundError, match=rf"missing: {LABELS} .*{LABELS} \(a link to nothing\)"):
+        mnist()
+
+
+WRONG = {
+    "another dataset": (lambda data: data[:16] + data[:15:-1], "complete IDX file, but not MNIST's"),
+    "labels": (lambda data: struct.pack(">2I", 0x801, 3) + bytes(3), "7 × 28 × 28 .*found one of 3$"),
+    "fewer images": (
+        lambda data: struct.pack(">4I", 0x803, 2, 28, 28) + data[16 : 16 + 2 * 784],
+        "7 × 28 × 28 .*found one of 2 × 28 × 28",
+    ),
+    "truncated": (lambda data: data[:-5], "truncated: 5 bytes are missing"),
+    "too long": (lambda data: data + b"12345", "5 bytes too many"),
+    "a header cut": (lambda data: data[:9], "less than its header"),
+    "no data": (lambda data: b"", "less than its header"),
+    "a page": (lambda data: b"<html>Not found</html>", "another format"),
+    "ZIP": (lambda data: b"PK\3\4" + bytes(30), "found ZIP: unpack it"),
+    "gzip cut": (lambda data: gzip.compress(data)[:-9], "truncated gzip"),
+    "gzip damaged": (lambda data: gzip.compress(data)[:-8] + bytes(8), "corrupt gzip"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_a_file_is_said(tiny, wrong):
+    folder, content = tiny
+    for name, data in content.items():
+        put(folder, name, data)
+    damage, words = WRONG[wrong]
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(damage(path.read_bytes()))
+    words = words.removesuffix("$")
+    with pytest.raises(CorruptFile, match=rf"{re.escape(str(path))}: .*{words}.*{FILES[path.name]}"):
+        mnist()
+
+
+def test_a_gzip_file_that_unpacks_to_gigabytes_is_refused(tiny, monkeypatch):
+    folder, content = tiny
+    for name, data in content.items():
+        put(folder, name, data)
+    monkeypatch.setattr("hfnb.datasets.idx.MOST", 100_000)
+    (folder / LABELS).write_bytes(gzip.compress(bytes(1_000_000)))
+    with pytest.raises(CorruptFile, match="too many bytes"):
+        mnist()
+
+
+def damages(random):
+    """Ways to spoil a file; each is given its path, what is in it, and the content of one of the four."""
+    offset, bit = random.random(), 1 << random.integers(8)
+
+    def flip(data, at):
+        return data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
+
+    return {
+        "cut": lambda path, raw, other: path.write_bytes(raw[: int(offset * len(raw))]),
+        "flip": lambda path, raw, other: path.write_bytes(flip(raw, int(offset * len(raw)))),
+        "header": lambda path, raw, other: path.write_bytes(flip(raw, int(offset * 11))),
+        "longer": lambda path, raw, other: path.write_bytes(raw + random.bytes(3)),
+        "swapped": lambda path, raw, other: path.write_bytes(other),
+        "noise": lambda path, raw, other: path.write_bytes(random.bytes(50)),
+        "gone": lambda path, raw, other: path.unlink(),
+        "folder": lambda path, raw, other: (path.unlink(), path.mkdir()),
+        "link": lambda path, raw, other: (path.unlink(), path.symlink_to(path)),
+        "pipe": lambda path, raw, other: (path.unlink(), os.mkfifo(path)),
+        "secret": lambda path, raw, other: path.chmod(0),
+        "other name": lambda path, raw, other: path.rename(path.with_name("x" + path.name)),
+        "nothing": lambda path, raw, other: None,
+    }
+
+
+def test_no_damage_passes_unseen_and_every_error_names_the_place(tiny):
+    """400 folders: the files under any of the usual names, one of them spoiled, or two."""
+    folder, content = tiny
+    random = np.random.default_rng(0)
+    read = 0
+    for _ in range(400):
+        spelling = SPELLINGS[random.choice(list(SPELLINGS))]
+        paths = [put(folder, spelling(name), data) for name, data in content.items()]
+        what = random.choice(list(damages(random)), size=random.integers(1, 3))
+        for path, each in zip(random.permutation(np.array(paths, object)), what, strict=False):
+            damages(random)[each](path, path.read_bytes(), content[random.choice(list(FILES))])
+        try:
+            found, said = read_files()[0], None
+        except (CorruptFile, OSError) as error:
+            found, said = content, str(error)
+        assert found == content, what
+        read += said is None
+        names = [*FILES, *(path.name for path in paths)]
+        assert said is None or (str(folder) in said and any(name in said for name in names)), (
+            f"{what}: {said}"
+        )
+        shutil.rmtree(folder)
+        folder.mkdir()
+    assert 20 < read < 200
 
 
 def test_mirror_fills_the_cache(mirror, content, empty_cache, monkeypatch, capsys):
@@ -272,6 +462,23 @@ def test_cache_without_permission_names_HFNB_CACHE(monkeypatch, tmp_path):
     assert run.returncode == 1
     assert "HFNB_CACHE" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_fetching_as_a_command_says_where_the_data_is_and_warns_of_nothing(folder):
+    command = [sys.executable, "-W", "error", "-m", "hfnb.datasets"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == f"MNIST: ready (HFNB_DATA, {folder})\n"
+    assert run.stderr == ""
+
+
+def test_a_cache_is_read_from_any_folder_and_need_not_be_writable(
+    content, empty_cache, monkeypatch, tmp_path
+):
+    fill(empty_cache, content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HFNB_CACHE", "cache")  # engines, which are told the path, work elsewhere
+    monkeypatch.setattr(sys.modules["hfnb.datasets.mnist"], "writable", forbidden)
+    assert read_files() == (content, f"cache, {empty_cache}")
 
 
 def test_silent_mirror_costs_seconds_not_minutes(empty_cache, monkeypatch, tmp_path):

@@ -1,5 +1,8 @@
 """Plots draw what they are given, on the axes they are given, and show nothing by themselves."""
 
+import subprocess
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -49,6 +52,34 @@ def test_figures_go_to_the_folder_asked_for(tmp_path, monkeypatch):
     plots.save(plots.digits(np.zeros((3, 784)), [1, 2, 3]), "b.png")
     assert (tmp_path / "figures" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "figures" / "b.png").exists()
+
+
+def test_figures_of_a_run_change_nothing_that_is_committed(tmp_path, monkeypatch):
+    """In the checkout they go to a folder that git ignores, elsewhere to the working folder."""
+    monkeypatch.delenv("HFNB_FIGURES", raising=False)
+    ax = plots.curves({"a": history(3, 1)})
+    for path in ("hfnb/plots.py", "notebooks/00_start_here.ipynb", "figures/a.png"):
+        (tmp_path / "checkout" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "checkout" / path).write_bytes(b"committed")
+    for place in ("checkout", "checkout/notebooks", "elsewhere/deeper"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        plots.save(ax, f"{len(place)}.png")
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    run = "checkout/figures/run"
+    assert written == ["checkout/figures/a.png", f"{run}/18.png", f"{run}/8.png", "elsewhere/deeper/16.png"]
+    assert (tmp_path / "checkout" / "figures" / "a.png").read_bytes() == b"committed"
+
+
+def test_git_ignores_the_figures_of_runs():
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        pytest.skip("this is no git checkout")
+    ignored = subprocess.run(
+        ["git", "check-ignore", "figures/run/00_digits.png", "figures/run/06_train_mnist_full.json"], cwd=root
+    )
+    kept = subprocess.run(["git", "check-ignore", "-q", "figures/00_digits.png"], cwd=root)
+    assert (ignored.returncode, kept.returncode) == (0, 1)
 
 
 def test_confusion_draws_shares_in_the_order_given():

@@ -158,7 +158,7 @@ def test_blocks_cover_all_partitions_whatever_happens(seed):
     engines.client.acts = dict.fromkeys(range(6), act)
     for _ in range(12):
         try:
-            values, lost = engines.ask(dict.fromkeys(placement.held(), (len, ())))
+            _, lost = engines.ask(dict.fromkeys(placement.held(), (len, ())))
             while lost:
                 placement.move(lost)
                 assert not {engine for _, engine in placement.blocks.values()} & set(lost)

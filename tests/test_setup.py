@@ -2,18 +2,28 @@
 
 import ast
 import importlib.util
+import json
+import os
 import subprocess
 import sys
+import time
 import tomllib
+import urllib.request
 import venv
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
 import pytest
 import yaml
+from jupyter_client import BlockingKernelClient
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from traitlets.config.loader import PyFileConfigLoader
 
 ROOT = Path(__file__).parent.parent
 SYSTEMS = {
@@ -226,6 +236,122 @@ def test_saved_notebook_is_the_same_every_time_and_names_no_folder(tmp_path):
     assert "JSONDecodeError" in once
     assert "site-packages" not in once
     assert "model_id" not in once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"), [([], "figures/run"), (["--figures"], "figures"), (["--save"], "figures")]
+)
+def test_committed_figures_and_outputs_change_by_request_only(tmp_path, monkeypatch, arguments, place):
+    draw = "import matplotlib.pyplot as plt\nfrom hfnb import plots\nplots.save(plt.figure(), 'a.png')"
+    path = written(tmp_path, draw, "1 + 1")
+    before = path.rename(path.with_name("00_start_here.ipynb")).read_bytes()
+    (tmp_path / "hfnb").mkdir()
+    (tmp_path / "hfnb" / "plots.py").touch()
+    monkeypatch.delenv("HFNB_FIGURES", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run = load("run_notebooks")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run_notebooks.py", *arguments])
+    with monkeypatch.context() as patch:  # it sets variables for the kernels
+        patch.setattr(os, "environ", os.environ.copy())
+        assert run.main() == 0
+    assert [found.parent.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("a.png")] == [place]
+    assert (path.with_name("00_start_here.ipynb").read_bytes() != before) == ("--save" in arguments)
+
+
+def test_what_every_command_asks_of_the_environment_warns_of_nothing(capfd):
+    """A warning on the terminal at each `make lab`, `make test` or `make run` is noise."""
+    variables = load("bootstrap").environment(Path(sys.prefix))
+    assert variables["VIRTUAL_ENV"] == sys.prefix
+    assert capfd.readouterr().err == ""
+
+
+CLUSTER = """
+import hfnb
+with hfnb.Cluster(n=1, engines="local") as cluster:
+    assert cluster.engines == [0]
+"""
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """JupyterLab as `make lab` starts it, with none of the user's settings: what asks it, and its log."""
+    bootstrap, started = load("bootstrap"), []
+    monkeypatch.setattr(bootstrap, "setup", lambda: Path(sys.prefix))
+    monkeypatch.setattr(bootstrap, "fetch_data", lambda *_: None)
+    monkeypatch.setattr(bootstrap, "start", lambda *call: started.extend(call))
+    bootstrap.lab(["--no-browser", "--ip=127.0.0.1", "--port=0", "--IdentityProvider.token=secret"])
+    command, variables = started
+    places = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    variables |= places | {"IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=variables, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 60
+        while not (found := list((tmp_path / "RUNTIME").glob("jpserver-*.json"))):
+            assert time.monotonic() < end
+            assert server.poll() is None
+            time.sleep(0.2)
+        url = json.loads(found[0].read_text())["url"]
+        yield partial(ask, url), tmp_path / "log"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def ask(url, path, body=None, method=None):
+    headers = {"Authorization": "token secret", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, data=data, headers=headers, method=method)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read() or "null")
+
+
+def test_make_lab_says_nothing_of_a_healthy_cluster(lab, tmp_path):
+    """A notebook starts and stops a cluster; ipyparallel's side bar asks the server which ones there are."""
+    ask, log = lab
+    kernel = ask("api/kernels", {"name": "python3"})["id"]
+    client = BlockingKernelClient()
+    client.load_connection_file(str(tmp_path / "RUNTIME" / f"kernel-{kernel}.json"))
+    client.hb_channel.time_to_dead = 30.0  # a busy machine is no dead kernel
+    client.start_channels()
+    client.wait_for_ready(60)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(client.execute_interactive, CLUSTER, timeout=120)
+        seen = 0
+        while not running.done():
+            seen += any(cluster.get("controller") for cluster in ask("ipyparallel/clusters"))
+            time.sleep(0.2)
+    assert running.result()["content"]["status"] == "ok"
+    assert seen
+    ask("ipyparallel/clusters")
+    time.sleep(1)
+    client.stop_channels()
+    ask(f"api/kernels/{kernel}", method="DELETE")
+    said = log.read_text()
+    told = said[said.index("Kernel started") :]
+    assert "Kernel shutdown" in told
+    assert told.count("\n") < 10
+    for noise in ("Traceback", "Output for", "IPEngine", "Warning", "WARNING"):
+        assert noise not in told
+
+
+def test_lessons_saved_in_make_lab_keep_their_metadata():
+    """What JupyterLab adds to a lesson does not reach the tracked file; other notebooks are left alone."""
+    place = ROOT / "tools" / "jupyter"
+    settings = PyFileConfigLoader("jupyter_server_config.py", str(place)).load_config()
+    hook, manager = settings.ContentsManager.pre_save_hook, SimpleNamespace(root_dir=str(ROOT))
+    lesson = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
+    for path in ("notebooks/00_start_here.ipynb", "notebooks/mine/x.ipynb"):
+        opened = deepcopy(lesson)
+        opened["metadata"]["language_info"] |= {"version": "3.11.7", "file_extension": ".py"}
+        hidden = [cell["metadata"] for cell in opened["cells"] if cell["metadata"].get("jupyter")]
+        for metadata in hidden:
+            metadata["collapsed"] = True
+        assert hidden
+        hook(model={"type": "notebook", "content": opened}, path=path, contents_manager=manager)
+        assert (opened == lesson) == (path == "notebooks/00_start_here.ipynb")
+    hook(model={"type": "file", "content": "text"}, path="notebooks/x.txt", contents_manager=manager)
 
 
 @pytest.mark.parametrize("committed", ["2", "3"])

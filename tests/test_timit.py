@@ -18,12 +18,13 @@ import pytest
 import soundfile
 
 from hfnb.datasets import CorpusError, network, timit
-from hfnb.datasets.corpus import CORE_TEST, open_corpus, read_labels
+from hfnb.datasets.corpus import CORE_TEST, open_corpus, read_labels, read_utterance
 from hfnb.datasets.features import count_frames, frame_centres, log_mel, normalize, stack_context
 from hfnb.datasets.mapped import MappedArray
 from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
 from hfnb.datasets.sound import read_sound, write_sphere
 from hfnb.datasets.synthetic import synthesize
+from hfnb.datasets.timit import find_corpus
 from hfnb.decoding import count_bigram, log_likelihoods, phone_error_rate, viterbi
 
 SAMPLE = Path(os.environ.get("HFNB_DATA") or Path(__file__).parents[2] / "shared" / "data") / "timit-sample"
@@ -478,6 +479,192 @@ def test_bad_options(spoken, options, words):
         timit(spoken, **options)
 
 
+# What systems, converters and copies leave in a corpus
+
+
+def tree(folder, *, mark=True):
+    """Write a corpus of noise: two speakers to train, one to test, two sentences each; return all samples."""
+    random, spoken = np.random.default_rng(0), {}
+    for place in ("TRAIN/DR1/FAAA0", "TRAIN/DR2/MBBB0", "TEST/DR1/MDAB0"):
+        (folder / place).mkdir(parents=True)
+        for sentence in ("SI1", "SX2"):
+            samples = random.integers(-9999, 9999, size=random.integers(900, 1100)).astype(np.int16)
+            path = folder / place / f"{sentence}.WAV"
+            write_sphere(path, samples)
+            path.with_suffix(".PHN").write_text(f"0 400 h#\n400 {len(samples)} sh\n")
+            spoken[f"{place[-5:]}_{sentence}".lower()] = samples
+    if mark:
+        (folder / "SYNTHETIC.TXT").touch()
+    return spoken
+
+
+def utterances(folder):
+    corpus = open_corpus(folder)
+    return {each.name: each for each in (*corpus.train, *corpus.test)}
+
+
+def test_files_that_systems_leave_are_ignored(tmp_path):
+    spoken = tree(tmp_path / "timit")
+    for path in list((tmp_path / "timit").rglob("*")):
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(60))
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (path.parent / name).write_bytes(b"\0")
+    shutil.copytree(tmp_path / "timit", tmp_path / "__MACOSX" / "timit")
+    found = utterances(tmp_path)
+    assert found.keys() == spoken.keys()
+    for name, utterance in found.items():
+        assert np.array_equal(read_utterance(utterance)[0], spoken[name])
+
+
+def test_twins_are_read_once_and_the_same_one_each_time(tmp_path):
+    """SA1.WAV.wav beside SA1.WAV, as converters write it; it stands in where the original is compressed."""
+    spoken = tree(tmp_path)
+    for path in list(tmp_path.rglob("*.WAV")):
+        soundfile.write(f"{path}.wav", read_sound(path)[0], 16_000, subtype="PCM_16")
+    found = utterances(tmp_path)
+    assert all(utterance.sound.name.endswith(("1.WAV", "2.WAV")) for utterance in found.values())
+    compressed, gone = found["faaa0_si1"].sound, found["faaa0_sx2"].sound
+    compressed.write_bytes(HEADER.format(PCM).encode().ljust(1024) + b"ajkg\2")
+    gone.unlink()
+    found = utterances(tmp_path)
+    assert found.keys() == spoken.keys()
+    for name, utterance in found.items():
+        assert np.array_equal(read_utterance(utterance)[0], spoken[name])
+
+
+@pytest.mark.parametrize("name", ["TIMIT", "LDC93S1/timit/TIMIT", "archive/data"])
+def test_nested_folders_and_links_are_searched(tmp_path, name):
+    spoken = tree(tmp_path / "disk")
+    (tmp_path / "data" / name).parent.mkdir(parents=True)
+    (tmp_path / "data" / name).symlink_to(tmp_path / "disk")
+    (tmp_path / "data" / "pictures" / "train").mkdir(parents=True)  # other datasets have these names, too
+    (tmp_path / "data" / "pictures" / "test").mkdir()
+    assert utterances(tmp_path / "data").keys() == spoken.keys()
+
+
+def two_trains(folder):
+    shutil.copytree(folder / "corpus" / "TRAIN", folder / "corpus" / "train")
+
+
+def two_corpora(folder):
+    shutil.copytree(folder / "corpus", folder / "copy")
+
+
+def two_places(folder):
+    shutil.copytree(folder / "corpus/TRAIN/DR1/FAAA0", folder / "corpus/TRAIN/DR3/faaa0")
+
+
+def two_labels(folder):
+    shutil.copy(folder / "corpus/TRAIN/DR1/FAAA0/SI1.PHN", folder / "corpus/TRAIN/DR1/FAAA0/si1.phn")
+
+
+@pytest.mark.parametrize(
+    ("copy", "names"),
+    [
+        (two_trains, "TRAIN and train"),
+        (two_corpora, "copy and corpus"),
+        (two_places, "TRAIN/DR1/FAAA0 and TRAIN/DR3/faaa0"),
+        (two_labels, "SI1.PHN and si1.phn"),
+    ],
+)
+def test_what_is_there_twice_is_refused(tmp_path, copy, names):
+    tree(tmp_path / "corpus")
+    if (tmp_path / "CORPUS").exists():
+        pytest.skip("this file system does not tell upper from lower case")
+    copy(tmp_path)
+    with pytest.raises(CorpusError, match=f"expected one of its kind, found {names}"):
+        open_corpus(tmp_path)
+
+
+def test_a_speaker_on_both_sides_is_refused(tmp_path):
+    tree(tmp_path)
+    shutil.copytree(tmp_path / "TRAIN/DR1/FAAA0", tmp_path / "TEST/DR1/FAAA0")
+    with pytest.raises(CorpusError, match="other speakers in TEST than in TRAIN, found faaa0 in both"):
+        open_corpus(tmp_path)
+
+
+def test_what_is_there_instead_of_a_corpus_is_said(tmp_path):
+    (tmp_path / "timit.zip").touch()
+    (tmp_path / "TRAIN").mkdir()
+    with pytest.raises(CorpusError, match=r"expected a TIMIT corpus, .*; found there: timit\.zip, TRAIN/$"):
+        open_corpus(tmp_path)
+    with pytest.raises(CorpusError, match=r"timit\.zip: expected a folder with a TIMIT corpus, found a file"):
+        open_corpus(tmp_path / "timit.zip")
+
+
+def as_riff(path):
+    soundfile.write(path, read_sound(path)[0], 16_000, format="WAV", subtype="PCM_16")
+
+
+@pytest.mark.parametrize("extra", [b"LIST\4\0\0\0INFO", b"junk\3\0\0\0abc\0"])
+def test_other_chunks_around_the_sound_do_not_matter(tmp_path, extra):
+    samples = np.arange(-500, 500).astype(np.int16)
+    soundfile.write(tmp_path / "x.wav", samples, 16_000, subtype="PCM_16")
+    raw = (tmp_path / "x.wav").read_bytes()
+    (tmp_path / "x.wav").write_bytes(raw[:12] + extra + raw[12:] + extra)
+    assert np.array_equal(read_sound(tmp_path / "x.wav")[0], samples)
+    soundfile.write(tmp_path / "x.wav", samples, 16_000, format="WAVEX", subtype="PCM_16")
+    assert np.array_equal(read_sound(tmp_path / "x.wav")[0], samples)
+
+
+def test_sound_that_is_longer_than_its_header_says_is_refused(tmp_path):
+    path = tmp_path / "x.wav"
+    write_sphere(path, np.ones(1000, np.int16))
+    path.write_bytes(path.read_bytes() + bytes(200))
+    with pytest.raises(CorpusError, match=r"x\.wav: too long: header promises 1000 samples, .* holds 1100"):
+        read_sound(path)
+    path.write_bytes(b"")
+    soundfile.write(path, np.zeros(1000), 16_000, subtype="PCM_16")
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace((2000).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    with pytest.raises(CorpusError, match=r"x\.wav: malformed RIFF file \(no chunk begins at byte 1044"):
+        read_sound(path)
+
+
+def test_no_damage_to_a_corpus_passes_unseen_and_every_error_names_the_file(tmp_path):
+    """200 corpora with spoiled sound, SPHERE or RIFF, or labels: what is read is right, or refused."""
+    random, spoken = np.random.default_rng(0), tree(tmp_path / "whole")
+    refused = 0
+    for _ in range(200):
+        folder = Path(shutil.copytree(tmp_path / "whole", tmp_path / "corpus"))
+        path = random.choice(sorted(folder.glob("T*/*/*/*")))
+        if path.suffix == ".WAV" and random.random() < 0.5:
+            as_riff(path)
+        raw = path.read_bytes()
+        header = 400 if raw[:4] == b"NIST" else 44  # of SPHERE's 1024 bytes the rest is filled up
+        at = int(random.integers(min(header, len(raw))))
+        spoiled = {
+            "cut": raw[: random.integers(len(raw))],
+            "flip": raw[:at] + bytes([raw[at] ^ 1 << random.integers(8)]) + raw[at + 1 :],
+            "byte": raw[:at] + random.bytes(1) + raw[at + 1 :],
+            "longer": raw + random.bytes(random.integers(1, 50)),
+            "noise": random.bytes(30),
+        }
+        what = random.choice([*spoiled, "gone", "folder", "link"])
+        if what in spoiled:
+            path.write_bytes(spoiled[what])
+        else:
+            path.unlink()
+            if what == "folder":
+                path.mkdir()
+            elif what == "link":
+                path.symlink_to(path)
+        for name, utterance in utterances(folder).items():
+            try:
+                samples, labels, said = *read_utterance(utterance), None
+            except CorpusError as error:
+                said = str(error)
+            if said is not None:
+                assert path.name.lower() in said.lower(), f"{what}: {said}"
+                refused += 1
+            else:
+                assert np.array_equal(samples, spoken[name]), (what, path)
+                if path.suffix == ".WAV":
+                    assert labels.ends.tolist() == [400, len(samples)]
+        shutil.rmtree(folder)
+    assert 100 < refused < 200
+
+
 # Alignments
 
 
@@ -511,11 +698,22 @@ def test_alignment_gives_the_targets(spoken, tmp_path):
         (lambda name, targets: targets[:-1], r"ali\.txt, line 1: \w+: expected \d+ targets, got \d+"),
         (lambda name, targets: [*targets[:-1], 183], r"ali\.txt, line 1: expected targets from 0 to 182"),
         (lambda name, targets: [*targets[:-1], "x"], r"ali\.txt, line 1: expected an utterance and integers"),
+        (lambda name, targets: [9**30], r"ali\.txt, line 1: expected an utterance and integers"),
     ],
 )
 def test_bad_alignments_are_named_by_line(spoken, tmp_path, change, words):
     path = write_alignment(tmp_path / "ali.txt", open_corpus(spoken), change)
     with pytest.raises(CorpusError, match=words):
+        timit(spoken, alignment=path)
+
+
+def test_alignment_with_a_second_line_or_that_is_no_text(spoken, tmp_path):
+    path = write_alignment(tmp_path / "ali.txt", open_corpus(spoken))
+    path.write_text(path.read_text() + path.read_text().splitlines()[0].upper())
+    with pytest.raises(CorpusError, match=r"ali\.txt, line 9: \w+: expected one line, found another"):
+        timit(spoken, alignment=path)
+    path.write_bytes(b"\x1f\x8b\xff\xfe\n")
+    with pytest.raises(CorpusError, match=r"ali\.txt: \w+: expected \d+ targets, got 0"):
         timit(spoken, alignment=path)
 
 
@@ -569,6 +767,25 @@ def test_cache_is_used_until_the_corpus_changes(corpus):
     assert np.any(changed.Y != first.Y)
 
 
+@pytest.mark.parametrize("name", ["train.X", "test.Y", "train.npz"])
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:-8]), Path.unlink])
+def test_damaged_features_are_made_again(spoken, capsys, name, damage):
+    before = np.array(timit(spoken)[0].X)
+    assert capsys.readouterr().out.count("computing the features of 8 utterances") == 1
+    damage(next(Path(os.environ["HFNB_CACHE"]).rglob(name)))
+    assert np.array_equal(timit(spoken)[0].X, before)
+    said = capsys.readouterr().out
+    assert re.search(rf"features in the cache are damaged \(.*{name}|damaged .*zip", said)
+    timit(spoken)
+    assert "computing" not in capsys.readouterr().out
+
+
+def test_a_cache_that_is_full_need_not_be_writable(spoken, monkeypatch):
+    timit(spoken)
+    monkeypatch.setattr("hfnb.datasets.frames.writable", lambda folder: pytest.fail("writes"))
+    timit(spoken)
+
+
 def test_cache_without_permission(spoken, monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("HFNB_CACHE", str(tmp_path / "file" / "cache"))
@@ -585,6 +802,50 @@ def test_the_corpus_that_is_there_is_used(spoken, sample, monkeypatch, capsys):
     monkeypatch.setenv("HFNB_TIMIT", str(spoken))
     assert timit()[0].kind == "synthetic"
     assert timit("sample")[0].kind == "free sample"
+
+
+def test_a_folder_that_the_user_named_is_not_passed_over(quick, alone, monkeypatch, capsys):
+    """HFNB_DATA without the sample: nothing is fetched, and what was found there is said."""
+    monkeypatch.setattr(network, "answering", lambda urls: pytest.fail("asks the network"))
+    (alone / "data" / "mnist").mkdir(parents=True)
+    monkeypatch.setenv("HFNB_DATA", str(alone / "data"))
+    assert timit()[0].kind == "synthetic"
+    expected = (
+        f"not in HFNB_DATA (timit-sample in {alone / 'data'}; found there: mnist/), so nothing was fetched"
+    )
+    assert expected in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match=re.escape(expected)):
+        timit("sample")
+    for variable in ("HFNB_DATA", "HFNB_TIMIT"):
+        monkeypatch.setenv(variable, str(alone / "nowhere"))
+        with pytest.raises(
+            FileNotFoundError, match=f"{variable}: expected a folder, got .*nowhere, which does"
+        ):
+            timit()
+
+
+@pytest.mark.parametrize("name", ["timit-sample", "TIMIT-Sample", "timit_sample", "timit", "."])
+def test_the_sample_is_found_in_HFNB_DATA_under_its_usual_names(sample, alone, monkeypatch, name):
+    (alone / "data").mkdir()
+    if name != ".":
+        (alone / "data" / name).symlink_to(sample)
+    monkeypatch.setenv("HFNB_DATA", str(sample if name == "." else alone / "data"))
+    found = find_corpus("sample")
+    assert found.resolve() == sample.resolve()
+
+
+def test_another_corpus_is_not_the_sample(spoken, alone, monkeypatch):
+    (alone / "data").mkdir()
+    (alone / "data" / "timit").symlink_to(spoken)
+    monkeypatch.setenv("HFNB_DATA", str(alone / "data"))
+    with pytest.raises(CorpusError, match="expected the free sample of TIMIT, found synthetic speech"):
+        timit("sample")
+
+
+@pytest.mark.parametrize(("corpus", "error"), [(5, TypeError), (True, TypeError), ("", ValueError)])
+def test_corpus_that_is_no_folder(corpus, error):
+    with pytest.raises(error, match="corpus: expected a folder, 'sample', 'synthetic' or None, got"):
+        timit(corpus)
 
 
 @pytest.fixture

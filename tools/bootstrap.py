@@ -48,6 +48,9 @@ def lab(arguments):
     options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--allow-root")
+    # Its settings go before the reader's own, which stay in force; see tools/jupyter.
+    paths = [str(ROOT / "tools" / "jupyter"), variables.get("JUPYTER_CONFIG_PATH")]
+    variables["JUPYTER_CONFIG_PATH"] = os.pathsep.join(path for path in paths if path)
     say("starting JupyterLab; Ctrl-C twice ends it")
     return start([python_of(folder), "-m", "jupyterlab", *options, *arguments], variables)
 
@@ -75,7 +78,7 @@ def test(arguments):
 
 
 def run(arguments):
-    """The notebooks in order, with no browser; --save keeps the outputs, names choose notebooks."""
+    """The notebooks in order, or those named; --save keeps outputs and figures, --figures only these."""
     folder = setup()
     variables = environment(folder)
     fetch_data(folder, variables)

@@ -1,4 +1,7 @@
-"""Execute the notebooks in order with a progress bar; they write figures/. ``--save`` keeps their outputs."""
+"""Execute the notebooks in order with a progress bar; their figures go to figures/run, which git ignores.
+
+What is committed changes by request only: ``--save`` keeps outputs and figures, ``--figures`` only these.
+"""
 
 import argparse
 import os
@@ -57,7 +60,14 @@ def execute(path: Path, timeout: int, keep: bool) -> None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="beginnings of notebook names, such as 05 06 (default: all)")
-    parser.add_argument("--save", action="store_true", help="write the executed notebooks in place")
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="write the executed notebooks in place, and their figures to figures/",
+    )
+    parser.add_argument(
+        "--figures", action="store_true", help="write figures and results to figures/, not to figures/run"
+    )
     parser.add_argument(
         "--timeout", type=int, default=7200, help="seconds a cell may take (default: %(default)s)"
     )
@@ -73,6 +83,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     chosen, began = parse(sys.argv[1:]), time.monotonic()
+    if chosen.save or chosen.figures:
+        os.environ["HFNB_FIGURES"] = str(ROOT / "figures")
+    written_to = os.environ.get("HFNB_FIGURES", "figures/run")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["IPYTHONDIR"] = folder  # only clusters started here are stopped at the end
         try:
@@ -83,7 +96,7 @@ def main() -> int:
             return 1
         finally:
             subprocess.call([sys.executable, Path(__file__).with_name("reap_clusters.py")])
-    print(f"{len(chosen.paths)} notebooks in {time.monotonic() - began:.0f} s; figures are in figures/")
+    print(f"{len(chosen.paths)} notebooks in {time.monotonic() - began:.0f} s; figures are in {written_to}")
     return 0
 
 

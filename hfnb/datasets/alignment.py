@@ -32,15 +32,17 @@ class Alignment:
     def __init__(self, path: Path, options: FrameOptions):
         self.path, most = path, options.phones * options.states
         self._found: dict[str, tuple[np.ndarray, int]] = {}
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             for line, text in enumerate(file, start=1):
                 name, *fields = text.split() or [""]
                 try:
                     targets = np.array(fields, dtype=np.int64)
-                except ValueError:
+                except (ValueError, OverflowError):
                     raise CorpusError(path, "expected an utterance and integers", line) from None
                 if np.any((targets < 0) | (targets >= most)):
                     raise CorpusError(path, f"expected targets from 0 to {most - 1}", line)
+                if name and name.lower() in self._found:
+                    raise CorpusError(path, f"{name}: expected one line, found another", line)
                 self._found[name.lower()] = targets, line
 
     def targets(self, utterance: Utterance, labels: Labels, frames: int) -> np.ndarray:

@@ -16,15 +16,22 @@ def named_folder(variable: str) -> Path | None:
     value = os.environ.get(variable)
     if not value:
         return None
-    folder = Path(value).expanduser()
+    folder = Path(value).expanduser().absolute()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{variable}: expected a folder, {folder} is not one")
+        got = "which is a file" if folder.exists() else "which does not exist"
+        raise FileNotFoundError(f"{variable}: expected a folder, got {folder}, {got}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PermissionError(f"{variable}: expected a folder that can be read, got {folder}, which cannot")
     return folder
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder ``name`` in the user's cache (``HFNB_CACHE`` names another cache)."""
-    return Path(os.environ.get("HFNB_CACHE") or pooch.os_cache("hfnb")).expanduser() / name
+    """Return the folder ``name`` in the user's cache (``HFNB_CACHE`` names another cache).
+
+    The path is absolute: engines, which are told it, may work in another folder.
+    """
+    cache = Path(os.environ.get("HFNB_CACHE") or pooch.os_cache("hfnb")).expanduser()
+    return cache.absolute() / name
 
 
 def writable(folder: Path) -> Path:

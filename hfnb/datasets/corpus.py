@@ -1,5 +1,6 @@
 """The folders and files of a TIMIT corpus: which utterances there are, how they are split, what they hold."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 
 from .errors import CorpusError
 from .features import RATE, WINDOW
+from .folders import entries, folders_below, listing
 from .phones import PHONES_61
-from .sound import read_sound
+from .sound import is_compressed, read_sound
 
 # Two men and a woman of each of the eight dialects (testset.doc of the corpus, table 1).
 CORE_TEST = """
@@ -19,6 +21,8 @@ CORE_TEST = """
 # Of the free sample's sixteen speakers, two women and two men; no text is read on both sides.
 SAMPLE_TEST = frozenset(("fvmh0", "madc0", "ftlg0", "madd0"))
 SYNTHETIC_MARK = "SYNTHETIC.TXT"
+DEPTH = 3  # of folders above TRAIN and TEST
+LABEL = re.compile(r"\s*(\d{1,15})\s+(\d{1,15})\s+(\S+)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,22 @@ def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus
     if test not in ("core", "complete"):
         raise ValueError(f"test: expected 'core' or 'complete', got {test!r}")
     root = _root(folder)
-    parts = {child.name.lower(): child for child in root.iterdir() if child.is_dir()}
-    if {"train", "test"} <= parts.keys():
+    if (parts := _parts(root)).keys() == {"train", "test"}:
         kind = "synthetic" if (root / SYNTHETIC_MARK).exists() else "LDC"
-        train, held_out = (_speakers(parts[part], "*/*") for part in ("train", "test"))
+        for places in parts.values():
+            _refuse_two(root, places)
+        train, held_out = (
+            _speakers(root, [path for path in entries(parts[part][0]) if path.is_dir()])
+            for part in ("train", "test")
+        )
+        if both := sorted(train.keys() & held_out.keys()):
+            raise CorpusError(root, f"expected other speakers in TEST than in TRAIN, found {both[0]} in both")
         if test == "core" and kind == "LDC":
-            held_out = [place for place in held_out if place.name.lower() in CORE_TEST.split()]
+            held_out = {name: place for name, place in held_out.items() if name in CORE_TEST.split()}
     else:
-        kind, places = "free sample", _speakers(root, "*")
-        train = [place for place in places if _speaker(place) not in SAMPLE_TEST]
-        held_out = [place for place in places if _speaker(place) in SAMPLE_TEST]
+        kind, every = "free sample", _speakers(root, [root])
+        train = {name: place for name, place in every.items() if name not in SAMPLE_TEST}
+        held_out = {name: place for name, place in every.items() if name in SAMPLE_TEST}
     corpus = Corpus(kind, root, _utterances(train, sa), _utterances(held_out, sa))
     for part in ("train", "test"):
         if not getattr(corpus, part):
@@ -74,25 +84,56 @@ def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus
     return corpus
 
 
+def is_corpus(folder: Path) -> bool:
+    """Say whether a folder has TRAIN, with dialects in it, and TEST, or speakers as the sample has."""
+    parts = _parts(folder)
+    if parts.keys() == {"train", "test"}:
+        return any(re.fullmatch(r"dr\d", path.name.lower()) for path in entries(parts["train"][0]))
+    return any(
+        path.is_dir() and re.fullmatch(r"dr[1-8]-[fm]\w{4}", path.name.lower()) for path in entries(folder)
+    )
+
+
+def _parts(root: Path) -> dict[str, list[Path]]:
+    """Return the folders called TRAIN and TEST in any case of letters: {"train": [one, or a second one]}."""
+    parts: dict[str, list[Path]] = {}
+    for path in entries(root):
+        if path.name.lower() in ("train", "test") and path.is_dir():
+            parts.setdefault(path.name.lower(), []).append(path)
+    return parts
+
+
+def _refuse_two(folder: Path, places: list[Path]) -> None:
+    """Raise CorpusError if there are several folders where one was expected: none is left out in silence."""
+    if len({os.path.realpath(place) for place in places}) > 1:
+        names = " and ".join(str(place.relative_to(folder)) for place in places[:2])
+        raise CorpusError(folder, f"expected one of its kind, found {names}: name one, or remove the other")
+
+
 def _root(folder: Path) -> Path:
     """Return the folder with TRAIN and TEST or the sample's speakers: the one given or one below it."""
     if not folder.is_dir():
-        raise CorpusError(folder, "expected a folder with a TIMIT corpus, found none")
-    for place in (folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))):
-        names = {child.name.lower() for child in place.iterdir()}
-        if {"train", "test"} <= names or any(re.fullmatch(r"dr[1-8]-[fm]\w{4}", name) for name in names):
-            return place
-    raise CorpusError(
-        folder, "expected a TIMIT corpus, found neither TRAIN and TEST folders nor speakers such as dr1-fvmh0"
-    )
+        got = "a file" if folder.exists() else "none"
+        raise CorpusError(folder, f"expected a folder with a TIMIT corpus, found {got}")
+    found = [place for place in folders_below(folder, DEPTH) if is_corpus(place)]
+    if not found:
+        raise CorpusError(
+            folder,
+            "expected a TIMIT corpus, found neither TRAIN and TEST folders nor speakers such as dr1-fvmh0; "
+            + listing(folder),
+        )
+    highest = min(len(place.parts) for place in found)
+    _refuse_two(folder, [place for place in found if len(place.parts) == highest])
+    return found[0]
 
 
-def _speakers(place: Path, pattern: str) -> list[Path]:
-    """Return the speakers' folders, in the order of their names."""
-    folders = (
-        path for path in place.glob(pattern) if path.is_dir() and re.fullmatch(r"[fm]\w{4}", _speaker(path))
-    )
-    return sorted(folders, key=lambda path: str(path.relative_to(place)).lower())
+def _speakers(root: Path, places: list[Path]) -> dict[str, Path]:
+    """Return each speaker's folder in ``places``; raises CorpusError if a speaker has two."""
+    folders: dict[str, Path] = {}
+    for path in (path for place in places for path in entries(place) if path.is_dir()):
+        if re.fullmatch(r"[fm]\w{4}", _speaker(path)):
+            _refuse_two(root, [folders.setdefault(_speaker(path), path), path])
+    return folders
 
 
 def _speaker(place: Path) -> str:
@@ -100,19 +141,32 @@ def _speaker(place: Path) -> str:
     return place.name.lower().split("-")[-1]
 
 
-def _utterances(places: list[Path], sa: bool) -> tuple[Utterance, ...]:
+def _utterances(speakers: dict[str, Path], sa: bool) -> tuple[Utterance, ...]:
     """Return the utterances in speakers' folders; a missing file is noticed when it is read."""
     found = []
-    for place in places:
-        files = {path.name.lower(): path for path in place.iterdir()}
-        sentences = sorted({name.split(".")[0] for name in files if name.endswith((".wav", ".phn"))})
-        for sentence in sentences:
+    for speaker, place in speakers.items():
+        files: dict[str, dict[str, list[Path]]] = {}
+        for path in entries(place):
+            sentence, _, end = path.name.lower().partition(".")
+            if end in ("wav", "wav.wav", "phn"):
+                files.setdefault(sentence, {}).setdefault(end[-3:], []).append(path)
+        for sentence, paths in sorted(files.items()):
             if sa or not re.fullmatch(r"sa\d", sentence):
-                sound, labels = (
-                    files.get(sentence + end, place / (sentence + end)) for end in (".wav", ".phn")
-                )
-                found.append(Utterance(_speaker(place), sentence, sound, labels))
+                sound = _one_sound(paths.get("wav", [place / f"{sentence}.wav"]))
+                labels = paths.get("phn", [place / f"{sentence}.phn"])
+                _refuse_two(place, labels)
+                found.append(Utterance(speaker, sentence, sound, labels[0]))
     return tuple(found)
+
+
+def _one_sound(paths: list[Path]) -> Path:
+    """Return one of a sentence's sound files: SA1.WAV rather than its converted twin SA1.WAV.wav.
+
+    A file that is compressed, which is what such twins are made for, goes after one that is not.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    return min(paths, key=lambda path: (is_compressed(path), path.name.count(".")))
 
 
 @dataclass(frozen=True)
@@ -133,14 +187,17 @@ def read_utterance(utterance: Utterance) -> tuple[np.ndarray, Labels]:
     for path, what in ((utterance.sound, "sound"), (utterance.labels, ".PHN")):
         if not path.is_file():
             raise CorpusError(path, f"missing {what} file of utterance {utterance.name}")
-    samples, rate = read_sound(utterance.sound)
-    if rate != RATE:
-        raise CorpusError(utterance.sound, f"expected a sampling rate of {RATE} Hz, found {rate}")
-    if len(samples) < WINDOW:
-        raise CorpusError(
-            utterance.sound, f"empty utterance: {len(samples)} samples, one window needs {WINDOW}"
-        )
-    return samples, read_labels(utterance.labels, len(samples))
+    try:
+        samples, rate = read_sound(utterance.sound)
+        if rate != RATE:
+            raise CorpusError(utterance.sound, f"expected a sampling rate of {RATE} Hz, found {rate}")
+        if len(samples) < WINDOW:
+            raise CorpusError(
+                utterance.sound, f"empty utterance: {len(samples)} samples, one window needs {WINDOW}"
+            )
+        return samples, read_labels(utterance.labels, len(samples))
+    except OSError as error:
+        raise CorpusError(error.filename, f"cannot be read ({error.strerror})") from error
 
 
 def read_labels(path: Path, samples: int) -> Labels:
@@ -150,12 +207,9 @@ def read_labels(path: Path, samples: int) -> Labels:
     for line, text in enumerate(path.read_text("ascii", errors="replace").splitlines(), start=1):
         if not text.strip():
             continue
-        try:
-            start, end, phone = (
-                read(field) for read, field in zip((int, int, str), text.split(), strict=True)
-            )
-        except ValueError:
-            raise CorpusError(path, f"expected 'start end phone', found {text!r}", line) from None
+        if not (match := LABEL.fullmatch(text)):
+            raise CorpusError(path, f"expected 'start end phone', found {text[:80]!r}", line)
+        start, end, phone = int(match[1]), int(match[2]), match[3]
         if phone not in numbers:
             raise CorpusError(path, f"unknown phone {phone!r}; TIMIT's are {' '.join(PHONES_61)}", line)
         if end <= start:

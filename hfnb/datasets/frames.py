@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shutil
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import groupby
@@ -11,9 +14,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .alignment import Alignment, EqualStates
-from .cache import written_whole
+from .cache import writable, written_whole
 from .corpus import Corpus, Labels, Utterance, read_utterance
-from .errors import CorpusError
+from .errors import CorpusError, CorruptFile
 from .features import BANDS, count_frames, log_mel, normalize, stack_context
 from .mapped import MappedArray
 from .speech import FrameOptions, SpeechDataset, reopen
@@ -30,9 +33,15 @@ def load_frames(
     Raises CorpusError for the first bad utterance, or with ``skip_bad`` only if no utterance is good.
     """
     folder = cache / _fingerprint(corpus, options, alignment, skip_bad)
-    if not folder.is_dir():
-        _build(corpus, options, folder, alignment, skip_bad)
-    return _open(folder, "train", corpus.kind, options), _open(folder, "test", corpus.kind, options)
+    if folder.is_dir():
+        try:
+            return _open(folder, corpus.kind, options)
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            print(f"TIMIT: the features in the cache are damaged ({folder}: {error})")
+            shutil.rmtree(folder)
+    writable(cache)
+    _build(corpus, options, folder, alignment, skip_bad)
+    return _open(folder, corpus.kind, options)
 
 
 def _fingerprint(corpus: Corpus, options: FrameOptions, alignment: Path | None, skip_bad: bool) -> str:
@@ -46,11 +55,11 @@ def _fingerprint(corpus: Corpus, options: FrameOptions, alignment: Path | None, 
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """Return name, size and time of a file, zeros for a missing one."""
+    """Return name, size and time of a file, zeros for one that is missing or cannot be looked at."""
     try:
         stat = path.stat()
         return str(path.resolve()), stat.st_size, stat.st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return str(path), 0, 0
 
 
@@ -59,6 +68,8 @@ def _build(
 ) -> None:
     """Write the files of both parts."""
     target = Alignment(alignment, options) if alignment else EqualStates(options)
+    count = len(corpus.train) + len(corpus.test)
+    print(f"TIMIT: computing the features of {count:,} utterances, once: they are kept in the cache")
     with written_whole(folder) as working:
         working.mkdir()
         for part, utterances in (("train", corpus.train), ("test", corpus.test)):
@@ -111,11 +122,19 @@ def _read(group: Iterable[Utterance], target, skipped: list | None) -> Iterator[
             yield utterance, labels, log_mel(samples), targets
 
 
-def _open(folder: Path, part: str, kind: str, options: FrameOptions) -> SpeechDataset:
+def _open(folder: Path, kind: str, options: FrameOptions) -> tuple[SpeechDataset, SpeechDataset]:
+    """Map the files of both parts; raises an error of many kinds if they are not as `_build` wrote them."""
+    return _open_part(folder, "train", kind, options), _open_part(folder, "test", kind, options)
+
+
+def _open_part(folder: Path, part: str, kind: str, options: FrameOptions) -> SpeechDataset:
     """Map the files of one part."""
     with np.load(folder / f"{part}.npz") as stored:
         meta = dict(stored)
     n, width = int(meta["rows"][-1]), BANDS * (2 * options.context + 1)
+    for name, expected in ((f"{part}.X", 4 * n * width), (f"{part}.Y", 8 * n)):
+        if (size := (folder / name).stat().st_size) != expected:
+            raise CorruptFile(f"{name}: expected {expected:,} bytes, found {size:,}")
     pieces = [np.split(meta[field], meta["cuts"]) for field in ("starts", "ends", "phones")]
     return reopen(
         {

@@ -1,8 +1,6 @@
 """MNIST: 70,000 handwritten digits of 28 × 28 pixels, the canonical bytes whatever the source."""
 
-import hashlib
-import zlib
-from contextlib import suppress
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +8,29 @@ import numpy as np
 from .cache import cache_folder, named_folder, writable, written_whole
 from .dataset import Dataset
 from .errors import CorruptFile
+from .folders import entries, folders_below, listing
+from .idx import FILES, check, verified
 from .mnist_sources import fetch
 
-# SHA-256 of the uncompressed IDX files.
-FILES = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
+# Names that programs give to the four files: TRAIN-IMAGES.IDX3-UBYTE, train_images_idx3_ubyte (1).gz, …
+NAME = re.compile(
+    r"(?P<part>train|t10k|test)[\W_]*(?P<what>image|label)s?[\W_]*(idx\d|u?byte)[\W_]*(u?byte)?"
+    r"( ?\(\d+\))?(?P<gzip>\.gz(ip)?)?"
+)
+# Folders in which they are MNIST's, as in torchvision's MNIST/raw: other datasets' files have the same names.
+OWN_FOLDER = re.compile(r"mnist[\W_]*(data(set)?)?|raw")
+DEPTH = 3  # of folders below the one that HFNB_DATA names
 
 
 def mnist(dtype=np.float32) -> tuple[Dataset, Dataset]:
     """Return MNIST as (train, test): X (60000, 784) and (10000, 784), pixels / 255; Y labels 0 to 9.
 
-    The four IDX files, plain or gzip, are looked for in the folder ``HFNB_DATA`` (or ``mnist`` in it), then
-    in the user's cache (``HFNB_CACHE`` names another), and are then fetched; all must have the published
-    SHA-256. Raises CorruptFile for a file in ``HFNB_DATA`` with other bytes, FileNotFoundError if some of the
-    four are missing there, PermissionError if the cache cannot be written, ConnectionError if no source
-    answers.
+    The four IDX files, plain or gzip, are read from the folder ``HFNB_DATA``, if that is set: from the folder
+    itself, ``mnist`` or ``MNIST/raw`` in it, or a folder below, with the usual spellings of their names.
+    Otherwise they are read from the user's cache (``HFNB_CACHE`` names another), or fetched into it. All must
+    have the published SHA-256. Raises CorruptFile for a file in ``HFNB_DATA`` with other bytes,
+    FileNotFoundError, saying what is there, if some of the four are missing there (nothing is fetched then),
+    PermissionError if the cache cannot be written, ConnectionError if no source answers.
 
     Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits (1998).
 
@@ -53,15 +55,9 @@ def mnist(dtype=np.float32) -> tuple[Dataset, Dataset]:
 
 def read_files() -> tuple[dict[str, bytes], str]:
     """Return the verified content of the four files, and the place it came from."""
-    folder = named_folder("HFNB_DATA")
-    paths = _paths(folder) if folder else {}
-    if len(paths) == len(FILES):
+    if folder := named_folder("HFNB_DATA"):
+        paths = find_files(folder)
         return {name: verified(name, path) for name, path in paths.items()}, f"HFNB_DATA, {folder}"
-    if paths:
-        missing = ", ".join(name for name in FILES if name not in paths)
-        raise FileNotFoundError(
-            f"HFNB_DATA: {folder} holds a part of MNIST only; missing: {missing} (plain or .gz)"
-        )
     cache = cache_folder("mnist")
     try:
         return {name: verified(name, cache / name) for name in FILES}, f"cache, {cache}"
@@ -79,34 +75,36 @@ def read_files() -> tuple[dict[str, bytes], str]:
     return files, source
 
 
-def _paths(folder: Path) -> dict[str, Path]:
-    """Return which of the four files are in ``folder`` or in ``mnist`` in it."""
-    choices = {
-        name: [folder / place / (name + end) for place in ("", "mnist") for end in ("", ".gz")]
-        for name in FILES
-    }
-    found = {name: next((path for path in paths if path.is_file()), None) for name, paths in choices.items()}
-    return {name: path for name, path in found.items() if path}
+def find_files(folder: Path) -> dict[str, Path]:
+    """Return where each of the four files is in ``folder`` or below; FileNotFoundError if one is nowhere.
 
-
-def verified(name: str, path: Path) -> bytes:
-    """Return the uncompressed content of a file; raises CorruptFile if it is not the canonical one."""
-    return check(name, path.read_bytes(), path)
-
-
-def check(name: str, raw: bytes, origin) -> bytes:
-    """Return ``raw``, uncompressed if gzip; raises CorruptFile unless its SHA-256 is the canonical one."""
-    content = raw
-    if raw[:2] == b"\x1f\x8b":
-        with suppress(zlib.error):  # of a truncated file this returns what there is, whose hash then differs
-            content = zlib.decompressobj(wbits=31).decompress(raw)
-    found = hashlib.sha256(content).hexdigest()
-    if found != FILES[name]:
-        raise CorruptFile(
-            f"{origin}: truncated or corrupt: expected SHA-256 {FILES[name]} of the uncompressed file, "
-            f"found {found} ({len(content):,} bytes)"
+    A file in MNIST's own folder goes before one in a folder of another name, one higher up before one below,
+    the published name before other spellings, a plain file before a gzip one.
+    """
+    found: dict[str, list[tuple]] = {name: [] for name in FILES}
+    for order, place in enumerate(folders_below(folder, DEPTH)):
+        inside = place.relative_to(folder).parts
+        foreign = not all(
+            OWN_FOLDER.fullmatch(part.lower()) or NAME.fullmatch(part.lower()) for part in inside
         )
-    return content
+        for path in entries(place):
+            if (match := NAME.fullmatch(path.name.lower())) and path.is_file():
+                name = _published_name(match)
+                spelling = not path.name.startswith(name), bool(match["gzip"])
+                found[name].append((foreign, order, *spelling, path.name, path))
+    if missing := ", ".join(name for name in FILES if not found[name]):
+        some = "a part of MNIST only" if any(found.values()) else "no MNIST"
+        raise FileNotFoundError(
+            f"HFNB_DATA: {folder} holds {some}; missing: {missing} (plain or .gz); {listing(folder)}. "
+            "Nothing was fetched: unset HFNB_DATA to fetch MNIST."
+        )
+    return {name: min(choices)[-1] for name, choices in found.items()}
+
+
+def _published_name(match: re.Match) -> str:
+    """Return which of the four files has a name that `NAME` matched."""
+    part = "train" if match["part"] == "train" else "t10k"
+    return f"{part}-images-idx3-ubyte" if match["what"] == "image" else f"{part}-labels-idx1-ubyte"
 
 
 def _pixels(content: bytes) -> np.ndarray:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from . import network, synthetic
 from .cache import cache_folder, named_folder, writable, written_whole
-from .corpus import open_corpus
+from .corpus import is_corpus, open_corpus
 from .errors import CorpusError
+from .folders import entries, listing
 from .frames import load_frames
 from .speech import FrameOptions, SpeechDataset
 
 SAMPLE = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/timit.zip"
+IN_DATA = ("timit-sample", "timit_sample", "timit")  # folders in HFNB_DATA, in any case of letters
 FOUND = {
     "LDC": "the LDC's corpus",
     "free sample": "the free sample of the corpus (16 speakers)",
@@ -38,17 +40,20 @@ def timit(
     classes, each cut into equal states, unless ``alignment`` names a file of lines "fcjf0_sx127 0 0 1 …".
 
     ``corpus`` is the corpus's folder, "sample" or "synthetic"; by default what is there: the folder
-    ``HFNB_TIMIT``, ``timit-sample`` in ``HFNB_DATA``, NLTK's sample (fetched where the internet allows),
-    synthetic speech. ``test`` is the "core" or the "complete" test set, ``sa`` keeps the sentences that all
-    speakers read, ``skip_bad`` leaves out bad utterances and counts them. Raises CorpusError, naming the file
-    and the line, ValueError for options, FileNotFoundError if there is no corpus.
+    ``HFNB_TIMIT``, ``timit-sample`` in ``HFNB_DATA``, NLTK's sample (fetched where the internet allows,
+    unless ``HFNB_DATA`` is set), synthetic speech. ``test`` is the "core" or the "complete" test set, ``sa``
+    keeps the sentences that all speakers read, ``skip_bad`` leaves out bad utterances and counts them. Raises
+    CorpusError, naming the file and the line, ValueError for options, FileNotFoundError if there is no
+    corpus.
 
     Source: J. S. Garofolo et al., TIMIT Acoustic-Phonetic Continuous Speech Corpus, LDC93S1 (1993).
     """
     options = FrameOptions(context, phones, states)
     opened = open_corpus(find_corpus(corpus), sa=sa, test=test)
-    cache = writable(cache_folder("timit"))
-    parts = load_frames(opened, options, cache, Path(alignment) if alignment else None, skip_bad)
+    if corpus == "sample" and opened.kind != "free sample":
+        raise CorpusError(opened.folder, f"expected the free sample of TIMIT, found {FOUND[opened.kind]}")
+    frames = Path(alignment).expanduser() if alignment else None
+    parts = load_frames(opened, options, cache_folder("timit"), frames, skip_bad)
     print(f"TIMIT: {FOUND[opened.kind]}: {' and '.join(_told(part) for part in parts)}")
     return parts
 
@@ -64,38 +69,52 @@ def _told(data: SpeechDataset) -> str:
 
 def find_corpus(corpus: str | Path | None = None) -> Path:
     """Return the folder of the corpus asked for, or of the first there is; see ``timit``."""
+    if not (corpus is None or isinstance(corpus, str | os.PathLike)):
+        raise TypeError(f"corpus: expected a folder, 'sample', 'synthetic' or None, got {corpus!r}")
+    if corpus is not None and not str(corpus).strip():
+        raise ValueError(f"corpus: expected a folder, 'sample', 'synthetic' or None, got {corpus!r}")
     if corpus == "synthetic":
         return _synthetic()
     if corpus not in (None, "sample"):
         return Path(corpus).expanduser()
     if corpus is None and (folder := named_folder("HFNB_TIMIT")):
         return folder
-    if sample := _sample_here() or _fetched_sample():
+    data = named_folder("HFNB_DATA")
+    if sample := _sample_here(data) or _fetched_sample(may_fetch=data is None):
         return sample
+    missing = "cannot be fetched"
+    if data:
+        missing = f"is not in HFNB_DATA (timit-sample in {data}; {listing(data)}), so nothing was fetched"
     if corpus is None and synthetic.available():
+        if data:
+            print(f"TIMIT: the free sample {missing}")
         return _synthetic()
     raise FileNotFoundError(
-        "TIMIT: no corpus here, and the free sample cannot be fetched. Set HFNB_TIMIT to the folder of the "
+        f"TIMIT: no corpus here, and the free sample {missing}. Set HFNB_TIMIT to the folder of the "
         "LDC's corpus, or run nltk.download('timit') where the internet allows and set HFNB_TIMIT to the "
         "folder that it makes, or install espeakng-loader (pip install 'hfnb[speech]') for synthetic speech"
     )
 
 
-def _sample_here() -> Path | None:
-    """Return the sample's folder if it is on this machine."""
-    data = named_folder("HFNB_DATA")
+def _sample_here(data: Path | None) -> Path | None:
+    """Return the sample's folder if it is on this machine: in ``data`` (HFNB_DATA) or where NLTK has it."""
+    if data:
+        if is_corpus(data):
+            return data
+        named = [path for path in entries(data) if path.name.lower() in IN_DATA and path.is_dir()]
+        if named:
+            return min(named, key=lambda path: IN_DATA.index(path.name.lower()))
     nltk = [Path(place) for place in os.environ.get("NLTK_DATA", "").split(os.pathsep) if place]
-    places = [data / "timit-sample"] if data else []
-    places += [folder / "corpora" / "timit" for folder in (*nltk, Path.home() / "nltk_data")]
+    places = [folder / "corpora" / "timit" for folder in (*nltk, Path.home() / "nltk_data")]
     return next((place for place in places if place.is_dir()), None)
 
 
-def _fetched_sample() -> Path | None:
-    """Return the folder of the sample in the cache, fetched if the internet allows; else None."""
+def _fetched_sample(may_fetch: bool) -> Path | None:
+    """Return the folder of the sample in the cache, fetched if possible where it may be; else None."""
     folder = cache_folder("timit-sample")
     if folder.is_dir():
         return folder
-    if not network.answering([SAMPLE]):
+    if not may_fetch or not network.answering([SAMPLE]):
         return None
     print(f"TIMIT: fetching the free sample from {SAMPLE}")
     writable(folder.parent)

@@ -4,7 +4,7 @@ import inspect
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from scipy.optimize import OptimizeResult
 
 from hfnb.callbacks import asks_to_stop
 from hfnb.engines import run
-from hfnb.engines.pool import EngineFailure, EngineLost, Pool, pack
+from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.engines.remote import RemoteSums, warn_not_finite
 from hfnb.profiler import of_engines
-from hfnb.progress import Progress
+from hfnb.progress import Progress, interrupted
 
 
 class Watch:
@@ -40,13 +40,12 @@ class Watch:
         """Take Ctrl-C as the wish to stop while the run lasts."""
         main = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGINT, self._interrupt) if main else None
-        try:
-            yield self
-        finally:
-            if main:
-                signal.signal(signal.SIGINT, before)
-            if self._bar:
-                self._bar.close()
+        with self._bar or nullcontext():
+            try:
+                yield self
+            finally:
+                if main:
+                    signal.signal(signal.SIGINT, before)
 
     def _interrupt(self, *_):
         if self.interrupted:
@@ -57,6 +56,7 @@ class Watch:
         """Say in the result that it was Ctrl-C that ended the run."""
         if self.interrupted:
             result.update(success=False, message=f"interrupted after iteration {result.nit}")
+            print(interrupted(result.nit))
         return result
 
 
@@ -71,7 +71,7 @@ def run_on_engines(
         pool.ask_each(
             {engine: (run.begin, sums.key, held[engine], order, w0, job) for engine in pool.engines}
         )
-        return _drive(pool, len(sums.placement.offsets) - 1, watch)
+        return _drive(sums, watch)
     except (
         BaseException
     ):  # an interrupt or an error of the callback, too: engines must not wait for an answer
@@ -79,8 +79,9 @@ def run_on_engines(
         raise
 
 
-def _drive(pool: Pool, partitions: int, watch: Watch) -> OptimizeResult:
+def _drive(sums: RemoteSums, watch: Watch) -> OptimizeResult:
     """Let the engines go on from iteration to iteration, until they have a result."""
+    pool, partitions = sums.placement.pool, len(sums.placement.offsets) - 1
     stop, kind, entries = False, "record", dict[str, Any]()
     while kind == "record":
         replies = pool.ask_all(run.step, sums.key, stop, entries)
