@@ -121,6 +121,13 @@ class Pool:
         """Run the same call on every engine; EngineLost if one is lost."""
         return self.ask_each(dict.fromkeys(self.engines, (function, *arguments)))
 
+    def tell_all(self, function: Callable, *arguments) -> None:
+        """Run the same call on every engine without waiting: engines take calls in order."""
+        with held():
+            for engine in self.engines:
+                with suppress(*GONE):  # the engine died: the next call will notice
+                    self._views[engine].apply_async(function, *arguments)
+
     def key(self) -> str:
         """Return a new key under which engines keep something for this client."""
         return f"{self.name}/{next(self._numbers)}"
@@ -133,14 +140,12 @@ class Pool:
         weakref.finalize(owner, self._dropped.append, owner.key)
 
     def _forget_dropped(self) -> None:
-        """Tell the engines what to forget, without waiting: they take calls in order."""
+        """Tell the engines what to forget, before the next call."""
         if not self._dropped:
             return
         with held():
             keys = self._dropped[:]
-            for engine in self.engines:
-                with suppress(*GONE):  # the engine died: the next call will notice
-                    self._views[engine].apply_async(worker.forget, keys)
+            self.tell_all(worker.forget, keys)
             del self._dropped[: len(keys)]
 
     def leave(self) -> None:
