@@ -13,6 +13,7 @@ from hfnb.globalization import STEPS, Step, negative_curvature_step
 from hfnb.history import Recorder
 from hfnb.iteration import State
 from hfnb.krylov import NonFiniteProduct
+from hfnb.options import check_hessian_free
 from hfnb.sampling import Draws
 from hfnb.truncation import MARTENS, THRIFTY, truncated
 
@@ -54,7 +55,8 @@ def hessian_free(
     function has these alone. ``tol``: the gradient norm at which to end, if no saddle. ``callback(record)``
     finds the parameters as ``record.w`` and may stop the run by returning True. ``resume``: a
     `hfnb.Checkpoint` to continue from, if it holds anything, and to save to at each iteration. Returns an
-    ``OptimizeResult`` with ``history``. ValueError for unknown names or a start that is not finite.
+    ``OptimizeResult`` with ``history``. ValueError for unknown names, numbers out of range
+    or a start that is not finite; TypeError for arguments of another kind.
 
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 3, 2])
@@ -62,8 +64,10 @@ def hessian_free(
     >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
     True
     """
-    if step not in STEPS:
-        raise ValueError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
+    run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "resume": resume}
+    check_hessian_free(
+        objective, w0, solver, curvature, step, batch, curvature_batch, damping, warm_start, **run
+    )
     auto = curvature == "auto"
     samples = Draws(seed, batch, curvature_batch)
     kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")

@@ -90,7 +90,8 @@ class Recorder:
         self.history.append(record)
         if self.callback is None:
             return False
-        record.w = w  # an attribute, not an entry: the history keeps no copies of the parameters
+        # An attribute, not an entry: the history keeps no parameters. A copy, which the callback may keep.
+        record.w = w.copy()
         with self.uncounted():
             stop = self.callback(record) is True
         del record.w

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from tqdm.auto import tqdm
 
 from hfnb.history import Record
+from hfnb.validation import check_callable, check_nonnegative_int
 
 
 class Progress:
@@ -16,7 +17,8 @@ class Progress:
     """
 
     def __init__(self, total: int, callback: Callable | None = None, **options):
-        self.callback, self._bar = callback, tqdm(total=total, **options)
+        self.callback = check_callable("callback", callback, "(record) -> whether to stop", optional=True)
+        self._bar = tqdm(total=check_nonnegative_int("total", total), **options)
 
     def __call__(self, record: Record) -> bool:
         self._bar.update(record.iteration - self._bar.n)

@@ -80,7 +80,7 @@ def test_divergence_is_said():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="method: expected one of sgd, momentum, nesterov, adam"):
         first_order(Objective(NET, DATA), W0, method="rmsprop")
-    with pytest.raises(ValueError, match="batch: expected 1 to 200"):
+    with pytest.raises(ValueError, match="batch: expected a whole number of at least 1 and at most 200"):
         first_order(Objective(NET, DATA), W0, batch=201)
     with pytest.raises(ValueError, match="w0: expected a start"):
         first_order(Objective(NET, DATA), W0 * np.nan)

@@ -17,10 +17,11 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 FLOORS = [
+    "validation",
     "blas checkpoint collectives datasets decoding fused globalization history krylov losses models plots"
     " problems profiler progress reduction sampling threads",
     "backprop certificate checks curvature exploration truncation work",
-    "engines iteration objective sums",
+    "engines iteration objective options sums",
     "first_order hessian_free",
     "experiments scaling scipy_method",
     "acoustic batches timings",

@@ -450,7 +450,7 @@ def test_a_solver_of_ones_own_is_called_as_it_is_and_its_result_checked():
 
 
 def test_special_arguments():
-    with pytest.raises(ValueError, match="radius: expected a positive number"):
+    with pytest.raises(ValueError, match="radius: expected a number > 0"):
         krylov.steihaug(np.eye(2), np.ones(2), radius=0.0)
     with pytest.raises(ValueError, match="damping: expected 2ε > 0"):
         krylov.capped_cg(np.eye(2), np.ones(2))

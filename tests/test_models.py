@@ -120,7 +120,7 @@ def test_error_counts_misclassified_samples():
     ("build", "message"),
     [
         (lambda: mlp([3]), "sizes: expected at least two"),
-        (lambda: mlp([3, 0, 2]), "sizes: expected at least two positive"),
+        (lambda: mlp([3, 0, 2]), "sizes: expected a whole number of at least 1, got 0"),
         (
             lambda: mlp([3, 2, 2], activation="gelu"),
             "activation: expected one of tanh, sigmoid, relu, softplus",
@@ -128,14 +128,17 @@ def test_error_counts_misclassified_samples():
         (lambda: mlp([3, 2], loss="hinge"), "loss: expected one of cross_entropy, squared_error"),
         (lambda: mlp([3, 2], weight_decay=-1), "weight_decay"),
         (lambda: mlp([3, 2], weight_decay=float("nan")), "weight_decay"),
-        (lambda: mlp([3, 2]).init(method="orthogonal"), "method: expected 'glorot' or 'sparse'"),
+        (lambda: mlp([3, 2]).init(method="orthogonal"), "method: expected one of glorot, sparse"),
         (lambda: mlp([3, 2]).check(Dataset(np.ones((1, 4)), np.zeros(1, int))), "data.X: expected 3 columns"),
         (
             lambda: mlp([3, 2]).check(Dataset(np.ones((1, 3)), np.array([2]))),
-            "data.Y: expected labels below 2",
+            "data.Y: expected labels from 0 and below 2",
         ),
         (lambda: mlp([3, 2]).check(Dataset(np.ones((1, 3)), np.ones((1, 2)))), "integer class labels"),
-        (lambda: autoencoder([3, 2]).check(Dataset(np.ones((1, 3)), np.array([1]))), r"shape \(n, 3\)"),
+        (
+            lambda: autoencoder([3, 2]).check(Dataset(np.ones((1, 3)), np.array([1]))),
+            r"data.Y: expected shape \(1, 3\)",
+        ),
     ],
 )
 def test_bad_input_is_named(build, message):

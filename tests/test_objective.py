@@ -134,7 +134,7 @@ def test_gauss_newton_asks_for_the_loss_in_two_parts():
         Objective.from_loss(loss, DATA).curvature(np.ones(4), "gauss-newton")
     with pytest.raises(ValueError, match="outputs, output_loss: expected both or none, got outputs alone"):
         Objective.from_loss(loss, DATA, outputs=anp.dot)
-    with pytest.raises(ValueError, match="weight_decay: expected a number >= 0"):
+    with pytest.raises(ValueError, match="weight_decay: expected a finite number >= 0"):
         Objective.from_loss(loss, DATA, weight_decay=-1)
 
 
@@ -153,7 +153,7 @@ def test_data_that_does_not_fit_is_named():
         Objective(NET, (DATA.X, DATA.Y))
     with pytest.raises(ValueError, match=r"data\.X: expected 4 columns"):
         Objective(NET, Dataset(np.ones((2, 3)), np.array([0, 1])))
-    with pytest.raises(ValueError, match="partitions: expected at least 1"):
+    with pytest.raises(ValueError, match="partitions: expected a whole number of at least 1"):
         Objective(NET, DATA, partitions=0)
     with pytest.raises(ValueError, match="size: expected 1 to 23 samples"):
         Objective(NET, DATA).value(W, Sample(24))

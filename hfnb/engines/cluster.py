@@ -18,6 +18,7 @@ from hfnb.engines.placement import Placement
 from hfnb.engines.pool import Pool
 from hfnb.engines.remote import RemoteSums
 from hfnb.objective import Objective
+from hfnb.validation import check_positive, check_positive_int
 
 # The optimizers live a floor above: a name, looked up when a run begins, is not an import.
 DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
@@ -57,9 +58,9 @@ class Cluster:
         deadline: float | None = None,
         **options,
     ):
-        for name, value in (("n", 2 if n is None else n), ("threads", threads)):
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
+        n = None if n is None else check_positive_int("n", n)
+        threads, timeout = check_positive_int("threads", threads), check_positive("timeout", timeout)
+        deadline = None if deadline is None else check_positive("deadline", deadline)
         self._n, self._wanted, self._threads = n, engines, threads
         self._timeout, self._deadline, self._options = timeout, deadline, options
         self._client: ipp.Client | None = None
