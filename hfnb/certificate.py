@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hfnb.krylov import System, lanczos_process, norm, random_start
-from hfnb.validation import check_nonnegative, check_positive_int, check_probability
+from hfnb.validation import check_methods, check_nonnegative, check_positive_int, check_probability
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,11 @@ def certify(
     >>> certify(quartic_saddle(), np.zeros(2), seed=0).verdict
     'saddle'
     """
+    check_methods("objective", objective, ("value_and_gradient", "curvature"), "hfnb.Objective(net, data)")
     check_nonnegative("gradient_tol", gradient_tol)
     _, g = objective.value_and_gradient(w)
+    if not np.isfinite(g).all():
+        raise ValueError("w: expected a point with a finite gradient, got NaN or infinity")
     found = certify_operator(objective.curvature(w, curvature), **options)
     gradient_norm = norm(np.asarray(g))
     if gradient_norm > gradient_tol:

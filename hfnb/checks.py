@@ -7,7 +7,15 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hfnb.krylov.system import as_operator
-from hfnb.validation import check_nonnegative_int, check_positive, check_positive_int, check_vector
+from hfnb.models import check_data
+from hfnb.validation import (
+    check_callable,
+    check_methods,
+    check_nonnegative_int,
+    check_positive,
+    check_positive_int,
+    check_vector,
+)
 
 
 def dense(A: LinearOperator) -> np.ndarray:
@@ -67,11 +75,13 @@ def mean_error(loss, w: np.ndarray, data, parts: int = 3) -> float:
     >>> mean_error(lambda w, X, Y: np.sum(X @ w), np.ones(4), data) > 0.1
     True
     """
+    check_callable("loss", loss, "(w, X, Y) -> mean loss")
     check_vector("w", w)
+    check_data("data", data)
     check_positive_int("parts", parts)
-    rows = [some for some in np.array_split(np.arange(len(data)), parts) if some.size]
+    rows = [some for some in np.array_split(np.arange(len(data.X)), parts) if some.size]
     whole = float(loss(w, data.X, data.Y))
-    mean = sum(float(loss(w, data.X[some], data.Y[some])) * len(some) for some in rows) / len(data)
+    mean = sum(float(loss(w, data.X[some], data.Y[some])) * len(some) for some in rows) / len(data.X)
     return float(_relative(abs(whole - mean), abs(whole)))
 
 
@@ -80,7 +90,9 @@ def gradient_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5
 
     (F(w + hv) − F(w − hv)) / 2h, h = ``step``, is itself good to about h² + eps/h: 1e-10 in float64.
     """
-    directions, errors = _directions(w, trials, step, seed), []
+    check_methods("objective", objective, ("value", "value_and_gradient"), "hfnb.Objective(net, data)")
+    step = check_positive("step", step, finite=True)
+    directions, errors = _directions(w, trials, seed), []
     _, g = objective.value_and_gradient(w)
     for v in directions:
         difference = (objective.value(w + step * v) - objective.value(w - step * v)) / (2 * step)
@@ -90,7 +102,9 @@ def gradient_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5
 
 def hessian_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5, seed: int = 0) -> float:
     """Return the largest relative error of Hv against central differences of the gradient."""
-    directions, errors = _directions(w, trials, step, seed), []
+    check_methods("objective", objective, ("value_and_gradient", "curvature"), "hfnb.Objective(net, data)")
+    step = check_positive("step", step, finite=True)
+    directions, errors = _directions(w, trials, seed), []
     H = objective.curvature(w, "hessian")
     for v in directions:
         plus, minus = (objective.value_and_gradient(w + sign * step * v)[1] for sign in (1, -1))
@@ -109,9 +123,8 @@ def _worst(errors) -> float:
     return float(np.max(errors))
 
 
-def _directions(w, trials, step, seed):
+def _directions(w, trials, seed):
     check_vector("w", w)
-    check_positive("step", step, finite=True)
     trials, seed = check_positive_int("trials", trials), check_nonnegative_int("seed", seed)
     V = np.random.default_rng(seed).standard_normal((trials, w.size)).astype(w.dtype)
     return V / np.linalg.norm(V, axis=1, keepdims=True)

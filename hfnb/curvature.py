@@ -104,7 +104,7 @@ class Taped:
         return None
 
     def loss(self, w, X, Y, work) -> float:
-        return float(self.net.loss(w, X, Y)) * len(X)
+        return _number(self.net.loss(w, X, Y)) * len(X)
 
     def add_gradient(self, w, X, Y, total, work, first) -> float:
         try:
@@ -115,10 +115,9 @@ class Taped:
                 "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
                 "and without float() or assignment to elements"
             ) from error
-        if np.shape(loss):
-            raise ValueError(f"loss: expected a number, the mean over rows, got shape {np.shape(loss)}")
+        mean = _number(loss)
         total += vjp(float(len(X)))
-        return float(loss) * len(X)
+        return mean * len(X)
 
     def linearize(self, w, X, Y, kind, work, keep) -> "TapedProduct":
         product = curvature_sum(kind)(self.net, w, X, Y)
@@ -128,6 +127,15 @@ class Taped:
                 "instead of v -> B v"
             )
         return TapedProduct(product)
+
+
+def _number(loss) -> float:
+    """Return a loss if it is a real number."""
+    if np.shape(loss):
+        raise ValueError(f"loss: expected a number, the mean over rows, got shape {np.shape(loss)}")
+    if np.asarray(loss).dtype.kind not in "fiub":
+        raise TypeError(f"loss: expected a real number, the mean over rows, got {shown(loss)}")
+    return float(loss)
 
 
 class TapedProduct:

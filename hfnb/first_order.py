@@ -94,7 +94,7 @@ def first_order(
     check_choice("method", method, METHODS)
     check_run(objective, w0, max_iter=max_iter, tol=tol, seed=seed, callback=callback, resume=resume)
     batch = check_positive_int("batch", batch, at_most=objective.n)
-    check_fraction("momentum", momentum, below_one=True)
+    momentum, tol = check_fraction("momentum", momentum, below_one=True), float(tol)
     rate = _schedule(learning_rate)
     saved = resume.load() if resume else None
     recorder = Recorder(objective, callback, saved["history"] if saved else None)

@@ -1,6 +1,5 @@
 """Networks as pure functions of one flat parameter vector."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +14,7 @@ from hfnb.validation import (
     check_nonnegative_int,
     check_plain_array,
     check_positive_int,
+    check_sequence,
     check_vector,
     shown,
 )
@@ -35,10 +35,10 @@ class Network:
     weight_decay: float = 0.0
 
     def __post_init__(self):
-        sizes = tuple(check_positive_int("sizes", size) for size in _sequence("sizes", self.sizes))
+        sizes = tuple(check_positive_int("sizes", size) for size in check_sequence("sizes", self.sizes))
         if len(sizes) < 2:
             raise ValueError(f"sizes: expected at least two positive layer sizes, got {list(sizes)}")
-        activations = _sequence("activations", self.activations)
+        activations = check_sequence("activations", self.activations)
         for name in activations:
             if name != "linear":
                 check_choice("activation", name, ACTIVATIONS)
@@ -171,7 +171,7 @@ def mlp(sizes, activation: str = "tanh", loss: str = "cross_entropy", weight_dec
     >>> mlp([784, 400, 150, 10]).size
     375660
     """
-    sizes = _sequence("sizes", sizes)
+    sizes = check_sequence("sizes", sizes)
     return Network(sizes, (*[activation] * (len(sizes) - 2), "linear"), loss, weight_decay)
 
 
@@ -184,7 +184,7 @@ def autoencoder(sizes, activation: str = "sigmoid", weight_decay: float = 0.0) -
     >>> autoencoder([784, 1000, 500, 250, 30]).sizes
     (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
     """
-    sizes = _sequence("sizes", sizes)
+    sizes = check_sequence("sizes", sizes)
     half = [activation] * (len(sizes) - 2)
     activations = (*half, "linear", *half, activation)
     return Network(sizes + sizes[-2::-1], activations, "squared_error", weight_decay)
@@ -197,10 +197,3 @@ def check_data(name: str, data) -> None:
         raise TypeError(f"{name}: expected a Dataset, hfnb.Dataset(X, Y), got {type(data).__name__}")
     if not 0 < len(X) == len(Y):
         raise ValueError(f"{name}: expected at least one sample, and X and Y of it, got {len(X)}, {len(Y)}")
-
-
-def _sequence(name: str, values) -> tuple:
-    """Return a tuple of what can be iterated over, and is no string."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name}: expected a sequence, got {shown(values)}")
-    return tuple(values)

@@ -14,7 +14,9 @@ from hfnb.sampling import Sample, Shards
 from hfnb.sums import LocalSums
 from hfnb.validation import (
     check_callable,
+    check_methods,
     check_nonnegative,
+    check_plain_array,
     check_positive_int,
     check_vector,
     shown,
@@ -38,11 +40,7 @@ class Objective:
     """
 
     def __init__(self, net, data, *, partitions: int = 24, chunk: int | None = None):
-        if not (callable(getattr(net, "loss", None)) and callable(getattr(net, "decay", None))):
-            raise TypeError(
-                f"net: expected a network, as hfnb.models.mlp returns, got {shown(net)}; "
-                "a function serves by Objective.from_loss"
-            )
+        check_methods("net", net, ("loss", "decay"), "a network, as hfnb.models.mlp returns,")
         check_data("data", data)
         if hasattr(net, "check"):
             net.check(data)
@@ -121,6 +119,7 @@ class Objective:
 
     def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ∇²F(w) v as ``scipy.optimize.minimize`` asks for it; at one w, linearized once."""
+        self._size(w, None)
         v = self._vector(v, w)
         if self._at is None or self._at[0].dtype != w.dtype or not np.array_equal(self._at[0], w):
             self._at = w.copy(), self.curvature(w)
@@ -152,6 +151,7 @@ class Objective:
 
     def _vector(self, v, w):
         """Return v, (p,) or (p, 1), as a vector in the precision of w."""
+        check_plain_array("v", v)
         v = np.asarray(v)
         if v.dtype.kind not in "fiub":  # the imaginary part would be dropped
             raise TypeError(f"v: expected real numbers, got {shown(v)}")

@@ -9,11 +9,11 @@ from hfnb.validation import (
     check_callable,
     check_choice,
     check_fraction,
+    check_methods,
     check_nonnegative,
     check_nonnegative_int,
     check_positive_int,
     check_vector,
-    shown,
 )
 
 METHODS = ("value", "value_and_gradient", "curvature")  # what an optimizer calls of an objective
@@ -21,19 +21,17 @@ METHODS = ("value", "value_and_gradient", "curvature")  # what an optimizer call
 
 def check_run(objective, w0, *, max_iter, tol, seed, callback, resume) -> None:
     """Check what every optimizer takes; an error names the argument."""
-    if isinstance(objective, type) or not all(callable(getattr(objective, name, None)) for name in METHODS):
-        raise TypeError(
-            f"objective: expected an object with {', '.join(METHODS)}, as hfnb.Objective(net, data), "
-            f"got {shown(objective)}"
-        )
+    check_methods("objective", objective, METHODS, "hfnb.Objective(net, data)")
     start = np.asarray(w0) if isinstance(w0, (list, tuple)) else w0
     check_vector("w0", start, getattr(getattr(objective, "net", objective), "size", None))
+    if not np.isfinite(start).all():
+        raise ValueError("w0: expected a start with finite loss and entries, got NaN or infinity")
     check_nonnegative_int("max_iter", max_iter)
     check_nonnegative("tol", tol)
     check_nonnegative_int("seed", seed)
     check_callable("callback", callback, "(record) -> whether to stop", optional=True)
-    if resume is not None and not all(callable(getattr(resume, name, None)) for name in ("load", "save")):
-        raise TypeError(f"resume: expected a hfnb.Checkpoint(folder) or None, got {shown(resume)}")
+    if resume is not None:
+        check_methods("resume", resume, ("load", "save"), "hfnb.Checkpoint(folder)")
 
 
 def check_hessian_free(

@@ -73,6 +73,21 @@ def check_callable(name: str, value, form: str, optional: bool = False):
     raise TypeError(f"{name}: expected a function {form}{' or None' * optional}, got {shown(value)}")
 
 
+def check_methods(name: str, value, methods: Iterable[str], example: str) -> None:
+    """Refuse what does not have these methods, such as a class instead of an object of it."""
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+        raise TypeError(
+            f"{name}: expected {example} or what has its {', '.join(methods)}, got {shown(value)}"
+        )
+
+
+def check_sequence(name: str, values) -> tuple:
+    """Return a tuple of what can be iterated over, and is no string."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected a sequence, got {shown(values)}")
+    return tuple(values)
+
+
 def check_plain_array(name: str, value) -> None:
     """Refuse sparse, masked and matrix objects, whose arithmetic is not that of an array."""
     if issparse(value):

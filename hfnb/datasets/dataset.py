@@ -31,7 +31,7 @@ class Dataset:
         for field in ("X", "Y"):
             check_plain_array(field, getattr(self, field))
             if not isinstance(getattr(self, field), np.ndarray):
-                object.__setattr__(self, field, np.asarray(getattr(self, field)))
+                object.__setattr__(self, field, _array(field, getattr(self, field)))
         _check_inputs(self.X)
         _check_targets(self.Y)
         if len(self.X) != len(self.Y):
@@ -61,6 +61,13 @@ class Dataset:
         if not isinstance(rows, slice):
             rows = _row_numbers(rows, len(self))
         return Dataset._unchecked(self.X[rows], self.Y[rows], self.name)
+
+
+def _array(name: str, values) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name}: expected rows of one length, got {shown(values)}") from error
 
 
 def _row_numbers(rows, n: int) -> np.ndarray:

@@ -22,7 +22,7 @@ def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> Lin
     array([1.   , 0.125])
     """
     check_vector("squares", squares)
-    check_nonnegative("exponent", exponent, finite=True)
+    exponent = check_nonnegative("exponent", exponent, finite=True)
     shifted = squares + squares.dtype.type(check_finite("damping", damping))
     if not np.all((shifted > 0) & np.isfinite(shifted)):
         raise ValueError("squares: expected squares + damping to be positive and finite in every entry")

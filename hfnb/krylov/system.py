@@ -26,7 +26,7 @@ class System:
             None if M is None else _square("M", M, self.b.size),
         )
         self.x0 = None if x0 is None else _start("x0", x0, self.b)
-        self.damping, self.b_norm = check_finite("damping", damping), norm(self.b)
+        self.damping, self.b_norm = _damping(damping, self.b.dtype), norm(self.b)
         self.products = self.preconditionings = 0
         self.norm = self.rounding = 0.0
         self.direction: np.ndarray | None = None
@@ -118,12 +118,15 @@ def as_operator(name: str, A) -> LinearOperator:
     """Return A, an operator, an array, a sparse matrix or a nested list, as an operator on real vectors."""
     if isinstance(A, np.ma.MaskedArray):
         check_plain_array(name, A)
+    operator = None
     try:
-        operator = aslinearoperator(np.asarray(A) if isinstance(A, (list, tuple)) else A)
+        matrix = np.asarray(A) if isinstance(A, (list, tuple)) else A
+        if not isinstance(matrix, np.ndarray) or matrix.ndim == 2:  # SciPy takes vectors and numbers, too
+            operator = aslinearoperator(matrix)
     except (TypeError, ValueError):
-        operator = None
+        pass
     if operator is None or len(operator.shape) != 2 or 0 in operator.shape:
-        raise TypeError(f"{name}: expected an operator or a matrix of real numbers, got {shown(A)}") from None
+        raise TypeError(f"{name}: expected an operator or a matrix of real numbers, got {shown(A)}")
     if operator.dtype is not None and operator.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected real numbers, got dtype {operator.dtype}")
     return operator
@@ -151,6 +154,14 @@ def _start(name: str, x0, b: np.ndarray) -> np.ndarray:
     if not np.isfinite(found).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
     return found
+
+
+def _damping(damping, dtype) -> float:
+    """Return the damping, whose product with a vector must not overflow, nor the square of that."""
+    limit = min(float(np.finfo(dtype).max), 1e150)
+    if abs(number := check_finite("damping", damping)) >= limit:
+        raise ValueError(f"damping: expected less than {limit:.3g} in {dtype}, got {number}")
+    return number
 
 
 def _square(name: str, A, n: int) -> LinearOperator:

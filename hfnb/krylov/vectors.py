@@ -40,6 +40,8 @@ def norm(x: np.ndarray) -> float:
 def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
     """Add a·x to y in place."""
     _check_pair(x, y)
+    if not y.flags.writeable:
+        raise ValueError("y: expected an array that can be written to, got one that is read-only")
     a = y.dtype.type(a)
     for start in range(0, y.size, PIECE):
         y[start : start + PIECE] += a * x[start : start + PIECE]
@@ -48,8 +50,11 @@ def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
 def _check_pair(x: np.ndarray, y: np.ndarray) -> None:
     """Refuse vectors of two sizes, which NumPy may broadcast; it looks at no entry, and takes 0.2 µs."""
     try:
-        if x.shape == y.shape and x.ndim == 1 and x.dtype.kind == y.dtype.kind == "f":
-            return
+        if x.shape == y.shape and x.ndim == 1 and x.dtype.char in "fd" and y.dtype.char in "fd":
+            if not (isinstance(x, np.ma.MaskedArray) or isinstance(y, np.ma.MaskedArray)):
+                return
     except AttributeError:
         pass
-    raise ValueError(f"x, y: expected two vectors of floats of one size, got {shown(x)} and {shown(y)}")
+    raise ValueError(
+        f"x, y: expected two vectors of float32 or float64 of one size, got {shown(x)} and {shown(y)}"
+    )

@@ -1,10 +1,10 @@
 """Small networks whose saddles are known."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import autograd.numpy as np
 
-from hfnb.validation import check_choice, check_nonnegative_int, check_positive_int, shown
+from hfnb.validation import check_choice, check_nonnegative_int, check_positive_int, check_sequence
 
 from .problem import Problem
 
@@ -26,8 +26,8 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
     >>> deep_linear((3, 2, 3), kept=(0, 1)).index, deep_linear((3, 2, 3), kept=(1, 2)).index
     (0, 2)
     """
-    widths = [check_positive_int("widths", width) for width in _sequence("widths", widths)]
-    kept = sorted(check_nonnegative_int("kept", each) for each in _sequence("kept", kept))
+    widths = [check_positive_int("widths", width) for width in check_sequence("widths", widths)]
+    kept = sorted(check_nonnegative_int("kept", each) for each in check_sequence("kept", kept))
     if len(widths) < 3:
         raise ValueError(f"widths: expected at least three layers, got {widths}")
     random, rank = np.random.default_rng(check_nonnegative_int("seed", seed)), min(widths[0], widths[-1])
@@ -93,9 +93,3 @@ def tiny_network(activation: str = "tanh", hidden: int = 3, inputs: int = 3, see
     problem = Problem(f"tiny {activation} network", f, saddle, hidden, 0.0, saddle)
     problem.start = problem.near(0.02, seed)
     return problem
-
-
-def _sequence(name, values):
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name}: expected a sequence of integers, got {shown(values)}")
-    return values

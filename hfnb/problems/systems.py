@@ -41,8 +41,8 @@ def linear_system(kind: str, n: int = 50, seed: int = 0) -> LinearSystem:
     0.0
     """
     spectrum = SPECTRA[check_choice("kind", kind, SPECTRA)]
-    if check_positive_int("n", n) < 2 or (kind == "breakdown" and n % 2):
-        raise ValueError(f"n: expected at least 2, and an even number for a breakdown, got {n}")
+    if check_positive_int("n", n) < 4 or (kind == "breakdown" and n % 2):
+        raise ValueError(f"n: expected at least 4, and an even number for a breakdown, got {n}")
     random, eigenvalues = np.random.default_rng(check_nonnegative_int("seed", seed)), spectrum(n)
     b = random.standard_normal(n)
     if kind == "breakdown":
