@@ -56,7 +56,7 @@ NO_NUMBER += wrong(True, False, np.bool_(True), np.complex128(1))
 
 
 def counts(good, *, zero=False, optional=False, largest=None):
-    """A positive integer; ``zero``: 0 will do, ``optional``: None will, ``largest``: but no more than this."""
+    """A positive integer; ``zero``: or 0, ``optional``: or None, ``largest``: but no more than this."""
     table = NO_NUMBER + wrong(-1, -(10**9), 2.7, 2.0, 0.5, nan, inf, -inf, np.float64(3.0), np.float32(2.5))
     table += wrong(Fraction(1, 2), np.int8(-3))
     table += fine(good, np.int64(good), np.int32(good), np.int16(good))
@@ -111,16 +111,18 @@ def locked(v):
 
 
 def vectors(v, *, lists=WRONG, not_finite=WRONG, optional=False, single=True, sized=True):
-    """A vector like v of float64; ``lists`` of floats, and values that are ``not_finite``, may be good or not."""
+    """A vector like v of float64; ``lists`` of floats and what is ``not_finite`` have labels."""
     table = wrong("abc", "", 3, 1.5, 1j, np.array(1.0), object(), identity, {}, True, [], np.array([]))
     table += wrong(np.stack([v, v]), v[None], v.astype(complex) + 1j, v.astype(object), v.astype(str))
     table += wrong(v > 0, v.astype(np.float16), np.ma.masked_array(v, v > v.mean()), ["a"] * len(v))
     table += wrong(sparse.csr_matrix(v[None]), np.matrix(v), [list(v), list(v)], [1j] * len(v))
     table += fine(v, spread(v), backwards(v), locked(v)) + (fine(v.astype(np.float32)) if single else [])
     table += [(WRONG if sized else EITHER, value) for value in (v[:-1], np.append(v, 1.0), np.append(v, v))]
-    table += [(lists, list(v)), (lists, tuple(v))] + either(
-        v.astype(">f8"), v[:, None], np.rint(v).astype(int)
-    )
+    table += [
+        (lists, list(v)),
+        (lists, tuple(v)),
+        *either(v.astype(">f8"), v[:, None], np.rint(v).astype(int)),
+    ]
     for bad in (nan, inf, -inf):
         table.append((not_finite, np.where(np.arange(len(v)) == 1, bad, v)))
     return table + (fine(None) if optional else wrong(None))

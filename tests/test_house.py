@@ -1,4 +1,4 @@
-"""Rules of the source tree: imports run downward, files and functions stay readable, nothing names a machine."""
+"""Rules of the source tree: imports run downward, code stays readable, nothing names a machine."""
 
 import ast
 import re

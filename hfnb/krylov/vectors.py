@@ -50,9 +50,9 @@ def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
 def _check_pair(x: np.ndarray, y: np.ndarray) -> None:
     """Refuse vectors of two sizes, which NumPy may broadcast; it looks at no entry, and takes 0.2 µs."""
     try:
-        if x.shape == y.shape and x.ndim == 1 and x.dtype.char in "fd" and y.dtype.char in "fd":
-            if not (isinstance(x, np.ma.MaskedArray) or isinstance(y, np.ma.MaskedArray)):
-                return
+        alike = x.shape == y.shape and x.ndim == 1 and x.dtype.char in "fd" and y.dtype.char in "fd"
+        if alike and not (isinstance(x, np.ma.MaskedArray) or isinstance(y, np.ma.MaskedArray)):
+            return
     except AttributeError:
         pass
     raise ValueError(
