@@ -11,7 +11,7 @@ exact multiplication by the Hessian" (1994).
 import numpy as np
 
 from hfnb.fused import ACTIVATIONS
-from hfnb.losses import PARTS
+from hfnb.losses import LOSSES, PARTS
 
 
 class Workspace:
@@ -84,7 +84,7 @@ class Linearized:
         self.deltas = [np.empty((rows, n), dtype) for n in net.sizes[1:]] if hessian else []
 
     def at(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: Workspace) -> "Linearized":
-        """Linearize at w on the batch (X, Y), in the arrays that are there."""
+        """Linearize at w, which must not change from then on, on the batch (X, Y), in its arrays."""
         self.w = w
         self.activations = forward(self.net, w, X, self.a)
         _, u, self.loss_product = PARTS[self.net.loss_name](self.a[-1], Y)
@@ -150,7 +150,7 @@ class Written:
         return Workspace(self.net, rows, dtype)
 
     def loss(self, w, X, Y, work) -> float:
-        return float(self.net.output_loss(forward(self.net, w, X, work.z)[-1], Y)) * len(X)
+        return float(LOSSES[self.net.loss_name](forward(self.net, w, X, work.z)[-1], Y)) * len(X)
 
     def add_gradient(self, w, X, Y, total, work, first) -> float:
         return add_gradient(self.net, w, X, Y, total, work, first)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hfnb.krylov import System, lanczos_process, norm, random_start, whole
+from hfnb.krylov import System, lanczos_process, norm, random_start
+from hfnb.validation import check_methods, check_nonnegative, check_positive_int, check_probability
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,11 @@ def certify_operator(
     >>> certify_operator(np.diag([3.0, 2.0, 0.0]), seed=0).verdict
     'minimum'
     """
-    if not 0 < failure < 1:
-        raise ValueError(f"failure: expected a probability between 0 and 1, got {failure}")
-    if tol is not None and not tol >= 0:
-        raise ValueError(f"tol: expected a number >= 0, got {tol}")
+    failure = check_probability("failure", failure)
+    tol = None if tol is None else check_nonnegative("tol", tol)
     start, seed = random_start(A, seed)
     system = System(A, start)
-    for lanczos in lanczos_process(system, start, whole("max_products", max_products)):
+    for lanczos in lanczos_process(system, start, check_positive_int("max_products", max_products)):
         ritz, S = lanczos.ritz()
         tolerance = 1e-3 * np.abs(ritz).max() if tol is None else tol
         missed = lanczos.failure(-tolerance)
@@ -91,7 +90,11 @@ def certify(
     >>> certify(quartic_saddle(), np.zeros(2), seed=0).verdict
     'saddle'
     """
+    check_methods("objective", objective, ("value_and_gradient", "curvature"), "hfnb.Objective(net, data)")
+    check_nonnegative("gradient_tol", gradient_tol)
     _, g = objective.value_and_gradient(w)
+    if not np.isfinite(g).all():
+        raise ValueError("w: expected a point with a finite gradient, got NaN or infinity")
     found = certify_operator(objective.curvature(w, curvature), **options)
     gradient_norm = norm(np.asarray(g))
     if gradient_norm > gradient_tol:

@@ -1,16 +1,31 @@
-"""Checkers for readers and tests alike: they return an error, for you to look at or to assert on."""
+"""Checkers for readers and tests alike: they return an error, for you to look at or to assert on.
+
+Where a number that they compare is NaN, the error is NaN.
+"""
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from scipy.sparse.linalg import LinearOperator
+
+from hfnb.krylov.system import as_operator
+from hfnb.models import check_data
+from hfnb.validation import (
+    check_callable,
+    check_methods,
+    check_nonnegative_int,
+    check_positive,
+    check_positive_int,
+    check_vector,
+)
 
 
 def dense(A: LinearOperator) -> np.ndarray:
-    """Return the (p, p) matrix of an operator, a product for each column: for small p.
+    """Return the matrix of an operator, a product for each column: for small p.
 
-    >>> dense(aslinearoperator(np.diag([1.0, 2.0])))
+    >>> dense(np.diag([1.0, 2.0]))
     array([[1., 0.],
            [0., 2.]])
     """
+    A = as_operator("A", A)
     return np.stack([A @ column for column in np.eye(A.shape[1], dtype=A.dtype)], axis=1)
 
 
@@ -20,6 +35,9 @@ def symmetry_error(A, trials: int = 3, seed: int = 0) -> float:
     >>> symmetry_error(np.array([[1.0, 2.0], [2.0, 3.0]])) < 1e-15
     True
     """
+    A = as_operator("A", A)
+    if A.shape[0] != A.shape[1]:
+        raise ValueError(f"A: expected a square operator, got shape {A.shape}")
     return adjoint_error(A, A, trials, seed)
 
 
@@ -32,14 +50,17 @@ def adjoint_error(A, B=None, trials: int = 3, seed: int = 0) -> float:
     >>> adjoint_error(A, A.T) < 1e-15, adjoint_error(A, 2 * A.T) > 0.1
     (True, True)
     """
-    A = aslinearoperator(A)
-    B, random, worst = A.T if B is None else aslinearoperator(B), np.random.default_rng(seed), 0.0
-    for _ in range(trials):
+    A = as_operator("A", A)
+    B = A.T if B is None else as_operator("B", B)
+    if B.shape != A.shape[::-1]:
+        raise ValueError(f"B: expected shape {A.shape[::-1]}, that of Aᵀ, got {B.shape}")
+    random, errors = np.random.default_rng(check_nonnegative_int("seed", seed)), []
+    for _ in range(check_positive_int("trials", trials)):
         u, v = random.standard_normal(A.shape[0]), random.standard_normal(A.shape[1])
         Av, Bu = A @ v, B @ u
         size = np.linalg.norm(u) * np.linalg.norm(Av) + np.linalg.norm(Bu) * np.linalg.norm(v)
-        worst = max(worst, abs(u @ Av - Bu @ v) / max(size, np.finfo(float).tiny))
-    return float(worst)
+        errors.append(_relative(abs(u @ Av - Bu @ v), size))
+    return _worst(errors)
 
 
 def mean_error(loss, w: np.ndarray, data, parts: int = 3) -> float:
@@ -54,10 +75,14 @@ def mean_error(loss, w: np.ndarray, data, parts: int = 3) -> float:
     >>> mean_error(lambda w, X, Y: np.sum(X @ w), np.ones(4), data) > 0.1
     True
     """
-    rows = [some for some in np.array_split(np.arange(len(data)), parts) if some.size]
+    check_callable("loss", loss, "(w, X, Y) -> mean loss")
+    check_vector("w", w)
+    check_data("data", data)
+    check_positive_int("parts", parts)
+    rows = [some for some in np.array_split(np.arange(len(data.X)), parts) if some.size]
     whole = float(loss(w, data.X, data.Y))
-    mean = sum(float(loss(w, data.X[some], data.Y[some])) * len(some) for some in rows) / len(data)
-    return abs(whole - mean) / max(abs(whole), np.finfo(float).tiny)
+    mean = sum(float(loss(w, data.X[some], data.Y[some])) * len(some) for some in rows) / len(data.X)
+    return float(_relative(abs(whole - mean), abs(whole)))
 
 
 def gradient_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5, seed: int = 0) -> float:
@@ -65,25 +90,41 @@ def gradient_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5
 
     (F(w + hv) − F(w − hv)) / 2h, h = ``step``, is itself good to about h² + eps/h: 1e-10 in float64.
     """
+    check_methods("objective", objective, ("value", "value_and_gradient"), "hfnb.Objective(net, data)")
+    step = check_positive("step", step, finite=True)
+    directions, errors = _directions(w, trials, seed), []
     _, g = objective.value_and_gradient(w)
-    return max(
-        abs(g @ v - (objective.value(w + step * v) - objective.value(w - step * v)) / (2 * step))
-        / np.linalg.norm(g)
-        for v in _directions(w, trials, seed)
-    )
+    for v in directions:
+        difference = (objective.value(w + step * v) - objective.value(w - step * v)) / (2 * step)
+        errors.append(_relative(abs(g @ v - difference), np.linalg.norm(g)))
+    return _worst(errors)
 
 
 def hessian_error(objective, w: np.ndarray, trials: int = 3, step: float = 1e-5, seed: int = 0) -> float:
     """Return the largest relative error of Hv against central differences of the gradient."""
-    H, worst = objective.curvature(w, "hessian"), 0.0
-    for v in _directions(w, trials, seed):
+    check_methods("objective", objective, ("value_and_gradient", "curvature"), "hfnb.Objective(net, data)")
+    step = check_positive("step", step, finite=True)
+    directions, errors = _directions(w, trials, seed), []
+    H = objective.curvature(w, "hessian")
+    for v in directions:
         plus, minus = (objective.value_and_gradient(w + sign * step * v)[1] for sign in (1, -1))
         Hv = H @ v
-        error = np.linalg.norm(Hv - (plus - minus) / (2 * step))
-        worst = max(worst, float(error / np.linalg.norm(Hv)))
-    return worst
+        errors.append(_relative(np.linalg.norm(Hv - (plus - minus) / (2 * step)), np.linalg.norm(Hv)))
+    return _worst(errors)
+
+
+def _relative(error, size):
+    """The error by the size of what it is an error of, which may be zero; NaN where either is."""
+    return error / np.maximum(size, np.finfo(float).tiny)
+
+
+def _worst(errors) -> float:
+    """The largest error, NaN if one is: Python's max would pass it over."""
+    return float(np.max(errors))
 
 
 def _directions(w, trials, seed):
+    check_vector("w", w)
+    trials, seed = check_positive_int("trials", trials), check_nonnegative_int("seed", seed)
     V = np.random.default_rng(seed).standard_normal((trials, w.size)).astype(w.dtype)
     return V / np.linalg.norm(V, axis=1, keepdims=True)

@@ -7,6 +7,8 @@ from autograd import grad
 from autograd.differential_operators import make_vjp
 from scipy.sparse.linalg import LinearOperator
 
+from hfnb.validation import check_callable, check_choice, check_vector, shown
+
 Product = Callable[[np.ndarray], np.ndarray]
 
 
@@ -14,7 +16,8 @@ def hessian_product(f: Callable, w: np.ndarray) -> Product:
     """Return v ↦ ∇²f(w) v by reverse over reverse: vᵀ∇f is differentiated once more (Pearlmutter 1994).
 
     The tape of ∇f at w is recorded here; every product then only runs back along it. ``f`` maps (p,) to a
-    scalar in ``autograd.numpy``; exact up to rounding, in the precision of w.
+    scalar in ``autograd.numpy``; exact up to rounding, in the precision of w. The tape refers to its point:
+    change w only after the last product.
     """
     product, _ = make_vjp(grad(f))(w)
     return product
@@ -39,7 +42,9 @@ def hessian(f: Callable, w: np.ndarray) -> LinearOperator:
     >>> H @ np.array([1.0, 1.0])
     array([1., 4.])
     """
-    return operator(hessian_product(f, w), w)
+    check_callable("f", f, "of (p,) to a number")
+    check_vector("w", w)
+    return operator(hessian_product(f, np.array(w)), w)
 
 
 def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> LinearOperator:
@@ -50,7 +55,10 @@ def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Lin
     >>> G @ np.array([1.0, 1.0])
     array([ 4., 36.])
     """
-    return operator(gauss_newton_product(outputs, output_loss, w), w)
+    check_callable("outputs", outputs, "of (p,) to z")
+    check_callable("output_loss", output_loss, "of z to a number")
+    check_vector("w", w)
+    return operator(gauss_newton_product(outputs, output_loss, np.array(w)), w)
 
 
 def operator(product: Product, w: np.ndarray) -> LinearOperator:
@@ -81,9 +89,7 @@ def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
     """Return the function (net, w, X, Y) -> product that ``kind`` names; ValueError lists what exists."""
     if callable(kind):
         return kind
-    if kind not in CURVATURES:
-        raise ValueError(f"curvature: expected one of {', '.join(CURVATURES)} or a function, got {kind!r}")
-    return CURVATURES[kind]
+    return CURVATURES[check_choice("curvature", kind, CURVATURES, " or a function")]
 
 
 class Taped:
@@ -98,7 +104,7 @@ class Taped:
         return None
 
     def loss(self, w, X, Y, work) -> float:
-        return float(self.net.loss(w, X, Y)) * len(X)
+        return _number(self.net.loss(w, X, Y)) * len(X)
 
     def add_gradient(self, w, X, Y, total, work, first) -> float:
         try:
@@ -109,10 +115,9 @@ class Taped:
                 "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
                 "and without float() or assignment to elements"
             ) from error
-        if np.shape(loss):
-            raise ValueError(f"loss: expected a number, the mean over rows, got shape {np.shape(loss)}")
+        mean = _number(loss)
         total += vjp(float(len(X)))
-        return float(loss) * len(X)
+        return mean * len(X)
 
     def linearize(self, w, X, Y, kind, work, keep) -> "TapedProduct":
         product = curvature_sum(kind)(self.net, w, X, Y)
@@ -122,6 +127,15 @@ class Taped:
                 "instead of v -> B v"
             )
         return TapedProduct(product)
+
+
+def _number(loss) -> float:
+    """Return a loss if it is a real number."""
+    if np.shape(loss):
+        raise ValueError(f"loss: expected a number, the mean over rows, got shape {np.shape(loss)}")
+    if np.asarray(loss).dtype.kind not in "fiub":
+        raise TypeError(f"loss: expected a real number, the mean over rows, got {shown(loss)}")
+    return float(loss)
 
 
 class TapedProduct:
@@ -134,4 +148,6 @@ class TapedProduct:
         Bv = self.product(v)
         if np.shape(Bv) != total.shape:
             raise ValueError(f"curvature: expected products of shape {total.shape}, got {np.shape(Bv)}")
+        if (kind := np.asarray(Bv).dtype.kind) not in "fiub":
+            raise TypeError(f"curvature: expected products of real numbers, got {shown(Bv)}, kind {kind}")
         total += Bv

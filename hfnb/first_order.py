@@ -7,8 +7,10 @@ from scipy.optimize import OptimizeResult
 
 from hfnb.checkpoint import resumable
 from hfnb.history import Recorder
+from hfnb.options import check_run
 from hfnb.progress import watched
 from hfnb.sampling import Sample
+from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int
 
 
 def sgd(learning_rate, momentum=0.9):
@@ -85,7 +87,8 @@ def first_order(
     within an epoch.
     After every epoch the loss and gradient over all samples are recorded, at a cost that is not counted as
     the method's own. ``tol``, ``seed``, ``callback``, ``resume`` and the result are those of `hessian_free`.
-    ValueError for an unknown method, a batch outside 1 … n, or a start that is not finite.
+    ValueError for an unknown method, numbers out of range (a batch outside 1 … n, a rate that is negative or
+    not finite, a momentum outside [0, 1)), or a start that is not finite.
 
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 2])
@@ -93,12 +96,11 @@ def first_order(
     >>> first_order(objective, net.init(0), method="adam", batch=2, max_iter=100).fun < 0.1
     True
     """
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    batch = min(64, objective.n) if batch is None else batch
-    if not 1 <= batch <= objective.n:
-        raise ValueError(f"batch: expected 1 to {objective.n} samples (the dataset's), got {batch}")
-    rate = learning_rate if callable(learning_rate) else lambda t: learning_rate
+    check_choice("method", method, METHODS)
+    check_run(objective, w0, max_iter=max_iter, tol=tol, seed=seed, callback=callback, resume=resume)
+    batch = check_positive_int("batch", min(64, objective.n) if batch is None else batch, at_most=objective.n)
+    momentum, tol = check_fraction("momentum", momentum, below_one=True), float(tol)
+    rate = _schedule(learning_rate)
     saved = resume.load() if resume else None
     recorder = Recorder(objective, callback, saved["history"] if saved else None)
     w, memory = (saved["w"], saved["memory"]) if saved else (np.array(w0), {})
@@ -125,6 +127,14 @@ def first_order(
         f"max_iter = {max_iter} epochs reached": True,
     }
     return recorder.result(w, norm <= tol, next(reason for reason, holds in reasons.items() if holds))
+
+
+def _schedule(learning_rate) -> Callable[[int], float]:
+    """Return the function t ↦ learning rate, each of whose values is checked."""
+    if not callable(learning_rate):
+        constant = check_nonnegative("learning_rate", learning_rate, finite=True)
+        return lambda t: constant
+    return lambda t: check_nonnegative(f"learning_rate({t})", learning_rate(t), finite=True)
 
 
 def _measure(objective, recorder, w):

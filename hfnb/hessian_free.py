@@ -14,6 +14,7 @@ from hfnb.globalization import STEPS, Step, negative_curvature_step
 from hfnb.history import Recorder
 from hfnb.iteration import State
 from hfnb.krylov import NonFiniteProduct
+from hfnb.options import check_hessian_free
 from hfnb.progress import watched
 from hfnb.sampling import Draws
 from hfnb.truncation import MARTENS, THRIFTY, truncated
@@ -59,7 +60,8 @@ def hessian_free(
     finds the parameters as ``record.w`` and may stop the run by returning any true value. ``resume``: a
     `hfnb.Checkpoint`, or its folder, to continue from, if it holds anything, and to save to at each
     iteration; ValueError where it is another run's (`hfnb.checkpoint.resumable`). Returns an
-    ``OptimizeResult`` with ``history``. ValueError for unknown names or a start that is not finite.
+    ``OptimizeResult`` with ``history``. ValueError for unknown names, numbers out of range
+    or a start that is not finite; TypeError for arguments of another kind.
 
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 3, 2])
@@ -67,8 +69,10 @@ def hessian_free(
     >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
     True
     """
-    if step not in STEPS:
-        raise ValueError(f"step: expected one of {', '.join(STEPS)}, got {step!r}")
+    run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "resume": resume}
+    check_hessian_free(
+        objective, w0, solver, curvature, step, batch, curvature_batch, damping, warm_start, **run
+    )
     auto = curvature == "auto"
     samples = Draws(seed, batch, curvature_batch)
     kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")

@@ -91,7 +91,8 @@ class Recorder:
         self.history.append(record)
         if self.callback is None:
             return False
-        record.w = w  # an attribute, not an entry: the history keeps no copies of the parameters
+        # An attribute, not an entry: the history keeps no parameters. A copy, which the callback may keep.
+        record.w = w.copy()
         with self.uncounted():
             stop = asks_to_stop(self.callback, record)
         del record.w

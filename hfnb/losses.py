@@ -4,6 +4,8 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
 
+from hfnb.validation import check_plain_array, shown
+
 
 @primitive
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -71,6 +73,28 @@ defjvp(
 defjvp(squared_error, lambda dz, loss, z, targets: anp.sum(dz * (z - targets)) / len(z), None)
 
 LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+
+
+def check_targets(name: str, loss: str, outputs: tuple[int, int], Y) -> None:
+    """Refuse targets of ``outputs`` of another shape (batch, k): a negative label is read from the end."""
+    check_plain_array(name, Y)
+    shape, kind = getattr(Y, "shape", None), getattr(getattr(Y, "dtype", None), "kind", "none")
+    batch, k = outputs
+    if shape is None:
+        raise TypeError(f"{name}: expected an array for the loss {loss}, got {shown(Y)}")
+    if loss == "cross_entropy":
+        if len(shape) != 1 or kind not in "iu":
+            raise ValueError(
+                f"{name}: expected integer class labels (n,) for the loss cross_entropy, got {shown(Y)}"
+            )
+    elif kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers for the loss squared_error, got {shown(Y)}")
+    expected = (batch,) if loss == "cross_entropy" else (batch, k)
+    if shape != expected:
+        raise ValueError(f"{name}: expected shape {expected} for the loss {loss}, got {shape}")
+    if loss == "cross_entropy" and batch and not 0 <= Y.min() <= Y.max() < k:
+        wrong = Y.min() if Y.min() < 0 else Y.max()
+        raise ValueError(f"{name}: expected labels from 0 and below {k}, the number of outputs, got {wrong}")
 
 
 def _cross_entropy_parts(z, labels):

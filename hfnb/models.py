@@ -6,7 +6,18 @@ from functools import cached_property
 import numpy as np
 
 from hfnb.fused import ACTIVATIONS, Layer, activate, affine
-from hfnb.losses import LOSSES
+from hfnb.losses import LOSSES, check_targets
+from hfnb.validation import (
+    FLOATS,
+    check_choice,
+    check_nonnegative,
+    check_nonnegative_int,
+    check_plain_array,
+    check_positive_int,
+    check_sequence,
+    check_vector,
+    shown,
+)
 
 
 @dataclass(frozen=True)
@@ -14,13 +25,29 @@ class Network:
     """A fully connected network a_l = φ_l(a_{l−1} W_l + b_l) and its loss; `mlp` and `autoencoder` build it.
 
     ``activations`` names φ of each layer ("linear" for none), ``weight_decay`` is c in the term ½ c ‖W‖² that
-    `hfnb.Objective` adds to the mean loss (weights only, not biases).
+    `hfnb.Objective` adds to the mean loss (weights only, not biases). ValueError for sizes below 1, unknown
+    names and a negative weight decay, and for parameters, inputs and targets that do not fit.
     """
 
     sizes: tuple[int, ...]
     activations: tuple[str, ...]
     loss_name: str = "cross_entropy"
     weight_decay: float = 0.0
+
+    def __post_init__(self):
+        sizes = tuple(check_positive_int("sizes", size) for size in check_sequence("sizes", self.sizes))
+        if len(sizes) < 2:
+            raise ValueError(f"sizes: expected at least two positive layer sizes, got {list(sizes)}")
+        activations = check_sequence("activations", self.activations)
+        for name in activations:
+            if name != "linear":
+                check_choice("activation", name, ACTIVATIONS)
+        if len(activations) != len(sizes) - 1:
+            raise ValueError(f"activations: expected {len(sizes) - 1}, one a layer, got {len(activations)}")
+        check_choice("loss", self.loss_name, LOSSES)
+        decay = check_nonnegative("weight_decay", self.weight_decay, finite=True)
+        for field, value in (("sizes", sizes), ("activations", activations), ("weight_decay", decay)):
+            object.__setattr__(self, field, value)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -37,6 +64,8 @@ class Network:
 
     def outputs(self, w: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Return the network's outputs, (batch, k): logits where the last layer is linear."""
+        check_vector("w", w, self.size)
+        self._check_inputs("X", X)
         a = X
         for layer, name in zip(self.layers, self.activations, strict=True):
             a = affine(w, a, layer)
@@ -46,6 +75,7 @@ class Network:
 
     def output_loss(self, z: np.ndarray, Y: np.ndarray) -> float:
         """Return the mean loss of outputs z, (batch, k), against Y."""
+        check_targets("Y", self.loss_name, z.shape, Y)
         return LOSSES[self.loss_name](z, Y)
 
     def loss(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> float:
@@ -54,36 +84,57 @@ class Network:
 
     def decay(self, v: np.ndarray) -> np.ndarray:
         """Return the gradient of ½ c ‖W‖² at v, (p,): c times v with the biases set to zero."""
+        check_vector("v", v, self.size)
         out = v * v.dtype.type(self.weight_decay)
         for layer in self.layers:
             layer.biases(out)[...] = 0
         return out
 
     def predict(self, w: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """Return class labels (batch,) under cross-entropy, outputs (batch, k) under squared error."""
+        """Return class labels (batch,) under cross-entropy, outputs (batch, k) under squared error.
+
+        ValueError where an output is NaN, of which no class is the largest.
+        """
         z = self.outputs(w, X)
-        return z.argmax(axis=1) if self.loss_name == "cross_entropy" else z
+        if self.loss_name != "cross_entropy":
+            return z
+        if np.isnan(z).any():
+            row = int(np.isnan(z).any(axis=1).argmax())
+            raise ValueError(f"w, X: expected outputs that are numbers, got NaN in row {row}")
+        return z.argmax(axis=1)
 
     def error(self, w: np.ndarray, data, chunk: int = 4096) -> float:
-        """Return the share of misclassified samples, or the mean of ‖z − y‖² under squared error."""
+        """Return the share of misclassified samples, or the mean of ‖z − y‖² under squared error.
+
+        NaN where an output is NaN; ``chunk`` rows of the data are evaluated at a time. ValueError for
+        parameters or data that do not fit the network, and for data without a sample.
+        """
+        check_vector("w", w, self.size)
+        chunk = check_positive_int("chunk", chunk)
+        self.check(data)
         wrong = 0.0
-        for start in range(0, len(data), chunk):
-            found = self.predict(w, data.X[start : start + chunk].astype(w.dtype, copy=False))
+        for start in range(0, len(data.X), chunk):
+            z = self.outputs(w, data.X[start : start + chunk].astype(w.dtype, copy=False))
             target = data.Y[start : start + chunk]
-            wrong += (
-                np.sum(found != target) if found.ndim == 1 else np.sum((found - target) ** 2, dtype=float)
-            )
-        return float(wrong / len(data))
+            if self.loss_name == "squared_error":
+                wrong += np.sum((z - target) ** 2, dtype=float)
+            elif np.isnan(z).any():  # argmax would take NaN for the largest output
+                return np.nan
+            else:
+                wrong += np.sum(z.argmax(axis=1) != target)
+        return float(wrong / len(data.X))
 
     def init(self, seed: int = 0, method: str = "glorot", dtype=np.float32) -> np.ndarray:
         """Return a random start (p,): "glorot" (Glorot & Bengio 2010) or "sparse" (Martens 2010, §5).
 
         Sparse gives every unit 15 incoming weights drawn from N(0, 1) and leaves the others at zero.
-        Biases start at zero. Raises ValueError for another method.
+        Biases start at zero. Raises ValueError for another method, a negative seed, and a dtype that is not
+        float32 or float64.
         """
-        if method not in ("glorot", "sparse"):
-            raise ValueError(f"method: expected 'glorot' or 'sparse', got {method!r}")
-        random, w = np.random.default_rng(seed), np.zeros(self.size)
+        check_choice("method", method, ("glorot", "sparse"))
+        if dtype not in FLOATS and dtype is not float and dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype: expected float32 or float64, got {shown(dtype)}")
+        random, w = np.random.default_rng(check_nonnegative_int("seed", seed)), np.zeros(self.size)
         for layer in self.layers:
             W = layer.weights(w)
             if method == "glorot":
@@ -95,23 +146,20 @@ class Network:
         return w.astype(dtype)
 
     def check(self, data) -> None:
-        """Raise ValueError, naming the argument, where ``data`` does not fit the inputs, outputs or loss."""
-        if data.X.shape[1] != self.sizes[0]:
-            raise ValueError(
-                f"data.X: expected {self.sizes[0]} columns for this network, got {data.X.shape[1]}"
-            )
-        k = self.sizes[-1]
-        if self.loss_name == "cross_entropy":
-            if data.Y.ndim != 1 or data.Y.dtype.kind not in "iu":
-                raise ValueError("data.Y: expected integer class labels (n,) for the loss cross_entropy")
-            if len(data.Y) and int(data.Y.max()) >= k:
-                raise ValueError(
-                    f"data.Y: expected labels below {k}, the number of outputs, got {data.Y.max()}"
-                )
-        elif data.Y.shape[1:] != (k,):
-            raise ValueError(
-                f"data.Y: expected shape (n, {k}) for the loss squared_error, got {data.Y.shape}"
-            )
+        """Raise an error, naming the argument, where ``data`` does not fit the inputs, outputs or loss."""
+        check_data("data", data)
+        self._check_inputs("data.X", data.X)
+        check_targets("data.Y", self.loss_name, (len(data.X), self.sizes[-1]), data.Y)
+
+    def _check_inputs(self, name: str, X) -> None:
+        """Refuse inputs that are not a (batch, d) array of real numbers for the d inputs of the network."""
+        check_plain_array(name, X)
+        shape, kind = getattr(X, "shape", None), getattr(getattr(X, "dtype", None), "kind", "none")
+        d = self.sizes[0]
+        if shape is None or kind not in "fiub":
+            raise TypeError(f"{name}: expected an array (batch, {d}) of real numbers, got {shown(X)}")
+        if len(shape) != 2 or shape[1] != d:
+            raise ValueError(f"{name}: expected {d} columns for this network, got shape {shape}")
 
 
 def mlp(sizes, activation: str = "tanh", loss: str = "cross_entropy", weight_decay: float = 0.0) -> Network:
@@ -123,7 +171,8 @@ def mlp(sizes, activation: str = "tanh", loss: str = "cross_entropy", weight_dec
     >>> mlp([784, 400, 150, 10]).size
     375660
     """
-    return _network(sizes, [activation] * (len(tuple(sizes)) - 2) + ["linear"], loss, weight_decay)
+    sizes = check_sequence("sizes", sizes)
+    return Network(sizes, (*[activation] * (len(sizes) - 2), "linear"), loss, weight_decay)
 
 
 def autoencoder(sizes, activation: str = "sigmoid", weight_decay: float = 0.0) -> Network:
@@ -135,21 +184,16 @@ def autoencoder(sizes, activation: str = "sigmoid", weight_decay: float = 0.0) -
     >>> autoencoder([784, 1000, 500, 250, 30]).sizes
     (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
     """
-    sizes, half = tuple(sizes), [activation] * (len(tuple(sizes)) - 2)
-    return _network(
-        sizes + sizes[-2::-1], [*half, "linear", *half, activation], "squared_error", weight_decay
-    )
+    sizes = check_sequence("sizes", sizes)
+    half = [activation] * (len(sizes) - 2)
+    activations = (*half, "linear", *half, activation)
+    return Network(sizes + sizes[-2::-1], activations, "squared_error", weight_decay)
 
 
-def _network(sizes, activations, loss, weight_decay):
-    sizes = tuple(int(size) for size in sizes)
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes: expected at least two positive layer sizes, got {list(sizes)}")
-    for name in activations:
-        if name != "linear" and name not in ACTIVATIONS:
-            raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
-    if loss not in LOSSES:
-        raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay: expected a number >= 0, got {weight_decay!r}")
-    return Network(sizes, tuple(activations), loss, float(weight_decay))
+def check_data(name: str, data) -> None:
+    """Refuse what has no inputs X and targets Y, arrays with a row for each of one or more samples."""
+    X, Y = getattr(data, "X", None), getattr(data, "Y", None)
+    if not (isinstance(X, np.ndarray) and isinstance(Y, np.ndarray)):
+        raise TypeError(f"{name}: expected a Dataset, hfnb.Dataset(X, Y), got {type(data).__name__}")
+    if not 0 < len(X) == len(Y):
+        raise ValueError(f"{name}: expected at least one sample, and X and Y of it, got {len(X)}, {len(Y)}")

@@ -9,16 +9,27 @@ from scipy.sparse.linalg import LinearOperator
 from hfnb import identity, reduction
 from hfnb.curvature import operator
 from hfnb.history import Counts
+from hfnb.models import check_data
 from hfnb.sampling import Sample, Shards
 from hfnb.sums import LocalSums
+from hfnb.validation import (
+    check_callable,
+    check_methods,
+    check_nonnegative,
+    check_plain_array,
+    check_positive_int,
+    check_vector,
+    shown,
+)
 
 
 class Objective:
     """F(w) = (1/n) Σ loss(w; xᵢ, yᵢ) + ½ c ‖W‖², with gradient and curvature over all samples or a `Sample`.
 
     ``net``: a network of `hfnb.models` (or anything with its methods); ``data``: a `Dataset`, cut into
-    ``partitions`` so that the draws of a `Sample` are the same on any number of engines. ValueError if the
-    data does not fit the network.
+    ``partitions`` so that the draws of a `Sample` are the same on any number of engines; ``chunk``: the most
+    rows worked through at a time. TypeError for a ``net`` or ``data`` of another kind, ValueError if the data
+    does not fit the network or has no sample.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
@@ -29,10 +40,11 @@ class Objective:
     """
 
     def __init__(self, net, data, *, partitions: int = 24, chunk: int | None = None):
-        if not (hasattr(data, "X") and hasattr(data, "Y")):
-            raise TypeError(f"data: expected a Dataset, hfnb.Dataset(X, Y), got {type(data).__name__}")
+        check_methods("net", net, ("loss", "decay"), "a network, as hfnb.models.mlp returns,")
+        check_data("data", data)
         if hasattr(net, "check"):
             net.check(data)
+        chunk = None if chunk is None else check_positive_int("chunk", chunk)
         self._set(net, LocalSums(net, Shards.of(data, partitions), chunk))
 
     @classmethod
@@ -82,11 +94,12 @@ class Objective:
 
     def _size(self, w, sample):
         """The number of samples; an error where w cannot be parameters."""
-        expected = getattr(self.net, "size", np.size(w))
-        if np.shape(w) != (expected,) or getattr(w, "dtype", None) not in (np.float32, np.float64):
-            found = f"shape {np.shape(w)}, dtype {np.asarray(w).dtype}"
-            raise ValueError(f"w: expected an array ({expected},) of float32 or float64, got {found}")
-        return self.n if sample is None else sample.size
+        check_vector("w", w, getattr(self.net, "size", None))
+        if sample is None:
+            return self.n
+        if not isinstance(sample, Sample):
+            raise TypeError(f"sample: expected a hfnb.Sample or None, got {shown(sample)}")
+        return sample.size
 
     def value(self, w: np.ndarray, sample: Sample | None = None) -> float:
         """Return F(w); one reduction of one number."""
@@ -110,7 +123,9 @@ class Objective:
 
     def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ∇²F(w) v as ``scipy.optimize.minimize`` asks for it; at one w, linearized once."""
-        if self._at is None or not np.array_equal(self._at[0], w):
+        self._size(w, None)
+        v = self._vector(v, w)
+        if self._at is None or self._at[0].dtype != w.dtype or not np.array_equal(self._at[0], w):
             self._at = w.copy(), self.curvature(w)
         return self._at[1] @ v
 
@@ -120,12 +135,15 @@ class Objective:
         """Return the (p, p) curvature at w: "hessian", "gauss-newton" or a function.
 
         The function has the form (net, w, X, Y) -> product, with the sum over the batch. Each product is one
-        reduction of p numbers. ValueError for an unknown kind.
+        reduction of p numbers. The operator keeps its point: w may be changed afterwards. ValueError for an
+        unknown kind.
         """
-        size, parts = self._size(w, sample), self.sums.linearize(w, kind, sample)
+        size = self._size(w, sample)
+        w = np.array(w)  # products read it again
+        parts = self.sums.linearize(w, kind, sample)
 
         def product(v):
-            v = np.ascontiguousarray(v, dtype=w.dtype).ravel()
+            v = self._vector(v, w)
             self.counts.add("products", size, w.size, reduction.nbytes(w.size, w.dtype))
             total = reduction.value(parts(v))
             total /= w.dtype.type(size)
@@ -134,6 +152,16 @@ class Objective:
             return total
 
         return operator(product, w)
+
+    def _vector(self, v, w):
+        """Return v, (p,) or (p, 1), as a vector in the precision of w."""
+        check_plain_array("v", v)
+        v = np.asarray(v)
+        if v.dtype.kind not in "fiub":  # the imaginary part would be dropped
+            raise TypeError(f"v: expected real numbers, got {shown(v)}")
+        if v.size != w.size:
+            raise ValueError(f"v: expected shape ({w.size},) to match w, got {v.shape}")
+        return np.ascontiguousarray(v, dtype=w.dtype).ravel()
 
 
 @dataclass(frozen=True)
@@ -146,11 +174,13 @@ class AnyLoss:
     weight_decay: float = 0.0
 
     def __post_init__(self):
+        check_callable("loss", self.loss, "(w, X, Y) -> mean loss")
+        check_callable("outputs", self.outputs, "(w, X) -> z", optional=True)
+        check_callable("output_loss", self.output_loss, "(z, Y) -> mean loss", optional=True)
         if (self.outputs is None) != (self.output_loss is None):
             given = "outputs" if self.output_loss is None else "output_loss"
             raise ValueError(f"outputs, output_loss: expected both or none, got {given} alone")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay: expected a number >= 0, got {self.weight_decay!r}")
+        check_nonnegative("weight_decay", self.weight_decay, finite=True)
 
     def decay(self, v: np.ndarray) -> np.ndarray:
         """Return the gradient of ½ c ‖w‖² at v, (p,)."""

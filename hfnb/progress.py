@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from hfnb.callbacks import asks_to_stop
 from hfnb.history import Record
+from hfnb.validation import check_callable, check_nonnegative_int
 
 
 class Progress:
@@ -19,7 +20,8 @@ class Progress:
     """
 
     def __init__(self, total: int, callback: Callable | None = None, **options):
-        self.callback, self._bar = callback, tqdm(total=total, **options)
+        self.callback = check_callable("callback", callback, "(record) -> whether to stop", optional=True)
+        self._bar = tqdm(total=check_nonnegative_int("total", total), **options)
 
     def __call__(self, record: Record) -> bool:
         self._bar.update(record.iteration - self._bar.n)

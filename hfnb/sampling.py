@@ -7,23 +7,34 @@ from itertools import pairwise
 
 import numpy as np
 
+from hfnb.validation import check_nonnegative_int, check_positive_int, shown
+
 
 @dataclass(frozen=True)
 class Sample:
     """The ``index``-th mini-batch of ``size`` samples in the stream of shuffled epochs that ``seed`` names.
 
     An epoch visits each sample at most once (its incomplete last batch is left out), and every mini-batch
-    takes from each partition in proportion to its length, so that engines have equal work.
+    takes from each partition in proportion to its length, so that engines have equal work. ValueError for a
+    size below 1, and for a negative seed or index.
     """
 
     size: int
     seed: int = 0
     index: int = 0
 
+    def __post_init__(self):
+        object.__setattr__(self, "size", check_positive_int("size", self.size))
+        for field in ("seed", "index"):
+            object.__setattr__(self, field, check_nonnegative_int(field, getattr(self, field)))
+
     def rows(self, offsets: np.ndarray) -> np.ndarray:
         """Return the sorted global rows of the mini-batch; ``offsets`` are the partition boundaries."""
+        offsets = np.asarray(offsets)
+        if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
+            raise ValueError(f"offsets: expected the partitions' boundaries, integers, got {shown(offsets)}")
         n = int(offsets[-1])
-        if not 1 <= self.size <= n:
+        if self.size > n:
             raise ValueError(f"size: expected 1 to {n} samples (the dataset's), got {self.size}")
         epoch, position = divmod(self.index, n // self.size)
         order = _epoch_order(tuple(offsets.tolist()), self.seed, epoch)
@@ -47,7 +58,7 @@ class Draws:
 
     def loss(self, iteration: int) -> Sample | None:
         """Return the samples of loss and gradient in an iteration."""
-        return Sample(self.batch, self.seed, iteration) if self.batch else None
+        return None if self.batch is None else Sample(self.batch, self.seed, iteration)
 
     def curvature(self, iteration: int) -> Sample | None:
         """Return the samples of curvature in an iteration."""
@@ -60,6 +71,8 @@ class Draws:
 def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
     """Shuffle every partition by (seed, epoch, partition), then interleave them evenly."""
     rows, keys = [], []
+    if offsets[0] != 0 or any(stop < start for start, stop in pairwise(offsets)):
+        raise ValueError(f"offsets: expected boundaries that ascend from 0, got {offsets}")
     for number, (start, stop) in enumerate(pairwise(offsets)):
         random = np.random.default_rng([seed, epoch, number])
         rows.append(start + random.permutation(stop - start))
@@ -86,8 +99,7 @@ class Shards:
     @classmethod
     def of(cls, data, partitions: int = 24) -> "Shards":
         """Cut a dataset into ``partitions`` views; fewer samples than partitions leave some empty."""
-        if partitions < 1:
-            raise ValueError(f"partitions: expected at least 1, got {partitions}")
+        partitions = check_positive_int("partitions", partitions)
         offsets = np.arange(partitions + 1) * len(data) // partitions
         return cls(offsets, {i: (data.X[a:b], data.Y[a:b]) for i, (a, b) in enumerate(pairwise(offsets))})
 

@@ -1,5 +1,6 @@
 """Curvature products against dense matrices that autograd forms column by column, and against differences."""
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd import hessian as dense_hessian
@@ -10,8 +11,9 @@ from test_models import plain_loss
 
 from hfnb import Dataset, Objective, Sample
 from hfnb.checks import adjoint_error, dense, gradient_error, hessian_error, mean_error, symmetry_error
-from hfnb.curvature import gauss_newton, hessian
+from hfnb.curvature import gauss_newton, hessian, hessian_product
 from hfnb.models import mlp
+from hfnb.problems import tensor_decomposition
 
 
 @pytest.fixture(
@@ -115,3 +117,84 @@ def test_an_unknown_kind_is_named():
     data = Dataset(np.eye(2), np.array([0, 1]))
     with pytest.raises(ValueError, match="curvature: expected one of hessian, gauss-newton or a function"):
         Objective(net, data).curvature(net.init(), "fisher")
+
+
+def own_loss(w, X, Y):
+    return anp.mean(anp.tanh(anp.dot(X, w[:4])) ** 2) + anp.sum(w**4)
+
+
+def own_curvature(net, w, X, Y):
+    """The sum of loss Hessians of `own_loss`, by a tape that refers to its w."""
+    return hessian_product(lambda u: net.loss(u, X, Y) * len(X), w)
+
+
+X4 = np.random.default_rng(5).standard_normal((30, 4))
+DEEP = Objective(mlp([3, 1, 3]), Dataset(X4[:, :3], np.arange(30) % 3))
+OPERATORS = {
+    "network": DEEP.curvature,
+    "network, gauss-newton": lambda w: DEEP.curvature(w, "gauss-newton"),
+    "loss of one's own": lambda w: Objective.from_loss(own_loss, Dataset(X4, X4)).curvature(w),
+    "curvature of one's own": lambda w: Objective.from_loss(own_loss, Dataset(X4, X4)).curvature(
+        w, own_curvature
+    ),
+    "hessian": lambda w: hessian(lambda w: anp.sum(w**4), w),
+    "gauss_newton": lambda w: gauss_newton(lambda w: w**3, lambda z: anp.sum(z**4), w),
+    "problem": lambda w: tensor_decomposition(10, 2).curvature(w),
+}
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_an_operator_keeps_the_point_it_was_made_at(operator):
+    w, v = np.linspace(-1, 1, 10), np.linspace(0, 1, 10)
+    B, at_start = operator(w), operator(w.copy()) @ v
+    w *= 3.0
+    np.testing.assert_array_equal(B @ v, at_start)
+    assert not np.allclose(operator(w) @ v, at_start)  # the point matters
+
+
+def test_checkers_say_nan_where_a_number_is_nan():
+    nothing = np.full((3, 3), np.nan)
+    assert np.isnan(symmetry_error(nothing))
+    assert np.isnan(adjoint_error(np.eye(3), nothing))
+    objective = Objective(mlp([4, 2]), Dataset(X4, np.arange(30) % 2))
+    w = np.full(10, np.nan)
+    assert np.isnan(gradient_error(objective, w))
+    assert np.isnan(hessian_error(objective, w))
+    assert np.isnan(mean_error(objective.net.loss, w, Dataset(X4, np.arange(30) % 2)))
+
+
+class OncePoisoned:
+    """An objective whose gradient is NaN at one of several points: the others must not hide it."""
+
+    def __init__(self):
+        self.inner, self.calls = Objective(mlp([4, 2]), Dataset(X4, np.arange(30) % 2)), 0
+
+    def value(self, w):
+        self.calls += 1
+        return np.nan if self.calls == 3 else self.inner.value(w)
+
+    def value_and_gradient(self, w):
+        self.calls += 1
+        value, g = self.inner.value_and_gradient(w)
+        return value, g * (np.nan if self.calls == 3 else 1.0)
+
+    def curvature(self, w, kind):
+        return self.inner.curvature(w, kind)
+
+
+@pytest.mark.parametrize("checker", [gradient_error, hessian_error])
+def test_one_nan_among_several_trials_is_not_lost(checker):
+    assert np.isnan(checker(OncePoisoned(), np.linspace(-1, 1, 10)))
+
+
+def test_an_error_of_nothing_is_zero():
+    """At the zero of an even function gradient and difference vanish: 0/0 is no error."""
+
+    class Flat(OncePoisoned):
+        def value(self, w):
+            return 0.0
+
+        def value_and_gradient(self, w):
+            return 0.0, np.zeros_like(w)
+
+    assert gradient_error(Flat(), np.ones(3)) == 0.0

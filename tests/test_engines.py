@@ -326,7 +326,7 @@ def test_mpi_missing_is_said_in_a_line(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"n": 0}, ValueError, "n: expected a whole number, at least 1, got 0"),
+        ({"n": 0}, ValueError, "n: expected a whole number of at least 1, got 0"),
         ({"n": -2}, ValueError, "n: .* got -2"),
         ({"n": 1.5}, ValueError, "n: .* got 1.5"),
         ({"threads": 0}, ValueError, "threads: .* got 0"),

@@ -5,7 +5,7 @@ import pytest
 from autograd.misc import optimizers
 from test_hessian_free import LABELS, Memory, X
 
-from hfnb import Dataset, Objective, first_order
+from hfnb import Dataset, Objective, first_order, hessian_free
 from hfnb.models import mlp
 from hfnb.sampling import Sample
 
@@ -80,7 +80,34 @@ def test_divergence_is_said():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="method: expected one of sgd, momentum, nesterov, adam"):
         first_order(Objective(NET, DATA), W0, method="rmsprop")
-    with pytest.raises(ValueError, match="batch: expected 1 to 200"):
+    with pytest.raises(ValueError, match="batch: expected a whole number of at least 1 and at most 200"):
         first_order(Objective(NET, DATA), W0, batch=201)
     with pytest.raises(ValueError, match="w0: expected a start"):
         first_order(Objective(NET, DATA), W0 * np.nan)
+
+
+@pytest.mark.parametrize("rate", [-0.1, np.nan, np.inf, lambda t: np.nan, lambda t: -1.0])
+def test_a_learning_rate_out_of_range_is_named(rate):
+    with pytest.raises(ValueError, match=r"learning_rate.*: expected a finite number >= 0"):
+        first_order(Objective(NET, DATA), W0, learning_rate=rate)
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, np.nan])
+def test_a_momentum_out_of_range_is_named(momentum):
+    with pytest.raises(ValueError, match="momentum: expected a number >= 0 and < 1"):
+        first_order(Objective(NET, DATA), W0, momentum=momentum)
+
+
+@pytest.mark.parametrize("optimizer", [first_order, hessian_free])
+def test_what_a_callback_keeps_or_writes_to_is_its_own(optimizer):
+    path = []
+
+    def spoil(record):
+        record.w[:] = 0.0
+
+    quiet = optimizer(Objective(NET, DATA), W0, max_iter=3)
+    watched = optimizer(Objective(NET, DATA), W0, max_iter=3, callback=lambda record: path.append(record.w))
+    assert len({w.tobytes() for w in path}) == 4  # a point each, the start included
+    np.testing.assert_array_equal(path[-1], watched.x)
+    spoiled = optimizer(Objective(NET, DATA), W0, max_iter=3, callback=spoil)
+    np.testing.assert_array_equal(spoiled.x, quiet.x)

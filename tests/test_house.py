@@ -17,11 +17,11 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 FLOORS = [
-    "callbacks lock",
+    "callbacks lock validation",
     "blas checkpoint collectives datasets decoding fused globalization history identity krylov losses models"
     " plots problems profiler progress reduction sampling threads",
     "backprop certificate checks curvature exploration truncation work",
-    "engines iteration objective sums",
+    "engines iteration objective options sums",
     "first_order hessian_free",
     "experiments scaling scipy_method",
     "acoustic batches timings",

@@ -450,10 +450,67 @@ def test_a_solver_of_ones_own_is_called_as_it_is_and_its_result_checked():
 
 
 def test_special_arguments():
-    with pytest.raises(ValueError, match="radius: expected a positive number"):
+    with pytest.raises(ValueError, match="radius: expected a number > 0"):
         krylov.steihaug(np.eye(2), np.ones(2), radius=0.0)
     with pytest.raises(ValueError, match="damping: expected 2ε > 0"):
         krylov.capped_cg(np.eye(2), np.ones(2))
     for name in ("capped_cg", "saddle_free"):
         with pytest.raises(ValueError, match="M: expected None"):
             SOLVERS[name](np.eye(2), np.ones(2), damping=0.1, M=np.eye(2))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_a_right_hand_side_whose_squares_leave_the_range_is_not_solved_in_silence(name, scale):
+    """‖b‖ is inf or 0 then, with which x = 0 would meet any tolerance relative to it."""
+    result = SOLVERS[name](np.eye(3), np.full(3, scale), damping=0.1)
+    assert not result.success
+    assert "out of range" in result.status
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_matrix_may_be_a_nested_list(name):
+    A, b = [[2.0, 1.0], [1.0, 3.0]], [1.0, 2.0]
+    result = SOLVERS[name](A, b, damping=1e-3, progress=0.0, rtol=1e-10)
+    expected = np.linalg.solve(np.array(A) + 1e-3 * np.eye(2), b)
+    np.testing.assert_allclose(result.x, expected, rtol=1e-5 if name != "capped_cg" else 1e-2)
+
+
+def test_vectors_of_two_sizes_are_not_broadcast():
+    for one, other in ((256, 128), (10, 1), (128, 256)):
+        with pytest.raises(ValueError, match="x, y: expected two vectors"):
+            dot(np.ones(one), np.ones(other))
+        with pytest.raises(ValueError, match="x, y: expected two vectors"):
+            krylov.axpy(np.ones(one), 1.0, np.ones(other))
+    with pytest.raises(ValueError, match="x, y: expected two vectors"):
+        dot(np.full(200, 100, np.int8), np.full(200, 100, np.int8))  # would overflow
+
+
+FAULTS = {
+    "a shorter x": lambda result: {"x": result.x[:-1]},
+    "another precision": lambda result: {"best": result.best.astype(np.float32)},
+    "NaN": lambda result: {"x": result.x * np.nan},
+    "infinity": lambda result: {"best": result.best * np.inf},
+    "a list": lambda result: {"x": result.x.tolist()},
+    "iterates of another length": lambda result: {"iterates": [(1, result.x[:-1])]},
+    "a direction without curvature": lambda result: {"direction": result.x},
+    "no models": lambda result: {"models": []},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_what_a_solver_of_ones_own_returns_is_checked(fault):
+    def solver(A, b, x0=None, **options):
+        result = krylov.cg(A, b, x0, **options)
+        for name, value in fault(result).items():
+            setattr(result, name, value)
+        return result
+
+    with pytest.raises(ValueError, match="solver: expected"):
+        find_solver(solver)(np.diag([1.0, 4.0]), np.ones(2))
+
+
+def test_an_operator_that_fails_is_named():
+    for wrong in (lambda v: v[:1], lambda v: v * 1j, lambda v: None):
+        with pytest.raises((TypeError, ValueError), match="A: product 1 failed"):
+            krylov.cg(LinearOperator((2, 2), matvec=wrong, dtype=float), np.ones(2))

@@ -120,7 +120,7 @@ def test_error_counts_misclassified_samples():
     ("build", "message"),
     [
         (lambda: mlp([3]), "sizes: expected at least two"),
-        (lambda: mlp([3, 0, 2]), "sizes: expected at least two positive"),
+        (lambda: mlp([3, 0, 2]), "sizes: expected a whole number of at least 1, got 0"),
         (
             lambda: mlp([3, 2, 2], activation="gelu"),
             "activation: expected one of tanh, sigmoid, relu, softplus",
@@ -128,16 +128,57 @@ def test_error_counts_misclassified_samples():
         (lambda: mlp([3, 2], loss="hinge"), "loss: expected one of cross_entropy, squared_error"),
         (lambda: mlp([3, 2], weight_decay=-1), "weight_decay"),
         (lambda: mlp([3, 2], weight_decay=float("nan")), "weight_decay"),
-        (lambda: mlp([3, 2]).init(method="orthogonal"), "method: expected 'glorot' or 'sparse'"),
+        (lambda: mlp([3, 2]).init(method="orthogonal"), "method: expected one of glorot, sparse"),
         (lambda: mlp([3, 2]).check(Dataset(np.ones((1, 4)), np.zeros(1, int))), "data.X: expected 3 columns"),
         (
             lambda: mlp([3, 2]).check(Dataset(np.ones((1, 3)), np.array([2]))),
-            "data.Y: expected labels below 2",
+            "data.Y: expected labels from 0 and below 2",
         ),
         (lambda: mlp([3, 2]).check(Dataset(np.ones((1, 3)), np.ones((1, 2)))), "integer class labels"),
-        (lambda: autoencoder([3, 2]).check(Dataset(np.ones((1, 3)), np.array([1]))), r"shape \(n, 3\)"),
+        (
+            lambda: autoencoder([3, 2]).check(Dataset(np.ones((1, 3)), np.array([1]))),
+            r"data.Y: expected shape \(1, 3\)",
+        ),
     ],
 )
 def test_bad_input_is_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("net", [mlp([2, 3]), mlp([2, 3], loss="squared_error")], ids=["labels", "targets"])
+def test_parameters_that_are_nan_have_no_error_and_no_class(net):
+    X = np.ones((4, 2))
+    data = Dataset(X, np.zeros(4, int) if net.loss_name == "cross_entropy" else np.zeros((4, 3)))
+    w = np.full(net.size, np.nan)
+    assert np.isnan(net.error(w, data))
+    assert np.isnan(net.error(w, data, chunk=1))
+    if net.loss_name == "cross_entropy":
+        with pytest.raises(ValueError, match="w, X: expected outputs that are numbers, got NaN in row 0"):
+            net.predict(w, X)
+
+
+def test_arguments_that_do_not_fit_are_named():
+    net, X = mlp([4, 5, 3]), np.ones((6, 4))
+    w, Y = net.init(0, dtype=float), np.arange(6) % 3
+    for size in (-1, 0, 2.5, True):
+        with pytest.raises((TypeError, ValueError), match="chunk: expected a whole number"):
+            net.error(w, Dataset(X, Y), chunk=size)
+    for other in (w[:-2], np.append(w, w), w[:, None], w.astype(int), w.tolist(), np.ma.masked_array(w)):
+        for call in (net.predict, net.outputs):
+            with pytest.raises(ValueError, match="w: expected an array"):
+                call(other, X)
+        with pytest.raises(ValueError, match="w: expected an array"):
+            net.error(other, Dataset(X, Y))
+    for labels in (Y - 1, Y + 1, Y[:-1], Y.astype(float), Y[:1]):  # -1 would be read from the end
+        with pytest.raises(ValueError, match="Y: expected"):
+            net.loss(w, X, labels)
+    with pytest.raises(ValueError, match="Y: expected shape"):  # (1, 3) would be broadcast
+        mlp([4, 5, 3], loss="squared_error").loss(w, X, np.ones((1, 3)))
+    for sizes in ([4, 2.7, 3], [4, True, 3], "453"):
+        with pytest.raises((TypeError, ValueError), match="sizes: expected"):
+            mlp(sizes)
+    with pytest.raises(ValueError, match="dtype: expected float32 or float64"):  # would be all zeros
+        net.init(0, dtype=int)
+    with pytest.raises(ValueError, match="seed: expected a whole number of at least 0, got -1"):
+        net.init(-1)

@@ -134,7 +134,7 @@ def test_gauss_newton_asks_for_the_loss_in_two_parts():
         Objective.from_loss(loss, DATA).curvature(np.ones(4), "gauss-newton")
     with pytest.raises(ValueError, match="outputs, output_loss: expected both or none, got outputs alone"):
         Objective.from_loss(loss, DATA, outputs=anp.dot)
-    with pytest.raises(ValueError, match="weight_decay: expected a number >= 0"):
+    with pytest.raises(ValueError, match="weight_decay: expected a finite number >= 0"):
         Objective.from_loss(loss, DATA, weight_decay=-1)
 
 
@@ -153,7 +153,40 @@ def test_data_that_does_not_fit_is_named():
         Objective(NET, (DATA.X, DATA.Y))
     with pytest.raises(ValueError, match=r"data\.X: expected 4 columns"):
         Objective(NET, Dataset(np.ones((2, 3)), np.array([0, 1])))
-    with pytest.raises(ValueError, match="partitions: expected at least 1"):
+    with pytest.raises(ValueError, match="partitions: expected a whole number of at least 1"):
         Objective(NET, DATA, partitions=0)
     with pytest.raises(ValueError, match="size: expected 1 to 23 samples"):
         Objective(NET, DATA).value(W, Sample(24))
+
+
+def test_products_at_one_point_are_in_its_precision():
+    """w in float32 and float64 can be equal as numbers: the operator kept for `hessp` is not that of both."""
+    objective, w = Objective(mlp([4, 5, 3]), DATA), np.zeros(43)
+    assert objective.hessp(w, np.ones(43)).dtype == np.float64
+    single = w.astype(np.float32)
+    assert objective.hessp(single, np.ones(43, np.float32)).dtype == np.float32
+
+
+def test_results_are_not_changed_by_the_next_evaluation():
+    objective = Objective(NET, DATA)
+    B = objective.curvature(W)
+    first, gradient = B @ W, objective.value_and_gradient(W)[1]
+    kept = first.copy(), gradient.copy()
+    B @ (2 * W)
+    objective.value_and_gradient(2 * W)
+    np.testing.assert_array_equal(first, kept[0])
+    np.testing.assert_array_equal(gradient, kept[1])
+
+
+def test_vectors_and_samples_of_another_kind_are_named():
+    objective, v = Objective(NET, DATA), np.ones(NET.size)
+    with pytest.raises(TypeError, match="v: expected real numbers"):
+        objective.curvature(W) @ (v + 1j)
+    with pytest.raises(ValueError, match=rf"v: expected shape \({NET.size},\)"):
+        objective.hessp(W, v[1:])
+    with pytest.raises(TypeError, match=r"sample: expected a hfnb\.Sample or None, got 5"):
+        objective.value(W, 5)
+    with pytest.raises(ValueError, match="data: expected at least one sample"):
+        Objective(NET, DATA[:0])
+    with pytest.raises(TypeError, match="net: expected a network"):
+        Objective(lambda w, X, Y: 0.0, DATA)

@@ -92,7 +92,10 @@ def test_counts_and_distance():
     ("make", "message"),
     [
         (lambda: problems.random_saddle(3, 4), "index: expected 0 to 3"),
-        (lambda: tensor_decomposition(3, 4), "components: expected 1 to 3"),
+        (
+            lambda: tensor_decomposition(3, 4),
+            "components: expected a whole number of at least 1 and at most 3",
+        ),
         (lambda: deep_linear((4, 2, 4), (0, 1, 2)), "kept: expected up to 2 different numbers from 0 to 3"),
         (lambda: problems.tiny_network("relu"), "activation: expected one of tanh, sigmoid"),
         (lambda: problems.rosenbrock(1), "n: expected at least 2"),

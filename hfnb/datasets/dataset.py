@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hfnb.validation import check_plain_array, shown
+
 _ROWS_AT_ONCE = 8192
 
 
@@ -11,8 +13,9 @@ _ROWS_AT_ONCE = 8192
 class Dataset:
     """Inputs X (n, d) with targets Y: integer class labels (n,) or real targets (n, k).
 
-    X is float32 or float64 and is kept as given, never copied. Raises TypeError for X or Y of another kind,
-    and ValueError for wrong shapes, unequal lengths, negative labels, NaN or infinity (naming the row).
+    X is float32 or float64 and is kept as given, never copied. Raises TypeError for X or Y of another kind
+    (sparse, masked, complex), and ValueError for wrong shapes, unequal lengths, negative labels, NaN or
+    infinity (naming the row).
 
     >>> import numpy as np
     >>> data = Dataset(np.eye(3), np.array([0, 1, 2]), name="corners")
@@ -26,8 +29,9 @@ class Dataset:
 
     def __post_init__(self):
         for field in ("X", "Y"):
+            check_plain_array(field, getattr(self, field))
             if not isinstance(getattr(self, field), np.ndarray):
-                object.__setattr__(self, field, np.asarray(getattr(self, field)))
+                object.__setattr__(self, field, _array(field, getattr(self, field)))
         _check_inputs(self.X)
         _check_targets(self.Y)
         if len(self.X) != len(self.Y):
@@ -50,16 +54,41 @@ class Dataset:
         return self.X.shape[1]
 
     def __getitem__(self, rows) -> "Dataset":
-        """Return some rows, given by a slice (a view) or an array of numbers or booleans (a copy)."""
-        if not isinstance(rows, slice) and np.ndim(rows) != 1:
-            raise TypeError(f"rows: expected a slice or a one-dimensional array, got {rows!r}")
+        """Return some rows, given by a slice (a view) or an array of numbers or booleans (a copy).
+
+        TypeError for rows of another kind, IndexError for numbers and booleans of rows that are not there.
+        """
+        if not isinstance(rows, slice):
+            rows = _row_numbers(rows, len(self))
         return Dataset._unchecked(self.X[rows], self.Y[rows], self.name)
+
+
+def _array(name: str, values) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name}: expected rows of one length, got {shown(values)}") from error
+
+
+def _row_numbers(rows, n: int) -> np.ndarray:
+    """Return an array that selects some of n rows: numbers, or a boolean for each."""
+    check_plain_array("rows", rows)
+    found = np.asarray(rows) if np.size(rows) else np.asarray(rows, dtype=int)
+    if found.ndim != 1 or found.dtype.kind not in "iub":
+        raise TypeError(
+            f"rows: expected a slice or a one-dimensional array of integers or booleans, got {shown(rows)}"
+        )
+    if found.dtype.kind == "b" and len(found) != n:
+        raise IndexError(f"rows: expected {n} booleans, one for each row, got {len(found)}")
+    if found.dtype.kind != "b" and found.size and not -n <= found.min() <= found.max() < n:
+        raise IndexError(f"rows: expected numbers of rows below {n}, got {found.min()} to {found.max()}")
+    return found
 
 
 def _check_inputs(X: np.ndarray) -> None:
     """Refuse inputs that are not a finite (n, d) matrix of floats."""
     if X.dtype not in (np.float32, np.float64):
-        raise TypeError(f"X: expected float32 or float64, got {X.dtype}; convert with X.astype(np.float32)")
+        raise TypeError(f"X: expected float32 or float64, got {shown(X)}; convert with X.astype(np.float32)")
     if X.ndim != 2 or not X.size:
         raise ValueError(f"X: expected shape (n, d) with n and d at least 1, got {X.shape}")
     _check_finite("X", X)

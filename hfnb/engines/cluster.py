@@ -25,6 +25,7 @@ from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool
 from hfnb.engines.remote import RemoteSums
 from hfnb.objective import Objective
+from hfnb.validation import check_positive, check_positive_int
 
 # The optimizers live a floor above: a name, looked up when a run begins, is not an import.
 DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
@@ -68,13 +69,14 @@ class Cluster:
         partitions: int = PARTITIONS,
         **options,
     ):
-        for name, value in (("n", 2 if n is None else n), ("threads", threads), ("partitions", partitions)):
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
-        for name, seconds in (("timeout", timeout), ("deadline", 1.0 if deadline is None else deadline)):
-            number = isinstance(seconds, (int, float, np.number)) and not isinstance(seconds, bool)
-            if not number or not 0 < seconds < threading.TIMEOUT_MAX:
-                raise ValueError(f"{name}: expected a positive number of seconds, got {seconds!r}")
+        n = None if n is None else check_positive_int("n", n)
+        threads, partitions = (
+            check_positive_int("threads", threads),
+            check_positive_int("partitions", partitions),
+        )
+        timeout = check_positive("timeout", timeout, at_most=threading.TIMEOUT_MAX)
+        if deadline is not None:
+            deadline = check_positive("deadline", deadline, at_most=threading.TIMEOUT_MAX)
         if (launcher := launch.named(engines)) is not None:  # all that can be known before a start
             check_options(launcher, n, options)
             started = n or sum(slots(launcher, options.get("hosts")).values()) or 2

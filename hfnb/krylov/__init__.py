@@ -18,12 +18,16 @@ A solver of your own has the same parts, and goes wherever ours do:
 from collections.abc import Callable
 from functools import partial, wraps
 
+import numpy as np
+
+from hfnb.validation import check_choice, shown
+
 from .bicgstab import bicgstab
 from .capped_cg import capped_cg
 from .cg import cg
 from .lanczos import LanczosResult, lanczos, random_start
 from .minres import minres
-from .monitor import Monitor, whole
+from .monitor import Monitor
 from .precondition import LBFGS, diagonal
 from .result import KrylovResult, NonFiniteProduct
 from .saddle_free import saddle_free
@@ -56,7 +60,6 @@ __all__ = [
     "random_start",
     "saddle_free",
     "steihaug",
-    "whole",
 ]
 
 newton_mr = partial(minres, stop_indefinite=True)
@@ -76,17 +79,16 @@ SOLVERS: dict[str, Callable[..., KrylovResult]] = {
 def find_solver(solver: str | Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:
     """Return the solver of that name, or a function of the same form, whose results are checked.
 
-    Raises ValueError, listing what exists, for an unknown name; the function returned raises TypeError where
-    ``solver`` returns anything but a `KrylovResult`.
+    Raises ValueError, listing what exists, for an unknown name. The function returned raises TypeError where
+    ``solver`` returns anything but a `KrylovResult`, ValueError where its vectors are not finite, or not of
+    the size and precision of b.
 
     >>> find_solver("cg") is cg
     True
     """
     if callable(solver):
         return _checked(solver)
-    if solver not in SOLVERS:
-        raise ValueError(f"solver: expected one of {', '.join(SOLVERS)} or a function, got {solver!r}")
-    return SOLVERS[solver]
+    return SOLVERS[check_choice("solver", solver, SOLVERS, " or a function")]
 
 
 def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:
@@ -97,6 +99,25 @@ def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]
             raise TypeError(
                 f"solver: expected a KrylovResult, as Monitor(...).result makes, got {type(result).__name__}"
             )
+        _check_result(result, b)
         return result
 
     return solve
+
+
+def _check_result(result: KrylovResult, b: np.ndarray) -> None:
+    """Refuse a result whose vectors cannot be steps: one pass over each of them, a solve."""
+    found = {"x": result.x, "best": result.best}
+    found |= {f"iterates[{i}]": each[1] for i, each in enumerate(result.iterates)}
+    if result.direction is not None:
+        found["direction"] = result.direction
+    for name, vector in found.items():
+        if getattr(vector, "shape", None) != b.shape or getattr(vector, "dtype", None) != b.dtype:
+            raise ValueError(
+                f"solver: expected a result whose {name} is like b, shape {b.shape}, dtype {b.dtype}, "
+                f"got {shown(vector)}"
+            )
+        if not np.isfinite(dot(vector, vector)) and not np.isfinite(vector).all():
+            raise ValueError(f"solver: expected a result that is finite, got NaN or infinity in its {name}")
+    if not result.models or (result.direction is None) != (result.curvature is None):
+        raise ValueError("solver: expected a result with models, and with direction and curvature or neither")

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from hfnb.validation import check_finite, check_positive
+
 from .cg import cg
 from .monitor import Monitor
 from .result import KrylovResult
@@ -42,7 +44,8 @@ def capped_cg(
     """
     if M is not None:
         raise ValueError("M: expected None, for capped_cg takes no preconditioner")
-    if not damping > 0:
+    check_positive("accuracy", accuracy, finite=True)
+    if not check_finite("damping", damping) > 0:
         raise ValueError(f"damping: expected 2ε > 0, for capped_cg solves (A + 2εI)x = b, got {damping}")
     system = System(A, b, x0, damping=damping, check=check)
     monitor = Monitor(system, rtol=rtol, atol=atol, progress=progress, maxiter=maxiter, callback=callback)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import aslinearoperator
 
-from .monitor import whole
-from .system import System
+from hfnb.validation import check_nonnegative, check_nonnegative_int, check_positive_int
+
+from .system import System, as_operator, check_right_hand_side
 from .tridiagonal import lanczos_process
 from .vectors import norm
 
@@ -44,14 +44,13 @@ def lanczos(A, start=None, *, seed=None, tol=1e-3, maxiter=100, check=False) -> 
     >>> result.eigenvalue, result.products, result.success
     (-3.0, 3, True)
     """
-    start, seed = random_start(A, seed) if start is None else (np.asarray(start), None)
+    tol, maxiter = check_nonnegative("tol", tol), check_positive_int("maxiter", maxiter)
+    start, seed = random_start(A, seed) if start is None else (check_right_hand_side("start", start), None)
     system = System(A, start, check=check)
-    if not system.b_norm:
-        raise ValueError("start: expected a vector that is not zero")
-    if not tol >= 0:
-        raise ValueError(f"tol: expected a number >= 0, got {tol}")
+    if not 0 < system.b_norm < np.inf:
+        raise ValueError(f"start: expected a vector with a norm in (0, ∞), got {system.b_norm}")
     status, success = "maxiter products done", False
-    for lanczos in lanczos_process(system, system.b, whole("maxiter", maxiter)):
+    for lanczos in lanczos_process(system, system.b, maxiter):
         ritz, S = lanczos.ritz()
         residual_norm = lanczos.betas[-1] * abs(S[-1, 0])
         if residual_norm <= tol * np.abs(ritz).max():
@@ -74,6 +73,7 @@ def lanczos(A, start=None, *, seed=None, tol=1e-3, maxiter=100, check=False) -> 
 def random_start(A, seed: int | None = None) -> tuple[np.ndarray, int]:
     """Return a vector of A's size and precision whose direction is uniformly random, and its seed."""
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-    operator = aslinearoperator(A)
+    check_nonnegative_int("seed", seed)
+    operator = as_operator("A", A)
     dtype = np.float32 if operator.dtype == np.float32 else np.float64
     return np.random.default_rng(seed).standard_normal(operator.shape[1]).astype(dtype), seed

@@ -1,11 +1,11 @@
 """What is done with every iterate of every solver: record it, keep the best, say when to stop."""
 
-import operator as op
 from collections.abc import Callable
 
 import numpy as np
 
 from hfnb.callbacks import asks_to_stop
+from hfnb.validation import check_callable, check_nonnegative, check_positive, check_positive_int
 
 from .result import KrylovResult
 from .system import ROUNDING, System
@@ -39,17 +39,13 @@ class Monitor:
         keep=False,
         stop_indefinite=False,
     ):
-        for name, value in (("rtol", rtol), ("atol", atol), ("progress", progress)):
-            if not value >= 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {value}")
-        if not (overhead is None or overhead > 0):
-            raise ValueError(f"overhead: expected a number > 0 or None, got {overhead}")
-        self.overhead: float | None = overhead
-        self.maxiter = 10 * system.b.size if maxiter is None else whole("maxiter", maxiter)
-        self.system, self.progress, self.keep = system, progress, keep
+        rtol, atol = check_nonnegative("rtol", rtol), check_nonnegative("atol", atol)
+        self.overhead = None if overhead is None else check_positive("overhead", overhead)
+        self.maxiter = 10 * system.b.size if maxiter is None else check_positive_int("maxiter", maxiter)
+        self.system, self.progress, self.keep = system, check_nonnegative("progress", progress), keep
         self.stop_indefinite = stop_indefinite
-        self.callback: Callable | None = callback
-        self.tolerance = max(rtol * system.b_norm, atol)
+        self.callback: Callable | None = check_callable("callback", callback, "(x) -> bool", optional=True)
+        self.tolerance = max(rtol * system.b_norm, atol) if system.b_norm < np.inf else 0.0
         self.models: list[float] = []
         self.residual_norms: list[float] = []
         self.iterates: list[tuple[int, np.ndarray]] = []
@@ -96,8 +92,8 @@ class Monitor:
         stalled = self.progress > 0 and self._stalled()
         costly = self.overhead is not None and self._costly(self.overhead)
         self.success = self.solved or stalled or costly
-        if not self.system.b_norm:
-            return "the right-hand side is zero: x = 0"
+        if not 0 < self.system.b_norm < np.inf:
+            return self._without_norm()
         if self.solved:
             goal = "as small as rounding allows" if self._attained else "within the tolerance"
             return f"converged: the residual is {goal}"
@@ -112,6 +108,14 @@ class Monitor:
         if stopped:
             return "stopped by the callback"
         return "maxiter iterations done" if self.iteration >= self.maxiter else None
+
+    def _without_norm(self) -> str:
+        """The reason not to begin: ‖b‖ is 0, or its squares leave the range of floating point."""
+        if not np.any(self.system.b):
+            return "the right-hand side is zero: x = 0"
+        self.solved = self.success = False
+        fault = "overflow" if self.system.b_norm else "vanish"
+        return f"out of range: the squares of the right-hand side {fault}; scale the system"
 
     def _stalled(self) -> bool:
         k = max(10, self.iteration // 10)
@@ -150,13 +154,3 @@ class Monitor:
             curvature=curvature,
             iterates=self.iterates,
         )
-
-
-def whole(name: str, count) -> int:
-    """Return ``count`` if it is a whole number of at least 1; ValueError names it otherwise."""
-    try:
-        if (number := op.index(count)) >= 1:
-            return number
-    except TypeError:
-        pass
-    raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")

@@ -1,9 +1,11 @@
 """Preconditioners M ≈ (A + damping I)⁻¹, positive definite whatever A is."""
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from scipy.sparse.linalg import LinearOperator
 
-from .monitor import whole
+from hfnb.validation import check_finite, check_nonnegative, check_positive_int, check_vector
+
+from .system import as_operator
 from .vectors import axpy, dot, norm
 
 
@@ -19,8 +21,9 @@ def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> Lin
     >>> diagonal(np.array([0.0, 15.0]), damping=1.0) @ np.ones(2)
     array([1.   , 0.125])
     """
-    squares = np.asarray(squares)
-    shifted = squares + squares.dtype.type(damping)
+    check_vector("squares", squares)
+    exponent = check_nonnegative("exponent", exponent, finite=True)
+    shifted = squares + squares.dtype.type(check_finite("damping", damping))
     if not np.all((shifted > 0) & np.isfinite(shifted)):
         raise ValueError("squares: expected squares + damping to be positive and finite in every entry")
     inverse = shifted**-exponent
@@ -44,7 +47,7 @@ class LBFGS:
     """
 
     def __init__(self, memory: int = 20):
-        self.memory = whole("memory", memory)
+        self.memory = check_positive_int("memory", memory)
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self.clear()
 
@@ -54,7 +57,7 @@ class LBFGS:
 
     def watch(self, A) -> LinearOperator:
         """Return an operator that is A and notes the pairs of its products."""
-        inner = aslinearoperator(A)
+        inner = as_operator("A", A)
 
         def product(v):
             Av = inner.matvec(v)
@@ -73,7 +76,7 @@ class LBFGS:
 
     def operator(self, damping: float = 0.0) -> LinearOperator | None:
         """Return the preconditioner that the pairs make, or None where none has positive curvature."""
-        usable = []
+        damping, usable = check_finite("damping", damping), []
         for s, y in self.pairs:
             z = y + y.dtype.type(damping) * s
             sz = dot(s, z)

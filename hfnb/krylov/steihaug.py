@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from hfnb.validation import check_positive
+
 from .monitor import Monitor
 from .result import KrylovResult
 from .system import System
@@ -38,8 +40,8 @@ def steihaug(
     system = System(A, b, x0, damping=damping, M=M, check=check)
     monitor = Monitor(system, rtol=rtol, atol=atol, progress=progress, maxiter=maxiter, callback=callback)
     x, r = system.start()
-    if not (radius > 0 and norm(x) <= radius):
-        raise ValueError(f"radius: expected a positive number, at least ‖x0‖ = {norm(x):.3g}, got {radius}")
+    if norm(x) > check_positive("radius", radius):
+        raise ValueError(f"radius: expected a number of at least ‖x0‖ = {norm(x):.3g}, got {radius}")
     p, Ap, rz_before = np.zeros_like(x), np.empty_like(x), 1.0
     while (reason := monitor.stop(x, r)) is None:
         z, rz = system.precondition(r)

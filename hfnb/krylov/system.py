@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
+from hfnb.validation import FLOATS, check_finite, check_plain_array, shown
+
 from .result import NonFiniteProduct
 from .vectors import axpy, dot, norm
 
@@ -18,21 +20,13 @@ class System:
     """
 
     def __init__(self, A, b, x0=None, *, damping=0.0, M=None, check=False):
-        self.b = np.array(b)
-        if self.b.ndim != 1 or self.b.size == 0 or self.b.dtype not in (np.float32, np.float64):
-            raise ValueError(
-                f"b: expected a vector of float32 or float64, got shape {self.b.shape}, dtype {self.b.dtype}"
-            )
+        self.b = check_right_hand_side("b", b)
         self._A, self._M = (
-            _operator("A", A, self.b.size),
-            None if M is None else _operator("M", M, self.b.size),
+            _square("A", A, self.b.size),
+            None if M is None else _square("M", M, self.b.size),
         )
-        if x0 is not None and np.shape(x0) != self.b.shape:
-            raise ValueError(f"x0: expected shape {self.b.shape} to match b, got {np.shape(x0)}")
-        for name, value in (("b", self.b), ("x0", x0), ("damping", damping)):
-            if value is not None and not np.all(np.isfinite(value)):
-                raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-        self.x0, self.damping, self.b_norm = x0, float(damping), norm(self.b)
+        self.x0 = None if x0 is None else _start("x0", x0, self.b)
+        self.damping, self.b_norm = _damping(damping, self.b.dtype), norm(self.b)
         self.products = self.preconditionings = 0
         self.norm = self.rounding = 0.0
         self.direction: np.ndarray | None = None
@@ -43,7 +37,7 @@ class System:
     def _probe_symmetry(self, counted: bool) -> None:
         """Compare uᵀAv with vᵀAu for two random vectors; a matrix at hand costs no counted product."""
         u, v = np.random.default_rng(0).standard_normal((2, self.b.size)).astype(self.b.dtype)
-        Au, Av = self._A.matvec(u), self._A.matvec(v)
+        Au, Av = (_apply("A", self._A, vector, np.empty_like(self.b), 1) for vector in (u, v))
         self.products += 2 * counted
         self.norm = float(np.nan_to_num(norm(Au) / norm(u)))
         scale = norm(u) * norm(Av) + norm(v) * norm(Au)
@@ -53,7 +47,7 @@ class System:
     def start(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the first iterate, x0 or 0, and its residual; a zero b is solved by x = 0 whatever x0."""
         x, r = np.zeros_like(self.b), self.b.copy()
-        if self.b_norm and self.x0 is not None and np.any(self.x0):
+        if 0 < self.b_norm < np.inf and self.x0 is not None and np.any(self.x0):
             x[:] = self.x0
             self.residual(x, out=r)
         return x, r
@@ -66,7 +60,7 @@ class System:
     def product(self, v: np.ndarray, out: np.ndarray) -> float:
         """Write (A + damping I) v into ``out``, note the curvature along v, return vᵀ(A + damping I)v."""
         self.products += 1
-        np.copyto(out, self._A.matvec(v), casting="same_kind")
+        _apply("A", self._A, v, out, self.products)
         vv, vAv, AvAv = dot(v, v), dot(v, out), dot(out, out)
         if not np.isfinite(AvAv):
             raise NonFiniteProduct(f"A: product {self.products} is not finite")
@@ -108,7 +102,7 @@ class System:
         if self._M is None:
             return r, dot(r, r)
         self.preconditionings += 1
-        z = np.array(self._M.matvec(r), dtype=r.dtype)
+        z = _apply("M", self._M, r, np.empty_like(r), self.preconditionings)
         rz = dot(r, z)
         if not np.isfinite(rz):
             raise NonFiniteProduct(f"M: product {self.preconditionings} is not finite")
@@ -120,13 +114,72 @@ class System:
         return z, rz
 
 
-def _operator(name: str, A, n: int) -> LinearOperator:
+def as_operator(name: str, A) -> LinearOperator:
+    """Return A, an operator, an array, a sparse matrix or a nested list, as an operator on real vectors."""
+    if isinstance(A, np.ma.MaskedArray):
+        check_plain_array(name, A)
+    operator = None
+    try:
+        matrix = np.asarray(A) if isinstance(A, (list, tuple)) else A
+        if not isinstance(matrix, np.ndarray) or matrix.ndim == 2:  # SciPy takes vectors and numbers, too
+            operator = aslinearoperator(matrix)
+    except (TypeError, ValueError):
+        pass
+    if operator is None or len(operator.shape) != 2 or 0 in operator.shape:
+        raise TypeError(f"{name}: expected an operator or a matrix of real numbers, got {shown(A)}")
+    if operator.dtype is not None and operator.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected real numbers, got dtype {operator.dtype}")
+    return operator
+
+
+def check_right_hand_side(name: str, b) -> np.ndarray:
+    """Return a copy of a vector of finite float32 or float64."""
+    check_plain_array(name, b)
+    found = np.array(b)
+    if found.ndim != 1 or found.size == 0 or found.dtype not in FLOATS:
+        raise ValueError(f"{name}: expected a vector of float32 or float64, got {shown(found)}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    return found
+
+
+def _start(name: str, x0, b: np.ndarray) -> np.ndarray:
+    """Return the first iterate as a vector like b."""
+    check_plain_array(name, x0)
+    found = np.asarray(x0)
+    if found.shape != b.shape:
+        raise ValueError(f"{name}: expected shape {b.shape} to match b, got {found.shape}")
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected real numbers, got dtype {found.dtype}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    return found
+
+
+def _damping(damping, dtype) -> float:
+    """Return the damping, whose product with a vector must not overflow, nor the square of that."""
+    limit = min(float(np.finfo(dtype).max), 1e150)
+    if abs(number := check_finite("damping", damping)) >= limit:
+        raise ValueError(f"damping: expected less than {limit:.3g} in {dtype}, got {number}")
+    return number
+
+
+def _square(name: str, A, n: int) -> LinearOperator:
     """Return A as a real (n, n) operator."""
-    operator = aslinearoperator(A)
+    operator = as_operator(name, A)
     if operator.shape != (n, n):
         raise ValueError(
             f"{name}: expected a square operator of shape ({n}, {n}) to match b, got {operator.shape}"
         )
-    if np.issubdtype(operator.dtype, np.complexfloating):
-        raise ValueError(f"{name}: expected real numbers, got dtype {operator.dtype}")
     return operator
+
+
+def _apply(name: str, operator: LinearOperator, v: np.ndarray, out: np.ndarray, number: int) -> np.ndarray:
+    """Write the ``number``-th product, with v, into ``out`` and return it; an error names the operator."""
+    try:
+        np.copyto(out, operator.matvec(v), casting="same_kind")
+    except (TypeError, ValueError) as error:
+        if type(error) in (TypeError, ValueError):
+            raise type(error)(f"{name}: product {number} failed: {error}") from error
+        raise
+    return out

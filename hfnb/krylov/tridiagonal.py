@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
+from hfnb.validation import check_finite, check_positive_int, check_vector
+
 from .system import ROUNDING, System
 from .vectors import norm
 
@@ -36,6 +38,7 @@ class Tridiagonal:
         Source: van Dorsselaer, Hochstenbach & van der Vorst, "Computing probabilistic bounds for extreme
         eigenvalues of symmetric matrices with the Lanczos method", SIAM J. Matrix Anal. Appl. 22 (2000).
         """
+        bound = check_finite("bound", bound)
         ritz, _ = self.ritz()
         if ritz[0] <= bound:
             return 1.0
@@ -49,7 +52,10 @@ def lanczos_process(system: System, start: np.ndarray, steps: int) -> Iterator[T
 
     Orthogonalizing twice keeps V orthonormal to rounding (Parlett, The Symmetric Eigenvalue Problem, §6.9).
     """
-    steps = min(steps, start.size)
+    check_vector("start", start, system.b.size)
+    if not 0 < norm(start) < np.inf:
+        raise ValueError(f"start: expected a vector with a norm in (0, ∞), got {norm(start)}")
+    steps = min(check_positive_int("steps", steps), start.size)
     V, w = np.empty((steps, start.size), start.dtype), np.empty_like(start)
     alphas: list[float] = []
     betas: list[float] = []

@@ -6,6 +6,8 @@ numpy's and SciPy's BLAS have a set of threads each, which then wait for each ot
 
 import numpy as np
 
+from hfnb.validation import shown
+
 BLOCK = 128  # numbers that a dot product multiplies in the precision of the vectors
 PIECE = 8192  # numbers that are added at a time, in a temporary that stays in the cache
 
@@ -19,6 +21,7 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
     >>> dot(np.full(10**6, 0.1, np.float32), np.ones(10**6, np.float32))
     100000.0
     """
+    _check_pair(x, y)
     head = x.size - x.size % BLOCK
     with np.errstate(over="ignore", invalid="ignore"):
         blocks = np.matmul(x[:head].reshape(-1, 1, BLOCK), y[:head].reshape(-1, BLOCK, 1))
@@ -36,6 +39,22 @@ def norm(x: np.ndarray) -> float:
 
 def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
     """Add a·x to y in place."""
+    _check_pair(x, y)
+    if not y.flags.writeable:
+        raise ValueError("y: expected an array that can be written to, got one that is read-only")
     a = y.dtype.type(a)
     for start in range(0, y.size, PIECE):
         y[start : start + PIECE] += a * x[start : start + PIECE]
+
+
+def _check_pair(x: np.ndarray, y: np.ndarray) -> None:
+    """Refuse vectors of two sizes, which NumPy may broadcast; it looks at no entry, and takes 0.2 µs."""
+    try:
+        alike = x.shape == y.shape and x.ndim == 1 and x.dtype.char in "fd" and y.dtype.char in "fd"
+        if alike and not (isinstance(x, np.ma.MaskedArray) or isinstance(y, np.ma.MaskedArray)):
+            return
+    except AttributeError:
+        pass
+    raise ValueError(
+        f"x, y: expected two vectors of float32 or float64 of one size, got {shown(x)} and {shown(y)}"
+    )

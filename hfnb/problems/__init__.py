@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 
+from hfnb.validation import check_nonnegative_int
+
 from .networks import deep_linear, tiny_network
 from .problem import Problem
 from .surfaces import (
@@ -53,6 +55,6 @@ def strict_saddles(count: int) -> Iterator[tuple[str, int, Problem]]:
     >>> [(family, seed) for family, seed, _ in strict_saddles(11)][-1]
     ('random quadratic, 1 of 20 negative', 1)
     """
-    for number, family in islice(enumerate(cycle(STRICT_SADDLES)), count):
+    for number, family in islice(enumerate(cycle(STRICT_SADDLES)), check_nonnegative_int("count", count)):
         seed = number // len(STRICT_SADDLES)
         yield family, seed, STRICT_SADDLES[family](seed)

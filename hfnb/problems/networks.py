@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import autograd.numpy as np
 
+from hfnb.validation import check_choice, check_nonnegative_int, check_positive_int, check_sequence
+
 from .problem import Problem
 
 ACTIVATIONS = {"tanh": np.tanh, "sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2))}
@@ -24,8 +26,12 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
     >>> deep_linear((3, 2, 3), kept=(0, 1)).index, deep_linear((3, 2, 3), kept=(1, 2)).index
     (0, 2)
     """
-    random, hidden, rank = np.random.default_rng(seed), min(widths[1:-1]), min(widths[0], widths[-1])
-    hidden, kept = min(hidden, rank), sorted(kept)
+    widths = [check_positive_int("widths", width) for width in check_sequence("widths", widths)]
+    kept = sorted(check_nonnegative_int("kept", each) for each in check_sequence("kept", kept))
+    if len(widths) < 3:
+        raise ValueError(f"widths: expected at least three layers, got {widths}")
+    random, rank = np.random.default_rng(check_nonnegative_int("seed", seed)), min(widths[0], widths[-1])
+    hidden = min(*widths[1:-1], rank)
     if len(set(kept)) != len(kept) or len(kept) > hidden or any(not 0 <= i < rank for i in kept):
         raise ValueError(f"kept: expected up to {hidden} different numbers from 0 to {rank - 1}, got {kept}")
     U, _ = np.linalg.qr(random.standard_normal((widths[-1], rank)))
@@ -66,9 +72,9 @@ def tiny_network(activation: str = "tanh", hidden: int = 3, inputs: int = 3, see
     >>> tiny_network("sigmoid", hidden=2).index
     2
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    random, act = np.random.default_rng(seed), ACTIVATIONS[activation]
+    act = ACTIVATIONS[check_choice("activation", activation, ACTIVATIONS)]
+    hidden, inputs = check_positive_int("hidden", hidden), check_positive_int("inputs", inputs)
+    random = np.random.default_rng(check_nonnegative_int("seed", seed))
     offset = activation == "sigmoid"  # where a(0) = 1/2, an offset takes the mean; tanh(0) = 0 needs none
     X = random.standard_normal((20, inputs))
 

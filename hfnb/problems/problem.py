@@ -8,6 +8,7 @@ from autograd import hessian, make_hvp, value_and_grad
 from scipy.sparse.linalg import LinearOperator
 
 from hfnb.history import Counts
+from hfnb.validation import check_nonnegative, check_nonnegative_int, check_vector
 
 
 @dataclass(eq=False)
@@ -35,11 +36,13 @@ class Problem:
 
     def value(self, w: np.ndarray, sample=None) -> float:
         """Return f(w)."""
+        check_vector("w", w, self.size)
         self.counts.add("losses", 1, 0)
         return float(self.f(w))
 
     def value_and_gradient(self, w: np.ndarray, sample=None) -> tuple[float, np.ndarray]:
         """Return f(w) and ∇f(w)."""
+        check_vector("w", w, self.size)
         self.counts.add("gradients", 1, 0)
         value, gradient = value_and_grad(self.f)(w)
         return float(value), gradient
@@ -52,23 +55,27 @@ class Problem:
         """Return the Hessian at w as an operator; ValueError for another kind, which f does not have."""
         if kind != "hessian":
             raise ValueError(f"curvature: expected 'hessian', the only one {self.name} has, got {kind!r}")
-        apply, _ = make_hvp(self.f)(w)
+        check_vector("w", w, self.size)
+        apply, _ = make_hvp(self.f)(np.array(w))  # its own point: the tape refers to it
 
         def product(v):
             self.counts.add("products", 1, 0)
-            return apply(v.ravel())
+            return apply(v.ravel().astype(w.dtype, copy=False))
 
         return LinearOperator((w.size, w.size), matvec=product, rmatvec=product, dtype=w.dtype)
 
     def hessian_product(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ∇²f(w) v."""
+        check_vector("v", v, self.size)
         return self.curvature(w) @ v
 
     def hessian(self, w: np.ndarray) -> np.ndarray:
         """Return the dense Hessian at w, for small sizes."""
+        check_vector("w", w, self.size)
         return hessian(self.f)(w)
 
     def near(self, distance: float, seed: int = 0) -> np.ndarray:
         """Return a point at ``distance`` from the stationary one, in a random direction."""
-        direction = np.random.default_rng(seed).standard_normal(self.size)
+        check_nonnegative("distance", distance, finite=True)
+        direction = np.random.default_rng(check_nonnegative_int("seed", seed)).standard_normal(self.size)
         return self.stationary + distance * direction / np.linalg.norm(direction)

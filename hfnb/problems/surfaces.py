@@ -2,6 +2,8 @@
 
 import autograd.numpy as np
 
+from hfnb.validation import check_nonnegative_int, check_positive_int
+
 from .problem import Problem
 
 
@@ -48,9 +50,10 @@ def random_saddle(n: int = 20, index: int = 5, seed: int = 0) -> Problem:
     >>> random_saddle(n=3, index=1).index
     1
     """
-    if not 0 <= index <= n:
+    n, index = check_positive_int("n", n), check_nonnegative_int("index", index)
+    if index > n:
         raise ValueError(f"index: expected 0 to {n} negative eigenvalues, got {index}")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(check_nonnegative_int("seed", seed))
     Q, _ = np.linalg.qr(random.standard_normal((n, n)))
     eigenvalues = random.uniform(0.1, 1.0, n) * np.where(np.arange(n) < index, -1.0, 1.0)
     H = (Q * eigenvalues) @ Q.T
@@ -72,9 +75,9 @@ def tensor_decomposition(d: int = 6, components: int = 3, seed: int = 0) -> Prob
     >>> tensor_decomposition(d=4, components=2).minimum
     1.5
     """
-    if not 1 <= components <= d:
-        raise ValueError(f"components: expected 1 to {d}, got {components}")
-    random = np.random.default_rng(seed)
+    d = check_positive_int("d", d)
+    components = check_positive_int("components", components, at_most=d)
+    random = np.random.default_rng(check_nonnegative_int("seed", seed))
     A, _ = np.linalg.qr(random.standard_normal((d, d)))
 
     def f(u):
@@ -93,7 +96,7 @@ def rosenbrock(n: int = 2) -> Problem:
     >>> rosenbrock().value(np.array([-1.2, 1.0]))
     24.2
     """
-    if n < 2:
+    if check_positive_int("n", n) < 2:
         raise ValueError(f"n: expected at least 2, got {n}")
 
     def f(w):

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hfnb.validation import check_choice, check_nonnegative_int, check_positive_int
+
 
 def _singular(n):
     return np.concatenate([np.zeros(n - 4 * n // 5), np.logspace(0, 2, 4 * n // 5)])
@@ -38,9 +40,10 @@ def linear_system(kind: str, n: int = 50, seed: int = 0) -> LinearSystem:
     >>> float(b @ A @ b)
     0.0
     """
-    if kind not in SPECTRA:
-        raise ValueError(f"kind: expected one of {', '.join(SPECTRA)}, got {kind!r}")
-    random, eigenvalues = np.random.default_rng(seed), SPECTRA[kind](n)
+    spectrum = SPECTRA[check_choice("kind", kind, SPECTRA)]
+    if check_positive_int("n", n) < 4 or (kind == "breakdown" and n % 2):
+        raise ValueError(f"n: expected at least 4, and an even number for a breakdown, got {n}")
+    random, eigenvalues = np.random.default_rng(check_nonnegative_int("seed", seed)), spectrum(n)
     b = random.standard_normal(n)
     if kind == "breakdown":
         b[n // 2 :] = 0
