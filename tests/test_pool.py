@@ -158,17 +158,17 @@ def test_blocks_cover_all_partitions_whatever_happens(seed):
     engines.client.acts = dict.fromkeys(range(6), act)
     for _ in range(12):
         try:
-            values, lost = engines.ask({engine: (len, ()) for engine in placement.held()})
+            _, lost = engines.ask(dict.fromkeys(placement.held(), (len, ())))
             while lost:
                 placement.move(lost)
                 assert not {engine for _, engine in placement.blocks.values()} & set(lost)
-                _, lost = engines.ask({engine: (len, ()) for engine in placement.held()})
+                _, lost = engines.ask(dict.fromkeys(placement.held(), (len, ())))
         except (EngineFailure, KeyboardInterrupt) as error:
             outcomes.add(type(error))
         assert placed(placement) == list(range(partitions))
     engines.client.acts = {}
     if engines.engines:
-        placement.move(engines.ask({engine: (len, ()) for engine in placement.held()})[1])
+        placement.move(engines.ask(dict.fromkeys(placement.held(), (len, ())))[1])
         assert {engine for _, engine in placement.blocks.values()} <= set(engines.engines)
         assert placed(placement) == list(range(partitions))
     assert outcomes
