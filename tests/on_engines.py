@@ -48,14 +48,22 @@ def leaves_nothing_behind():
     wait_until(lambda: not running(found))
 
 
-def press_ctrl_c(times=1):
+def stops_softly():
+    """Whether Ctrl-C is taken as the wish to stop after the iteration, as it is during `Cluster.minimize`."""
+    return signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+
+
+def press_ctrl_c(times=1, when=stops_softly):
+    """Press Ctrl-C as soon as ``when()`` is true, from another thread."""
+
     def press():
+        wait_until(when, seconds=60)
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.3)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it otherwise
-    threading.Timer(0.3, press).start()
+    threading.Thread(target=press, daemon=True).start()
 
 
 LONG = {"max_iter": 10**6, "tol": 0.0, "damping": 1e3}

@@ -241,10 +241,10 @@ def test_second_ctrl_c_interrupts_and_the_engines_stay_usable(mpi_pair, data, w0
 
 
 def test_ctrl_c_while_the_client_drives(pair, data, w0):
-    objective = pair.objective(NET, data)
-    press_ctrl_c()
+    objective, started = pair.objective(NET, data), threading.Event()
+    press_ctrl_c(when=started.is_set)
     with pytest.raises(KeyboardInterrupt):
-        hessian_free(objective, w0, **LONG)
+        hessian_free(objective, w0, callback=lambda record: started.set(), **LONG)
     assert objective.value(w0) == pytest.approx(Objective(NET, data).value(w0), rel=1e-12)
 
 

@@ -188,7 +188,7 @@ class Pool:
 
 
 def _names(lost: dict[int, str], separator: str = "; ") -> str:
-    return separator.join(f"engine {engine} {reason}" for engine, reason in lost.items())
+    return separator.join(f"engine {engine} {reason}" for engine, reason in sorted(lost.items()))
 
 
 def _is_death(error: BaseException) -> bool:
