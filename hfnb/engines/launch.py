@@ -73,7 +73,7 @@ def start(
         client = cluster.connect_client_sync(timeout=max(end - time.monotonic(), 5))
         wait_for_engines(client, cluster, n, end, deliver)
     except BaseException as error:
-        output = what_they_wrote(cluster)
+        output = what_they_wrote(cluster) if isinstance(error, Exception) else ""
         if client is not None:
             client.close(linger=0)
         stop(cluster, guard)
@@ -109,7 +109,7 @@ def check_folder(profile_dir: str) -> None:
     """Raise OSError if the files of a cluster cannot be written to its profile's folder."""
     for name in ("log", "security"):
         folder = Path(profile_dir, name)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(2**16))
 
