@@ -31,6 +31,7 @@ DOORS = {
     ("checkpoint", "datasets"),
     ("engines", "objective"),
     ("engines", "sums"),
+    ("globalization", "krylov"),
     ("history", "profiler"),
     ("models", "fused"),
     ("models", "losses"),

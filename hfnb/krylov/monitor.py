@@ -145,6 +145,7 @@ class Monitor:
             direction=direction,
             curvature=curvature,
             iterates=self.iterates,
+            norm=float(self.system.norm),
         )
 
 
