@@ -87,7 +87,8 @@ def hessian_free(
     while not (stop or state.iteration >= max_iter or _gives_up(state, tol)):
         verdict = _certify(objective, state, samples) if _asks(state, tol) else None
         if verdict and verdict.verdict == "saddle":
-            solution, taken, new_damping = None, _leave(objective, state, verdict, samples), state.damping
+            # Steps that were lost in rounding say nothing against the λ from before them.
+            solution, taken, new_damping = None, _leave(objective, state, verdict, samples), state.trusted
         elif verdict and (end := _settled(state, verdict, tol)):
             break
         else:
@@ -239,7 +240,7 @@ def _move(objective, state, step, solution, damping, samples):
         if finite and (samples.batch or loss < before):
             plateau, warm = before - loss <= PLATEAU * abs(before), solution.x if solution else None
             accepted = {"w": w, "g": g, "loss": loss, "warm": warm, "plateau": plateau, "rejected": 0}
-            return replace(state, damping=damping, trouble="", **accepted)
+            return replace(state, damping=damping, trusted=damping, trouble="", **accepted)
         trouble = "" if finite else "the loss or its gradient is not finite after the step"
     damping = max(damping, 1.5 ** (state.rejected + 1) * state.damping)
     return replace(state, damping=damping, warm=None, rejected=state.rejected + 1, trouble=trouble)

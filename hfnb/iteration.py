@@ -13,8 +13,8 @@ from hfnb.krylov import KrylovResult, norm
 class State:
     """All that one iteration hands to the next, and a checkpoint keeps; ``warm`` is the last solution.
 
-    ``steepest`` is the largest gradient norm met, by which small is told from large; ``trouble`` says what
-    was not finite where the last step was rejected for that.
+    ``steepest`` is the largest gradient norm met, by which small is told from large; ``trusted`` the λ that
+    the last accepted step left; ``trouble`` what was not finite where the last step was rejected for that.
     """
 
     w: np.ndarray
@@ -30,10 +30,12 @@ class State:
     next_look: int = 0
     pause: int = 1
     steepest: float = 0.0
+    trusted: float = 0.0
     trouble: str = ""
 
     def __post_init__(self):
         self.steepest = max(self.steepest, self.gradient_norm)
+        self.trusted = self.trusted or self.damping
 
     @property
     def gradient_norm(self) -> float:
