@@ -106,7 +106,7 @@ def certify(
     """
     loss, g = objective.value_and_gradient(w)
     found = certify_operator(objective.curvature(w, curvature), **options)
-    gradient_norm, rounding = norm(np.asarray(g)), np.finfo(w.dtype).eps * found.largest * norm(w)
+    gradient_norm, rounding = norm(np.asarray(g)), float(np.finfo(w.dtype).eps) * found.largest * norm(w)
     limit = max(gradient_tol * min(1.0, gradient_scale(found.largest, w, loss)), float(rounding))
     found = replace(found, gradient_norm=gradient_norm, gradient_tolerance=limit)
     if not gradient_norm <= limit:

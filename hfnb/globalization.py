@@ -101,40 +101,62 @@ def line_search(
     return line.step(alpha, value, name)
 
 
-def wide_search(line: Line, name: str, trials: int = 20) -> Step:
+def wide_search(line: Line, name: str, first: float | None = None, trials: int = 20) -> Step:
     """Search along a ``line`` whose d has the right direction, but perhaps a length that is off by 10³⁰.
 
-    α are powers of two. Where 1 will do, α is doubled while the loss falls, as by `line_search`, and after
-    ``trials`` doublings it grows ever faster. Where 1 is too long it shrinks ever faster; where 1 is so short
-    that the fall is lost in rounding, it starts from the shortest that is not. The last gap between a length
-    that lowers the loss and one that does not is halved, in the exponent, until both are neighbours.
+    α are powers of two, from 1 on. Where α is too long for a fall, it is halved four times, then shrinks ever
+    faster; where it is too short for one that rounding lets be seen, it grows ever faster; between a length
+    that is too long and one that is too short their geometric mean is next. As `line_search` does, it doubles
+    an α that is the longest tried while the loss falls, after ``trials`` doublings ever faster. Any last gap
+    between a length that lowers the loss and a longer one that does not is halved until both are neighbours.
     """
-    shortest = int(np.clip(np.ceil(np.log2(max(line.visible(), 2.0**-WIDEST))), -WIDEST, WIDEST))
-    # 1; then lengths that can be seen to lower the loss, if 1 cannot; or shorter ones, down to those.
-    longer = (shortest, shortest + 2, shortest + 6)
-    shorter = (e for e in (-1, -2, -3, -4, -6, -10, -18, -34, -66, -WIDEST) if e >= shortest - 2)
-    exponent, above = 0, None
-    value = line.loss(1.0)
-    for other in longer if shortest > 0 else shorter:
+    with np.errstate(over="ignore", invalid="ignore"):  # a length may be absurd: see `Line`
+        exponent, value, above = _first_fall(line, line.loss(1.0) if first is None else line.checked(first))
+        if not line.falls(2.0**exponent, value):
+            return line.no_step()
+        leap = 1
+        for trial in range(2 * trials if above is None else 0):
+            above = min(exponent + leap, WIDEST + 1)
+            if above > WIDEST or not (further := line.loss(2.0**above)) < value:
+                break
+            exponent, value, leap = above, further, leap if trial < trials else 2 * leap
+        while above is not None and above - exponent > 1:
+            middle = (exponent + above) // 2
+            if (between := line.loss(2.0**middle)) < value:
+                exponent, value = middle, between
+            else:
+                above = middle
+        return line.step(2.0**exponent, value, name)
+
+
+def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
+    """Return the exponent of the first α found to lower the loss, the loss, and the least that is too long.
+
+    ``value`` is that of α = 1, the first to be tried. Where none lowers the loss, the last one is returned.
+    """
+    shortest = int(np.ceil(np.log2(np.clip(line.visible(), 2.0**-WIDEST, 2.0**WIDEST))))
+    exponent, low, high, shorter, longer, flat = 0, -WIDEST - 1, WIDEST + 1, 0, 1, True
+    while True:
         if line.falls(2.0**exponent, value):
-            break
-        above = exponent if other < exponent else None
-        exponent, value = other, line.loss(2.0**other)
-    if not line.falls(2.0**exponent, value):
-        return line.no_step()
-    leap = 1
-    for trial in range(2 * trials if above is None else 0):
-        above = min(exponent + leap, WIDEST + 1)
-        if above > WIDEST or not (further := line.loss(2.0**above)) < value:
-            break
-        exponent, value, leap = above, further, leap if trial < trials else 2 * leap
-    while above is not None and above - exponent > 1:
-        middle = (exponent + above) // 2
-        if (between := line.loss(2.0**middle)) < value:
-            exponent, value = middle, between
+            return exponent, value, high if high <= WIDEST else None
+        flat = flat and value == line.f0
+        if exponent < shortest or (value == line.f0 and low >= 0):
+            low = exponent
         else:
-            above = middle
-    return line.step(2.0**exponent, value, name)
+            high = exponent
+        if flat and high == -WIDEST:  # no length so far changes the loss at all: all were too short
+            low, high, flat = 0, WIDEST + 1, False
+        if high - low <= 1:
+            return exponent, value, high
+        if low >= -WIDEST and high <= WIDEST:
+            exponent = (low + high) // 2
+        elif high <= WIDEST:
+            shorter += 1
+            exponent = max(exponent - 2 ** max(shorter - 4, 0), low + 1)
+        else:
+            longer *= 2
+            exponent = min(max(shortest, low + longer), high - 1)
+        value = line.loss(2.0**exponent)
 
 
 def negative_curvature_step(
@@ -147,7 +169,7 @@ def negative_curvature_step(
     order 1, as those of networks are; no length can be known from the quadratic model, which has no minimum.
     """
     slope = dot(g, d)
-    rounding = np.finfo(w.dtype).eps * norm(g) * np.sqrt(w.size)
+    rounding = float(np.finfo(w.dtype).eps) * norm(g) * np.sqrt(w.size)
     length = w.dtype.type(abs(curvature))
     signs = [-1.0, 1.0] if abs(slope) <= rounding else [-np.sign(slope)]
     steps = []
@@ -171,18 +193,24 @@ def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int,
     return best
 
 
-def levenberg_marquardt(damping: float, change: float, predicted: float, curvature: float = 0.0) -> float:
+def levenberg_marquardt(
+    damping: float, change: float, predicted: float, curvature: float = 0.0, rounding: float = 0.0
+) -> float:
     """Return λ × 3/2 where the model promised too much, ρ < ¼, and λ × 2/3 where it was right, ρ > ¾.
 
     ρ = change / predicted: ``change`` is f(w + s) − f(w), ``predicted`` the undamped model gᵀs + ½ sᵀBs
     (Martens 2010, §4.1). A model that predicts no fall counts as wrong. A λ of more than a hundred times the
-    largest ``curvature`` met (0: unknown) is of another scale: where the model was right it falls to a tenth.
+    largest ``curvature`` met (0: unknown) is of another scale. It falls to a tenth where the model was right,
+    and where what it predicts is lost in the ``rounding`` of the loss, so that nothing can be said of it.
     """
+    far = 0 < 100 * curvature < damping
+    if far and np.isfinite(change) and abs(predicted) <= rounding:
+        return damping / 10
     ratio = change / predicted if predicted < 0 and np.isfinite(change) else -np.inf
     if ratio < 0.25:
         return damping * 1.5
     if ratio > 0.75:
-        return damping / (10 if 0 < 100 * curvature < damping else 1.5)
+        return damping / (10 if far else 1.5)
     return damping
 
 
@@ -240,7 +268,7 @@ def subspace_step(
     Q, _ = np.linalg.qr(np.stack(spanning, axis=1))
     T = Q.T @ np.stack([B @ q for q in Q.T], axis=1)
     values, vectors = np.linalg.eigh((T + T.T) / 2)
-    scale = np.maximum(np.abs(values + damping), np.finfo(w.dtype).eps * np.abs(values).max())
+    scale = np.maximum(np.abs(values + damping), float(np.finfo(w.dtype).eps) * np.abs(values).max())
     y = np.divide(-(vectors.T @ (Q.T @ g)), scale, out=np.zeros_like(scale), where=scale > 0)
     s = (Q @ (vectors @ y)).astype(w.dtype)
     step = line_search(f, w, s, f0, dot(g, s), name="subspace")
@@ -256,12 +284,19 @@ def _solution_step(f, w, f0, solution, damping):
     position, s, loss = backtrack_iterates(f, w, kept)
     model = solution.model if s is solution.best else solution.models[kept[position][0]]
     predicted = model - 0.5 * damping * dot(s, s)
-    return s, loss, levenberg_marquardt(damping, loss - f0, predicted, solution.norm)
+    rounding = float(np.finfo(w.dtype).eps) * abs(f0)
+    return s, loss, levenberg_marquardt(damping, loss - f0, predicted, solution.norm, rounding)
 
 
 def _newton(f, w, f0, g, s, loss):
-    """Search along s, f(w + s) = ``loss``; an indefinite model may lead uphill, and bends down along −s."""
+    """Search along s, f(w + s) = ``loss``; an indefinite model may lead uphill, and bends down along −s.
+
+    Where s is so short that its fall is lost in rounding, as by a λ far above the curvature, search widely.
+    """
     slope = dot(g, s)
     if slope < 0:
+        line = Line(f, w, s, f0, slope)
+        if line.visible() > 1:
+            return wide_search(line, "newton", loss)
         return line_search(f, w, s, f0, slope, first=loss)
     return line_search(f, w, -s, f0, -slope) if slope > 0 else Step(0.0, f0, s, "none")
