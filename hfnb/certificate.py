@@ -118,8 +118,8 @@ def certify(
 def gradient_scale(curvature: float, w: np.ndarray, loss: float) -> float:
     """Return how large gradients of a problem are, judged from one point w: max(κ‖w‖, √(2κ|f(w)|)).
 
-    κ is the largest ``curvature``. Along it, a Newton step of length ‖w‖ has a gradient of the first size, one
-    that lowers f by |f| one of the second. Like a gradient, both are in proportion to f and to 1/w.
+    κ is the largest ``curvature``. Along it, a Newton step of length ‖w‖ has a gradient of the first size,
+    one that lowers f by |f| one of the second. Like a gradient, both are in proportion to f and to 1/w.
 
     >>> gradient_scale(2.0, np.zeros(3), 4.0)
     4.0

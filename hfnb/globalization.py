@@ -107,38 +107,45 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
     α are powers of two, from 1 on. Where α is too long for a fall, it is halved four times, then shrinks ever
     faster; where it is too short for one that rounding lets be seen, it grows ever faster; between a length
     that is too long and one that is too short their geometric mean is next. As `line_search` does, it doubles
-    an α that is the longest tried while the loss falls, after ``trials`` doublings ever faster. Any last gap
-    between a length that lowers the loss and a longer one that does not is halved until both are neighbours.
+    an α that is the longest tried while the loss falls, after ``trials`` doublings ever faster. At last gaps
+    between the best and its neighbours are halved, the wider first, until they are factors of two.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # a length may be absurd: see `Line`
         exponent, value, above = _first_fall(line, line.loss(1.0) if first is None else line.checked(first))
         if not line.falls(2.0**exponent, value):
             return line.no_step()
-        leap = 1
+        below, leap = exponent - 1, 1
         for trial in range(2 * trials if above is None else 0):
             above = min(exponent + leap, WIDEST + 1)
             if above > WIDEST or not (further := line.loss(2.0**above)) < value:
                 break
-            exponent, value, leap = above, further, leap if trial < trials else 2 * leap
-        while above is not None and above - exponent > 1:
-            middle = (exponent + above) // 2
+            below, exponent, value, leap = exponent, above, further, leap if trial < trials else 2 * leap
+        above = exponent + 1 if above is None else above
+        while above - exponent > 1 or exponent - below > 1:
+            up = above - exponent >= exponent - below
+            middle = (exponent + above) // 2 if up else (exponent + below) // 2
             if (between := line.loss(2.0**middle)) < value:
+                below, above = (exponent, above) if up else (below, exponent)
                 exponent, value = middle, between
             else:
-                above = middle
+                below, above = (below, middle) if up else (middle, above)
         return line.step(2.0**exponent, value, name)
 
 
 def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
-    """Return the exponent of the first α found to lower the loss, the loss, and the least that is too long.
+    """Return the exponent of the first α found to lower the loss, that loss, and the least one too long.
 
-    ``value`` is that of α = 1, the first to be tried. Where none lowers the loss, the last one is returned.
+    ``value`` is that of α = 1, the first to be tried. Where none lowers the loss, the last one is returned; or
+    one so short that rounding may have lowered the loss, if there was one.
     """
     shortest = int(np.ceil(np.log2(np.clip(line.visible(), 2.0**-WIDEST, 2.0**WIDEST))))
     exponent, low, high, shorter, longer, flat = 0, -WIDEST - 1, WIDEST + 1, 0, 1, True
+    spare = None
     while True:
         if line.falls(2.0**exponent, value):
-            return exponent, value, high if high <= WIDEST else None
+            if exponent >= shortest:
+                return exponent, value, high if high <= WIDEST else None
+            spare = exponent, value, exponent + 1
         flat = flat and value == line.f0
         if exponent < shortest or (value == line.f0 and low >= 0):
             low = exponent
@@ -147,7 +154,7 @@ def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
         if flat and high == -WIDEST:  # no length so far changes the loss at all: all were too short
             low, high, flat = 0, WIDEST + 1, False
         if high - low <= 1:
-            return exponent, value, high
+            return spare or (exponent, value, high)
         if low >= -WIDEST and high <= WIDEST:
             exponent = (low + high) // 2
         elif high <= WIDEST:
