@@ -135,8 +135,8 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
 def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
     """Return the exponent of the first α found to lower the loss, that loss, and the least one too long.
 
-    ``value`` is that of α = 1, the first to be tried. Where none lowers the loss, the last one is returned; or
-    one so short that rounding may have lowered the loss, if there was one.
+    ``value`` is that of α = 1, the first to be tried. Where none lowers the loss, the last one is returned,
+    or one so short that rounding may have lowered the loss, if there was one.
     """
     shortest = int(np.ceil(np.log2(np.clip(line.visible(), 2.0**-WIDEST, 2.0**WIDEST))))
     exponent, low, high, shorter, longer, flat = 0, -WIDEST - 1, WIDEST + 1, 0, 1, True
