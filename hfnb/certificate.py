@@ -15,7 +15,8 @@ class Certificate:
     "minimum" means λmin ≥ −``tolerance`` unless the random start was unlucky, which has at most the
     probability ``failure``; "saddle" that the unit vector ``direction`` d has dᵀBd = ``eigenvalue`` <
     −tolerance, which is certain. ``eigenvalue`` is the smallest Ritz value of ``products`` products,
-    ``seed`` that of the start.
+    ``largest`` the largest |Ritz value|, ``seed`` that of the start. ``gradient_tolerance`` is the gradient
+    norm up to which `certify` takes the point for stationary.
     """
 
     verdict: str
@@ -23,10 +24,12 @@ class Certificate:
     eigenvalue: float
     tolerance: float
     failure: float
+    largest: float
     products: int
     seed: int
     direction: np.ndarray
     gradient_norm: float | None = None
+    gradient_tolerance: float | None = None
 
 
 def certify_operator(
@@ -74,7 +77,15 @@ def certify_operator(
             f"curvature below {-tolerance:.3g} is missed by a chance of {missed:.1g}",
         )
     return Certificate(
-        verdict, reason, eigenvalue, float(tolerance), missed, system.products, seed, direction
+        verdict=verdict,
+        reason=reason,
+        eigenvalue=eigenvalue,
+        tolerance=float(tolerance),
+        failure=missed,
+        largest=float(np.abs(ritz).max()),
+        products=system.products,
+        seed=seed,
+        direction=direction,
     )
 
 
@@ -84,7 +95,9 @@ def certify(
     """Say whether w is a minimum or a saddle of an objective, from its gradient and Hessian products.
 
     ``objective`` has ``value_and_gradient(w)`` and ``curvature(w, kind)``; ``options`` are those of
-    ``certify_operator``. Where ‖∇f(w)‖ > ``gradient_tol`` w is neither, and the verdict "undecided".
+    ``certify_operator``. Where ‖∇f(w)‖ > ``gradient_tol`` × min(1, `gradient_scale`) w is neither, and the
+    verdict "undecided": the tolerance is relative on problems of small scale, absolute on others. It is at
+    least eps ‖H‖‖w‖, a gradient that the rounding of w alone can make.
 
     >>> from hfnb.problems import quartic_saddle
     >>> certify(quartic_saddle(), np.zeros(2), seed=0).verdict
@@ -92,15 +105,29 @@ def certify(
     """
     check_methods("objective", objective, ("value_and_gradient", "curvature"), "hfnb.Objective(net, data)")
     check_nonnegative("gradient_tol", gradient_tol)
-    _, g = objective.value_and_gradient(w)
+    loss, g = objective.value_and_gradient(w)
     if not np.isfinite(g).all():
         raise ValueError("w: expected a point with a finite gradient, got NaN or infinity")
     found = certify_operator(objective.curvature(w, curvature), **options)
-    gradient_norm = norm(np.asarray(g))
-    if gradient_norm > gradient_tol:
-        reason = f"the gradient norm {gradient_norm:.3g} exceeds {gradient_tol:.3g}"
-        return replace(found, verdict="undecided", reason=reason, gradient_norm=gradient_norm)
-    return replace(found, gradient_norm=gradient_norm)
+    gradient_norm, rounding = norm(np.asarray(g)), float(np.finfo(w.dtype).eps) * found.largest * norm(w)
+    limit = max(gradient_tol * min(1.0, gradient_scale(found.largest, w, loss)), float(rounding))
+    found = replace(found, gradient_norm=gradient_norm, gradient_tolerance=limit)
+    if not gradient_norm <= limit:
+        reason = f"the gradient norm {gradient_norm:.3g} exceeds {limit:.3g}"
+        return replace(found, verdict="undecided", reason=reason)
+    return found
+
+
+def gradient_scale(curvature: float, w: np.ndarray, loss: float) -> float:
+    """Return how large gradients of a problem are, judged from one point w: max(κ‖w‖, √(2κ|f(w)|)).
+
+    κ is the largest ``curvature``. Along it, a Newton step of length ‖w‖ has a gradient of the first size,
+    one that lowers f by |f| one of the second. Like a gradient, both are in proportion to f and to 1/w.
+
+    >>> gradient_scale(2.0, np.zeros(3), 4.0)
+    4.0
+    """
+    return float(max(curvature * norm(w), np.sqrt(2 * curvature * abs(loss))))
 
 
 def products_needed(n: int, gap: float, failure: float) -> int:

@@ -6,12 +6,16 @@ import numpy as np
 
 from hfnb.certificate import Certificate
 from hfnb.globalization import Step
-from hfnb.krylov import KrylovResult
+from hfnb.krylov import KrylovResult, norm
 
 
 @dataclass
 class State:
-    """All that one iteration hands to the next, and a checkpoint keeps; ``warm`` is the last solution."""
+    """All that one iteration hands to the next, and a checkpoint keeps; ``warm`` is the last solution.
+
+    ``steepest`` is the largest gradient norm met, by which small is told from large; ``trusted`` the λ that
+    the last accepted step left; ``trouble`` what was not finite where the last step was rejected for that.
+    """
 
     w: np.ndarray
     g: np.ndarray
@@ -25,10 +29,17 @@ class State:
     )
     next_look: int = 0
     pause: int = 1
+    steepest: float = 0.0
+    trusted: float = 0.0
+    trouble: str = ""
+
+    def __post_init__(self):
+        self.steepest = max(self.steepest, self.gradient_norm)
+        self.trusted = self.trusted or self.damping
 
     @property
     def gradient_norm(self) -> float:
-        return float(np.linalg.norm(self.g))
+        return norm(self.g)
 
     def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
         """What the history says of this iteration, ``found`` being what its products went to."""
@@ -41,8 +52,12 @@ class State:
             "damping": self.damping,
             "direction": step.name if step else "none",
             "alpha": step.alpha if step else 0.0,
-            "step_norm": step.alpha * float(np.linalg.norm(step.direction)) if step else 0.0,
+            "step_norm": step.alpha * norm(step.direction) if step else 0.0,
             "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
             "krylov_iterations": solution.iterations if solution else 0,
-            "krylov_status": solution.status if solution else certificate.reason if certificate else "",
+            "krylov_status": solution.status
+            if solution
+            else certificate.reason
+            if certificate
+            else self.trouble,
         }

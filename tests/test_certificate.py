@@ -104,6 +104,34 @@ def test_minimum_degenerate_point_and_slope():
     assert "the gradient norm 0.5 exceeds" in slope.reason
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("stretch", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("loss", [1e-8, 1e-4, 1.0, 1e8])
+def test_verdicts_do_not_depend_on_units(loss, stretch, dtype):
+    """Rosenbrock's start and minimum, the quartic's saddle and minimum; no gradient is small at the start."""
+    rosenbrock = problems.rosenbrock().scaled(loss, stretch)
+    quartic = problems.quartic_saddle().scaled(loss, stretch)
+    points = [
+        (rosenbrock, rosenbrock.start, "undecided"),
+        (rosenbrock, rosenbrock.stationary, "minimum"),
+        (quartic, quartic.stationary, "saddle"),
+        (quartic, stretch * np.array([0.0, 1.0]), "minimum"),
+        (quartic, stretch * np.array([0.01, 1.0]), "undecided"),
+    ]
+    for problem, w, expected in points:
+        found = certify(problem, w.astype(dtype), seed=0)
+        assert found.verdict == expected, (problem.name, w, found.reason)
+
+
+def test_the_gradient_tolerance_is_absolute_where_gradients_are_large_and_relative_where_they_are_small():
+    """At (1, 1) the quartic's curvature is up to 2, ‖w‖ = √2, and the gradient 1."""
+    for power in (-30, -10, 0, 10, 30):
+        problem = problems.quartic_saddle().scaled(2.0**power)
+        found = certify(problem, np.array([1.0, 1.0]), gradient_tol=1e-5, seed=0)
+        assert found.gradient_norm == 2.0**power
+        assert found.gradient_tolerance == pytest.approx(1e-5 * min(1.0, np.sqrt(8) * 2.0**power), rel=1e-9)
+
+
 def test_too_few_products_and_too_small_a_tolerance_decide_nothing():
     A = np.diag(np.linspace(0, 1, 200))
     assert certify_operator(A, max_products=5).verdict == "undecided"

@@ -6,12 +6,14 @@ import pytest
 from hfnb import hessian_free
 from hfnb.globalization import (
     STEPS,
+    Line,
     backtrack_iterates,
     curvilinear_step,
     levenberg_marquardt,
     line_search,
     negative_curvature_step,
     subspace_step,
+    wide_search,
 )
 from hfnb.krylov import bicgstab
 from hfnb.problems import quartic_saddle as quartic_problem
@@ -61,6 +63,73 @@ def test_negative_curvature_leaves_the_saddle_downhill(y):
     assert y * reached[1] >= 0  # the side on which it stands is the way down
 
 
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, f):
+        self.f, self.calls = f, 0
+
+    def __call__(self, w):
+        self.calls += 1
+        return self.f(w)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("stretch", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("loss", [1e-8, 1.0, 1e7])
+@pytest.mark.parametrize("level", [0.0, 3.0])
+def test_negative_curvature_finds_its_length_in_any_units(loss, stretch, dtype, level):
+    """From the saddle, or a little beside it, to near the minimum: −1/4 at a length of one unit."""
+    problem = quartic_problem().scaled(loss, stretch)
+    f = Counted(lambda w: problem.value(w) + loss * level)
+    d, curvature = np.array([0.0, 1.0], dtype), -loss / stretch**2
+    for y in (0.0, 0.01, -0.02):
+        w = np.array([0.0, y * stretch], dtype)
+        g, f0, f.calls = problem.gradient(w), f(w), 0
+        step = negative_curvature_step(f, w, d, f0, g, curvature)
+        assert f.calls <= 2 * 60
+        assert step.loss - loss * level < -0.15 * loss, (y, step)
+        assert 0.5 < np.linalg.norm(step.alpha * step.direction) / stretch < 2
+
+
+@pytest.mark.parametrize("curvature", [0.5, 0.02])
+def test_a_first_length_that_works_costs_no_more_than_doubling_it(curvature):
+    """f = −c x²/2 + x⁴/4 from 0 along ±1: length c, and doubled up to the first rise, which a loop counts."""
+    f = Counted(lambda w: -curvature * w[0] ** 2 / 2 + w[0] ** 4 / 4)
+    step = negative_curvature_step(f, np.zeros(1), np.ones(1), 0.0, np.zeros(1), -curvature)
+    length, calls = curvature, 2
+    while f.f([2 * length]) < f.f([length]):
+        length, calls = 2 * length, calls + 1
+    assert step.alpha * abs(step.direction[0]) == length
+    assert f.calls == 2 * calls  # for both signs
+
+
+@pytest.mark.parametrize("best", [2.0**-90, 2.0**-31, 2.0**-5, 0.7, 2.0**9, 2.0**33, 2.0**90])
+def test_a_wide_search_ends_within_a_factor_of_two_of_the_best_length(best):
+    """f = (x/best)² − 2 x/best is least at x = best; powers of two next to it are as good as one can be."""
+    f = Counted(lambda w: (w[0] / best) ** 2 - 2 * w[0] / best)
+    step = wide_search(Line(f, np.zeros(1), np.ones(1), 0.0, -2 / best), "there")
+    assert best / 2 <= step.alpha <= 2 * best
+    assert f.calls < 60
+
+
+def test_a_wide_search_goes_up_where_the_fall_is_lost_in_rounding():
+    """f = 10⁶ − x² + x⁴/10⁶: at x = 1e-9 there is nothing to be seen; the minimum is at x = √(10⁶/2)."""
+    f = Counted(lambda w: 1e6 - w[0] ** 2 + w[0] ** 4 / 1e6)
+    step = wide_search(Line(f, np.zeros(1), np.array([1e-9]), 1e6, 0.0, -2e-18), "up")
+    assert 0.5 < step.alpha * 1e-9 / np.sqrt(5e5) < 2
+    assert f.calls < 60
+
+
+@pytest.mark.parametrize("f", [lambda w: abs(w[0]), lambda w: np.nan, lambda w: 0.0])
+def test_a_wide_search_gives_up_where_nothing_falls(f):
+    f = Counted(f)
+    step = wide_search(Line(f, np.zeros(1), np.ones(1), 0.0, -1.0), "nowhere")
+    assert (step.alpha, step.name) == (0.0, "none")
+    assert ("not finite" in step.trouble) == np.isnan(f.f(np.ones(1)))
+    assert f.calls < 60
+
+
 def test_iterates_are_gone_back_through_while_the_loss_falls():
     losses = {1.0: 5.0, 2.0: 1.0, 3.0: 2.0, 4.0: 3.0}
     iterates = [(i, np.array([float(i)])) for i in (1, 2, 3, 4)]
@@ -84,6 +153,14 @@ def test_iterates_are_gone_back_through_while_the_loss_falls():
 )
 def test_damping_follows_martens(change, predicted, factor):
     assert levenberg_marquardt(6.0, change, predicted) == pytest.approx(6.0 * factor)
+    assert levenberg_marquardt(6.0, change, predicted, curvature=0.1) == pytest.approx(6.0 * factor)
+
+
+def test_damping_of_another_scale_falls_fast():
+    assert levenberg_marquardt(6.0, -1.0, -1.0, curvature=0.01) == pytest.approx(0.6)
+    assert levenberg_marquardt(6.0, -0.2, -1.0, curvature=0.01) == pytest.approx(9.0)
+    assert levenberg_marquardt(6.0, 0.0, -1e-20, curvature=0.01, rounding=1e-16) == pytest.approx(0.6)
+    assert levenberg_marquardt(6.0, 0.0, -1e-20, curvature=1.0, rounding=1e-16) == pytest.approx(9.0)
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -2,15 +2,17 @@
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import minimize, rosen
+from scipy.sparse.linalg import aslinearoperator
 
 from hfnb import Dataset, Objective, hessian_free
 from hfnb.models import mlp
-from hfnb.problems import strict_saddles
+from hfnb.problems import monkey_saddle, random_saddle, rosenbrock, strict_saddles
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((200, 6))
@@ -180,9 +182,124 @@ def test_products_that_are_not_finite_raise_the_damping_until_the_run_gives_up()
     w0 = objective.net.init(0, dtype=float)
     result = hessian_free(objective, w0, curvature=lambda net, w, X, Y: lambda v: v * np.nan)
     assert not result.success
-    assert "no step lowered the loss" in result.message
+    assert "no step lowered the loss in 10 iterations" in result.message
+    assert "the curvature products are not finite (A: product 1 is not finite)" in result.message
+    assert "not finite" in result.history[1].krylov_status
     np.testing.assert_array_equal(result.x, w0)
-    assert result.history[-1].damping == pytest.approx(1.5**10)
+    growth = [b.damping / a.damping for a, b in pairwise(result.history)]
+    assert growth[0] == pytest.approx(1.5)
+    assert all(later > earlier for earlier, later in pairwise(growth))
+
+
+@methods
+@pytest.mark.parametrize(("kind", "words"), [("losses", "loss"), ("gradients", "gradient")])
+def test_losses_and_gradients_that_are_never_finite_are_named(options, kind, words):
+    objective = Faulty(mlp([6, 5, 2]), Dataset(X, LABELS))
+    objective.fails = lambda k, number: k == kind and number > (kind == "gradients")
+    w0 = objective.net.init(0, dtype=float)
+    result = hessian_free(objective, w0, **options)
+    assert not result.success
+    assert words in result.message
+    assert "not finite" in result.message
+    np.testing.assert_array_equal(result.x, w0)
+
+
+def test_a_hessian_that_is_not_finite_leaves_the_end_undecided():
+    """Rosenbrock's minimum, whose Hessian is NaN: nothing is claimed."""
+
+    class Broken(type(rosenbrock())):
+        def curvature(self, w, kind="hessian", sample=None):
+            return aslinearoperator(np.full((2, 2), np.nan))
+
+    problem = Broken(**{**vars(rosenbrock()), "start": np.ones(2)})
+    result = hessian_free(problem, np.ones(2))
+    assert not result.success
+    assert "undecided: the products with the Hessian are not finite" in result.message
+
+
+UNITS = [(10.0**k, 1.0) for k in range(-12, 13, 4)] + [
+    (1.0, 1e6),
+    (1.0, 1e-6),
+    (1e-8, 1e6),
+    (1e8, 1e-6),
+    (1.0, np.array([1e3, 1.0])),
+    (1.0, np.array([1.0, 1e3])),
+]
+
+
+@pytest.mark.parametrize(("loss", "stretch"), UNITS)
+@pytest.mark.parametrize("solver", ["bicgstab", "cg", "minres"])
+def test_rosenbrock_is_solved_in_any_units(loss, stretch, solver):
+    """Its minimum is at (1, 1) in all units of the loss and of the parameters, and from other starts."""
+    problem = rosenbrock().scaled(loss, stretch)
+    starts = [(-1.2, 1.0), *np.random.default_rng(0).uniform(-2, 2, (2, 2))]
+    for start in starts:
+        w0 = stretch * np.array(start)
+        result = hessian_free(problem, w0, solver=solver, max_iter=200, tol=1e-9)
+        assert result.success, (start, result.message)
+        assert "minimum" in result.message
+        np.testing.assert_allclose(result.x / stretch, 1, atol=1e-4, err_msg=result.message)
+        assert rosen(result.x / stretch) <= 1e-8
+
+
+@pytest.mark.parametrize("power", [-40, -20, 20, 40])
+def test_a_power_of_two_in_the_loss_changes_no_bit_of_a_convex_run(power):
+    """Scaled by 2ᵏ, λ with it, all sums and quotients are the same numbers but for their exponents."""
+    convex = random_saddle(10, 0)
+    scaled, options = convex.scaled(2.0**power), {"solver": "cg", "max_iter": 8, "tol": 0.0}
+    expected = hessian_free(convex, convex.start, damping=1.0, **options)
+    found = hessian_free(scaled, convex.start, damping=2.0**power, **options)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert [r.loss for r in found.history] == [2.0**power * r.loss for r in expected.history]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_lost_in_rounding_end_at_a_minimum_with_success(seed):
+    """A tolerance that no gradient reaches: the run says that it is the loss that cannot fall any more."""
+    objective = logistic()
+    w0 = objective.net.init(seed, dtype=float)
+    expected = minimize(objective.value_and_gradient, w0, jac=True, method="BFGS", options={"gtol": 1e-9})
+    result = hessian_free(objective, w0, max_iter=200, tol=1e-30)
+    assert result.success, result.message
+    assert "lost in rounding" in result.message
+    assert result.fun == pytest.approx(expected.fun, rel=1e-12)
+
+
+def test_a_gradient_that_is_not_the_losses_is_no_minimum():
+    """½‖w‖² with the gradient −w: no step falls, the Hessian is positive, and yet nothing may be claimed."""
+
+    class Wrong(type(rosenbrock())):
+        def value_and_gradient(self, w, sample=None):
+            value, gradient = super().value_and_gradient(w)
+            return value, -gradient
+
+    problem = Wrong("wrong", lambda w: 0.5 * anp.sum(w**2), np.zeros(3), 0, 0.0, np.ones(3))
+    result = hessian_free(problem, problem.start, solver="cg")
+    assert not result.success
+    assert "promises a fall of 1.5e+00, more than rounding can hide" in result.message
+
+
+def test_a_degenerate_point_is_undecided():
+    problem = monkey_saddle()
+    result = hessian_free(problem, problem.stationary)
+    assert (result.success, result.nit) == (False, 0)
+    assert "undecided" in result.message
+
+
+@methods
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_leaves_the_saddle_at_zero(options, dtype, seed):
+    """All weights zero: at best the biases learn how frequent the labels are, unless the saddle is left."""
+    random = np.random.default_rng(seed)
+    inputs = random.standard_normal((300, 8))
+    labels = np.argmax(inputs @ random.standard_normal((8, 3)), axis=1)
+    net = mlp([8, 6, 3])
+    shares = np.bincount(labels) / len(labels)
+    level = -np.sum(shares * np.log(shares))
+    objective = Objective(net, Dataset(inputs.astype(dtype), labels), partitions=2)
+    result = hessian_free(objective, np.zeros(net.size, dtype), max_iter=60, seed=seed, **options)
+    assert result.fun < 0.5 * level, result.message
 
 
 def test_bad_arguments_are_named():
@@ -203,5 +320,5 @@ def test_every_kind_of_strict_saddle_is_left(solver, distance):
         start = problem.near(distance, seed)
         level = problem.value(problem.stationary)
         result = hessian_free(problem, start, solver=solver, max_iter=100)
-        assert result.fun < level - 1e-6, (family, seed)
+        assert result.fun < level - 1e-6, (family, seed, result.message)
         assert not result.success or np.linalg.eigvalsh(problem.hessian(result.x))[0] > -1e-2, (family, seed)

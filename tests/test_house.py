@@ -34,6 +34,7 @@ DOORS = {
     ("identity", "datasets"),
     ("engines", "objective"),
     ("engines", "sums"),
+    ("globalization", "krylov"),
     ("history", "profiler"),
     ("models", "fused"),
     ("models", "losses"),

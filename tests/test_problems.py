@@ -80,6 +80,18 @@ def test_hard_case_hides_its_negative_curvature():
         assert abs(vectors[:, 0] @ problem.gradient(w)) < 1e-14
 
 
+def test_other_units_have_scaled_derivatives_and_the_same_index(problem):
+    scales = np.logspace(-2, 3, problem.size)
+    scaled = problem.scaled(1e-3, scales)
+    w = problem.start + 0.1
+    assert scaled.value(scales * w) == pytest.approx(1e-3 * problem.value(w))
+    np.testing.assert_allclose(scaled.gradient(scales * w) * scales, 1e-3 * problem.gradient(w), atol=1e-12)
+    H = scaled.hessian(scales * w) * np.outer(scales, scales)
+    np.testing.assert_allclose(H, 1e-3 * problem.hessian(w), atol=1e-10)
+    np.testing.assert_allclose(scaled.stationary, scales * problem.stationary)
+    assert (scaled.index, scaled.minimum) == (problem.index, 1e-3 * problem.minimum)
+
+
 def test_counts_and_distance():
     problem = problems.quartic_saddle()
     problem.value(problem.start)
@@ -99,6 +111,8 @@ def test_counts_and_distance():
         (lambda: deep_linear((4, 2, 4), (0, 1, 2)), "kept: expected up to 2 different numbers from 0 to 3"),
         (lambda: problems.tiny_network("relu"), "activation: expected one of tanh, sigmoid"),
         (lambda: problems.rosenbrock(1), "n: expected at least 2"),
+        (lambda: problems.rosenbrock().scaled(0.0), "loss: expected positive numbers, got 0"),
+        (lambda: problems.rosenbrock().scaled(stretch=[1.0, -1.0]), "stretch: expected positive numbers"),
         (lambda: problems.linear_system("easy"), "kind: expected one of positive definite, "),
         (
             lambda: problems.hard_case().curvature(np.zeros(2), "gauss-newton"),

@@ -83,4 +83,4 @@ def bicgstab(
 
 def _lost(xy: float, scale: float, dtype) -> bool:
     """Whether xᵀy is zero to the rounding of its own terms, with scale = ‖x‖‖y‖."""
-    return abs(xy) <= np.finfo(dtype).eps * scale
+    return abs(xy) <= float(np.finfo(dtype).eps) * scale

@@ -48,7 +48,7 @@ def minres(
     u, v = r / (beta or 1.0), z / (beta or 1.0)  # r / √(rᵀMr) and M r / √(rᵀMr)
     e = r if M is None else z.copy()  # M r all along
     u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
-    c, s, delta, epsilon, sqrt_eps = -1.0, 0.0, 0.0, 0.0, np.sqrt(np.finfo(x.dtype).eps)
+    c, s, delta, epsilon, sqrt_eps = -1.0, 0.0, 0.0, 0.0, float(np.finfo(x.dtype).eps) ** 0.5
     while (reason := monitor.stop(x, r)) is None:
         alpha = system.product(v, out=w)
         axpy(w, -alpha, u)

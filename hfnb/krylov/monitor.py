@@ -153,4 +153,5 @@ class Monitor:
             direction=direction,
             curvature=curvature,
             iterates=self.iterates,
+            norm=float(self.system.norm),
         )

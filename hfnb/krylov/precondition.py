@@ -80,7 +80,7 @@ class LBFGS:
         for s, y in self.pairs:
             z = y + y.dtype.type(damping) * s
             sz = dot(s, z)
-            if sz > 10 * np.finfo(z.dtype).eps * norm(s) * norm(z):
+            if sz > 10 * float(np.finfo(z.dtype).eps) * norm(s) * norm(z):
                 usable.append((s, z, sz))
         if not usable:
             return None

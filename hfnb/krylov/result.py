@@ -20,7 +20,7 @@ class KrylovResult:
     ``direction`` is the unit vector of most negative curvature of A itself that the solver met,
     ``curvature`` its Rayleigh quotient dᵀAd; both are None where no curvature below rounding was met.
     ``iterates`` are (iteration, x) pairs for backtracking: those that the solver keeps, at least the
-    last.
+    last. ``norm`` is the largest ‖Av‖/‖v‖ that the solver met, a lower bound of ‖A‖ (0 if unknown).
     """
 
     x: np.ndarray
@@ -34,6 +34,7 @@ class KrylovResult:
     direction: np.ndarray | None = None
     curvature: float | None = None
     iterates: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    norm: float = 0.0
 
     @property
     def model(self) -> float:

@@ -50,7 +50,7 @@ def saddle_free(
     for lanczos in lanczos_process(system, r, monitor.maxiter):
         ritz, S = lanczos.ritz()
         weights = np.abs(ritz - system.damping) + system.damping
-        regular = weights > ROUNDING * np.finfo(start.dtype).eps * system.norm
+        regular = weights > ROUNDING * float(np.finfo(start.dtype).eps) * system.norm
         y = lengths * S @ np.divide(S[0], weights, out=np.zeros_like(ritz), where=regular)
         x = start + y.astype(start.dtype) @ lanczos.V
         Ty, left_out = S @ (ritz * (S.T @ y)), lanczos.betas[-1] * abs(y[-1])

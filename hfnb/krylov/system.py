@@ -41,7 +41,7 @@ class System:
         self.products += 2 * counted
         self.norm = float(np.nan_to_num(norm(Au) / norm(u)))
         scale = norm(u) * norm(Av) + norm(v) * norm(Au)
-        if abs(dot(u, Av) - dot(v, Au)) > np.sqrt(np.finfo(self.b.dtype).eps) * scale:
+        if abs(dot(u, Av) - dot(v, Au)) > np.sqrt(float(np.finfo(self.b.dtype).eps)) * scale:
             raise ValueError("A: expected a symmetric operator, but uᵀAv differs from vᵀAu for random u, v")
 
     def start(self) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +69,7 @@ class System:
             self.observe(v, vAv / vv)
         if self.damping:
             axpy(out, self.damping, v)
-        self.rounding = ROUNDING * np.finfo(v.dtype).eps * (self.norm + abs(self.damping)) * vv
+        self.rounding = ROUNDING * float(np.finfo(v.dtype).eps) * (self.norm + abs(self.damping)) * vv
         return vAv + self.damping * vv
 
     def observe(self, d: np.ndarray, quotient: float) -> None:
@@ -95,7 +95,7 @@ class System:
     @property
     def noise(self) -> float:
         """The size of a Rayleigh quotient that rounding can explain."""
-        return ROUNDING * np.finfo(self.b.dtype).eps * self.norm
+        return ROUNDING * float(np.finfo(self.b.dtype).eps) * self.norm
 
     def precondition(self, r: np.ndarray) -> tuple[np.ndarray, float]:
         """Return z = M r (r itself where there is no M) and rᵀz, positive where M is positive definite."""

@@ -66,6 +66,6 @@ def lanczos_process(system: System, start: np.ndarray, steps: int) -> Iterator[T
             w -= (V[:k] @ w) @ V[:k]
         betas.append(norm(w))
         yield Tridiagonal(V[:k], alphas, betas)
-        if k == steps or betas[-1] <= ROUNDING * np.finfo(w.dtype).eps * system.norm:
+        if k == steps or betas[-1] <= ROUNDING * float(np.finfo(w.dtype).eps) * system.norm:
             return
         np.multiply(w, 1 / betas[-1], out=V[k])

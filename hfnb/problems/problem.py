@@ -74,6 +74,27 @@ class Problem:
         check_vector("w", w, self.size)
         return hessian(self.f)(w)
 
+    def scaled(self, loss: float = 1.0, stretch: float | np.ndarray = 1.0) -> "Problem":
+        """Return the same problem in other units: w ↦ loss · f(w / stretch), all it knows scaled with it.
+
+        ``stretch`` is a number or one for each coordinate. ValueError unless all of them are positive.
+
+        >>> from hfnb.problems import rosenbrock
+        >>> wide = rosenbrock().scaled(loss=1e-8, stretch=1e6)
+        >>> wide.stationary, bool(np.isclose(wide.value(wide.start), 24.2e-8))
+        (array([1000000., 1000000.]), True)
+        """
+        unit = np.broadcast_to(np.asarray(stretch, dtype=float), self.stationary.shape)
+        for name, value in (("loss", np.asarray(loss)), ("stretch", unit)):
+            if not np.all((value > 0) & np.isfinite(value)):
+                raise ValueError(f"{name}: expected positive numbers, got {value}")
+
+        def f(w):
+            return loss * self.f(w / unit.astype(w.dtype))
+
+        name = f"{self.name}, scaled"
+        return Problem(name, f, unit * self.stationary, self.index, loss * self.minimum, unit * self.start)
+
     def near(self, distance: float, seed: int = 0) -> np.ndarray:
         """Return a point at ``distance`` from the stationary one, in a random direction."""
         check_nonnegative("distance", distance, finite=True)
