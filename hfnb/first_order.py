@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.history import Recorder
+from hfnb.krylov import norm
 from hfnb.sampling import Sample
 
 
@@ -125,4 +126,4 @@ def _measure(objective, recorder, w):
     """Return the loss and gradient norm over all samples, uncounted: the method does not need them to run."""
     with recorder.uncounted():
         loss, g = objective.value_and_gradient(w)
-    return loss, float(np.linalg.norm(g))
+    return loss, norm(g)

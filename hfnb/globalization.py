@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hfnb import threads
+from hfnb.krylov import combine, dot, norm
+
 
 class Step(NamedTuple):
     """A step α·direction, the loss it leads to, the name of its direction; α = 0 where none was accepted."""
@@ -66,8 +69,8 @@ def negative_curvature_step(
     The sign is that of descent, −sign(gᵀd) d. Where gᵀd is lost in rounding both signs are tried: at a saddle
     either way leads down, but not equally far.
     """
-    slope = float(g @ d)
-    rounding = np.finfo(w.dtype).eps * float(np.linalg.norm(g)) * np.sqrt(w.size)
+    slope = dot(g, d)
+    rounding = np.finfo(w.dtype).eps * norm(g) * np.sqrt(w.size)
     length = w.dtype.type(abs(curvature))
     signs = [-1.0, 1.0] if abs(slope) <= rounding else [-np.sign(slope)]
     steps = []
@@ -127,11 +130,11 @@ def curvilinear_step(
     (1979). Without a d, or where no α will do, it is `better_step`.
     """
     s, _, new_damping = _solution_step(f, w, f0, solution, damping)
-    slope = float(g @ s)
+    slope = dot(g, s)
     if solution.direction is None or slope >= 0:
         return better_step(f, w, f0, g, B, solution, damping)
-    length = max(abs(solution.curvature), float(np.linalg.norm(s)))
-    d = solution.direction * w.dtype.type(-np.copysign(length, float(g @ solution.direction)))
+    length = max(abs(solution.curvature), norm(s))
+    d = solution.direction * w.dtype.type(-np.copysign(length, dot(g, solution.direction)))
     decrease, alpha = slope + 0.5 * solution.curvature * length**2, 1.0
     while alpha > 1e-6:
         direction = w.dtype.type(alpha) * s + d
@@ -153,12 +156,15 @@ def subspace_step(
     """
     other, new_damping = better_step(f, w, f0, g, B, solution, damping)
     spanning = [v for v in (solution.best, solution.direction, g) if v is not None and np.any(v)]
-    Q, _ = np.linalg.qr(np.stack(spanning, axis=1))
-    T = Q.T @ np.stack([B @ q for q in Q.T], axis=1)
+    with threads.limited(1):  # its rounding must not depend on the number of threads
+        Q, _ = np.linalg.qr(np.stack(spanning, axis=1))
+    BQ = np.stack([B @ q for q in Q.T], axis=1)
+    with threads.limited(1):
+        T, Qg = Q.T @ BQ, Q.T @ g
     values, vectors = np.linalg.eigh((T + T.T) / 2)
     scale = np.maximum(np.abs(values + damping), np.finfo(w.dtype).eps * np.abs(values).max() + 1e-30)
-    s = (Q @ (vectors @ (-(vectors.T @ (Q.T @ g)) / scale))).astype(w.dtype)
-    step = line_search(f, w, s, f0, float(g @ s), name="subspace")
+    s = combine(vectors @ (-(vectors.T @ Qg) / scale), Q.T).astype(w.dtype)
+    step = line_search(f, w, s, f0, dot(g, s), name="subspace")
     return min(other, step, key=lambda step: step.loss), new_damping
 
 
@@ -170,12 +176,12 @@ def _solution_step(f, w, f0, solution, damping):
     kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
     position, s, loss = backtrack_iterates(f, w, kept)
     model = solution.model if s is solution.best else solution.models[kept[position][0]]
-    return s, loss, levenberg_marquardt(damping, loss - f0, model - 0.5 * damping * float(s @ s))
+    return s, loss, levenberg_marquardt(damping, loss - f0, model - 0.5 * damping * dot(s, s))
 
 
 def _newton(f, w, f0, g, s, loss):
     """Search along s, f(w + s) = ``loss``; an indefinite model may lead uphill, and bends down along −s."""
-    slope = float(g @ s)
+    slope = dot(g, s)
     if slope < 0:
         return line_search(f, w, s, f0, slope, first=loss)
     return line_search(f, w, -s, f0, -slope) if slope > 0 else Step(0.0, f0, s, "none")

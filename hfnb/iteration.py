@@ -6,7 +6,7 @@ import numpy as np
 
 from hfnb.certificate import Certificate
 from hfnb.globalization import Step
-from hfnb.krylov import KrylovResult
+from hfnb.krylov import KrylovResult, norm
 
 
 @dataclass
@@ -28,7 +28,7 @@ class State:
 
     @property
     def gradient_norm(self) -> float:
-        return float(np.linalg.norm(self.g))
+        return norm(self.g)
 
     def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
         """What the history says of this iteration, ``found`` being what its products went to."""
@@ -41,7 +41,7 @@ class State:
             "damping": self.damping,
             "direction": step.name if step else "none",
             "alpha": step.alpha if step else 0.0,
-            "step_norm": step.alpha * float(np.linalg.norm(step.direction)) if step else 0.0,
+            "step_norm": step.alpha * norm(step.direction) if step else 0.0,
             "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
             "krylov_iterations": solution.iterations if solution else 0,
             "krylov_status": solution.status if solution else certificate.reason if certificate else "",

@@ -31,7 +31,10 @@ DOORS = {
     ("checkpoint", "datasets"),
     ("engines", "objective"),
     ("engines", "sums"),
+    ("globalization", "krylov"),
+    ("globalization", "threads"),
     ("history", "profiler"),
+    ("krylov", "threads"),
     ("models", "fused"),
     ("models", "losses"),
     ("objective", "sums"),
@@ -39,6 +42,7 @@ DOORS = {
     ("problems", "history"),
     ("progress", "history"),
     ("sampling", "datasets"),
+    ("threads", "blas"),
 }
 
 

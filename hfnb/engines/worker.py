@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import threadpoolctl
 
+from hfnb import blas, threads
 from hfnb.datasets.mapped import MappedArray
 from hfnb.reduction import merge
 from hfnb.sampling import Shards
@@ -20,9 +21,14 @@ SUMS: dict[tuple, LocalSums] = {}  # (sums, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
 
 
-def limit_threads(threads: int) -> None:
-    """Hold NumPy to this many threads; engines started by hand take all the cores each."""
-    threadpoolctl.threadpool_limits(threads)
+def limit_threads(number: int) -> tuple[str | None, str]:
+    """Hold NumPy to this many threads, since engines started by hand take all the cores each.
+
+    Returns what `hfnb.blas.arithmetic` says of this engine.
+    """
+    threadpoolctl.threadpool_limits(number)
+    threads.set_threads(number)
+    return blas.arithmetic()
 
 
 def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) -> bool:
