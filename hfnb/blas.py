@@ -9,7 +9,6 @@ This file imports nothing of hfnb: tools/bootstrap.py runs it as a script.
 
 import os
 import platform
-import sys
 import warnings
 from hashlib import sha256
 from pathlib import Path
@@ -115,7 +114,4 @@ def warn_of_others(engines: dict[int, tuple[str | None, str]]) -> None:
 
 
 if __name__ == "__main__":
-    if "--environment" in sys.argv:
-        print("\n".join(f"{key}={value}" for key, value in environment().items()))
-    else:
-        print(report())
+    print("\n".join(f"{key}={value}" for key, value in environment().items()))

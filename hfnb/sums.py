@@ -13,9 +13,7 @@ from hfnb.sampling import Sample, Shards
 CHUNK = 512  # rows a chunk: more, and activations leave the cache; fewer, and products suffer
 KEPT = 16384  # rows whose linearization is kept between products; of more it is made anew for each product
 APART = 16  # rows a partition, on average, below which a mini-batch is worked through as a whole
-DEALT = (
-    2e7  # samples × parameters from which on chunks are dealt to threads: of less, starting them costs more
-)
+DEALT = 2e7  # samples × parameters from which on chunks are dealt to threads: less is not worth their start
 
 
 class LocalSums:
@@ -125,7 +123,7 @@ class LocalSums:
 
 
 def _dealt(task: Callable, shares: list, dtype: np.dtype) -> list:
-    """Return threads.deal(task, shares), with one BLAS thread in float64 and the requested ones in float32."""
+    """Return threads.deal(task, shares): one BLAS thread in float64, the requested number in float32."""
     with threads.limited(1 if dtype == np.float64 else threads.count()):
         return threads.deal(task, shares)
 

@@ -24,13 +24,43 @@ from hfnb import blas
 _ONE_AT_A_TIME = Lock()  # shares are dealt by one caller at a time: the pool has no threads for a second one
 _LOCK = Lock()  # protects the two tables below
 _LIMITS: dict[int, list[int]] = {}  # thread: the limits that it is within, the innermost last
-_BEFORE: list[tuple[Any, int]] = []  # each BLAS, and its number of threads before the first of these limits
+_BEFORE: list[tuple["Shared", int]] = []  # each shared BLAS, and its number of threads before any limit
 _requested: int | None = None
 
 
+class Shared:
+    """An OpenBLAS with threads of its own, whose number is one for all threads of the process.
+
+    It is set by the library's own function: threadpoolctl lets only the first thread that has set it do so
+    again, and ignores all others without a word, such as the one in which an engine runs an optimizer.
+    """
+
+    names = [
+        f"{prefix}openblas_set_num_threads{suffix}"
+        for prefix in ("", "scipy_")
+        for suffix in ("", "64_", "_64")
+    ]
+
+    def __init__(self, library):
+        self.library = library
+        found = (getattr(library.dynlib, name, None) for name in self.names)
+        self.set = next(filter(None, found), library.set_num_threads)
+
+    @property
+    def number(self) -> int:
+        return self.library.num_threads
+
+
 @cache
-def _blas() -> list:
-    return ThreadpoolController().select(user_api="blas").lib_controllers
+def _blas() -> tuple[list[Shared], list]:
+    """The BLAS libraries with one number of threads for all of the process, and those with one for each."""
+    shared, own = [], []
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        if (library.internal_api, library.threading_layer) == ("openblas", "pthreads"):
+            shared.append(Shared(library))
+        else:
+            own.append(library)
+    return shared, own
 
 
 @cache
@@ -92,12 +122,9 @@ def _cores() -> int:
 
 
 def shares() -> int:
-    """Return how many shares work should be dealt in: `count`, or 1 with a BLAS that might not stay limited.
-
-    Only OpenBLAS with threads of its own is known to keep one number of threads for all of the process.
-    """
-    kinds = [(each.internal_api, each.threading_layer) for each in _blas()]
-    return count() if kinds and set(kinds) == {("openblas", "pthreads")} else 1
+    """Return how many shares work should be dealt in: `count`, or 1 where BLAS cannot be limited in all."""
+    shared, own = _blas()
+    return count() if shared and not own else 1
 
 
 @contextmanager
@@ -105,15 +132,20 @@ def limited(number: int) -> Iterator[None]:
     """Hold BLAS to so many threads for what this thread does inside; what it was set to comes back.
 
     Of limits within each other the innermost holds. While several Python threads are inside, the lowest of
-    theirs holds for all, since the number of BLAS threads is the whole process's.
+    theirs holds for all, since OpenBLAS has one number of threads for the whole process.
     """
-    thread = get_ident()
+    thread, (_, own) = get_ident(), _blas()
+    before = [each.num_threads for each in own]
     with _LOCK:
         _LIMITS.setdefault(thread, []).append(number)
         _apply()
     try:
+        for each in own:
+            each.set_num_threads(number)
         yield
     finally:
+        for each, threads in zip(own, before, strict=True):
+            each.set_num_threads(threads)
         with _LOCK:
             _LIMITS[thread].pop()
             if not _LIMITS[thread]:
@@ -122,14 +154,14 @@ def limited(number: int) -> Iterator[None]:
 
 
 def _apply() -> None:
-    """Set every BLAS to the lowest of the limits or, where none is left, to what it had before."""
+    """Set every shared BLAS to the lowest of the limits or, where none is left, to what it had before."""
     if _LIMITS and not _BEFORE:
-        _BEFORE.extend((library, library.num_threads) for library in _blas())
+        _BEFORE.extend((library, library.number) for library in _blas()[0])
     lowest = min((limits[-1] for limits in _LIMITS.values()), default=None)
     for library, before in _BEFORE:
         wanted = before if lowest is None else lowest
-        if library.num_threads != wanted:
-            library.set_num_threads(wanted)
+        if library.number != wanted:
+            library.set(wanted)
     if not _LIMITS:
         _BEFORE.clear()
 

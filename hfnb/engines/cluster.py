@@ -30,8 +30,9 @@ class Cluster:
     ``n``: how many engines to start (as ``hosts`` says, else 2) or, of a running cluster, to use (all).
     ``engines``: a launcher of ipyparallel ("mpi", "local", "ssh", "slurm", …), or the profile or id of a
     cluster started by hand, which is left running; None is "mpi" where MPI is installed, else "local".
-    ``threads``: threads on each engine, whose sums use them as `hfnb.set_threads` describes. ``timeout``: seconds to wait for the engines to start;
-    ``deadline``: seconds that an engine may take for one call before it is given up.
+    ``threads``: threads of each engine's sums, as `hfnb.set_threads` describes them. ``timeout``: seconds to
+    wait for the engines to start; ``deadline``: seconds that an engine may take for one call before it is
+    given up.
 
     Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
     "mpi"; ``python``, the interpreter there (this one's path); ``environment``, variables of the engines;
