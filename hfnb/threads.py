@@ -35,15 +35,11 @@ class Shared:
     again, and ignores all others without a word, such as the one in which an engine runs an optimizer.
     """
 
-    names = [
-        f"{prefix}openblas_set_num_threads{suffix}"
-        for prefix in ("", "scipy_")
-        for suffix in ("", "64_", "_64")
-    ]
-
     def __init__(self, library):
         self.library = library
-        found = (getattr(library.dynlib, name, None) for name in self.names)
+        affixes = [(prefix, suffix) for prefix in ("", "scipy_") for suffix in ("", "64_", "_64")]
+        names = [f"{prefix}openblas_set_num_threads{suffix}" for prefix, suffix in affixes]
+        found = (getattr(library.dynlib, name, None) for name in names)
         self.set = next(filter(None, found), library.set_num_threads)
 
     @property

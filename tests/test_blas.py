@@ -17,7 +17,8 @@ FLAGS = set().union(*(needed for _, needed, _ in blas.BETTER))
 # What a fresh process finds, by threadpoolctl alone: the kernel of numpy's BLAS.
 KERNEL = """
 import numpy, threadpoolctl
-found = [each["architecture"] for each in threadpoolctl.threadpool_info() if each["internal_api"] == "openblas"]
+libraries = threadpoolctl.threadpool_info()
+found = [each["architecture"] for each in libraries if each["internal_api"] == "openblas"]
 """
 
 
