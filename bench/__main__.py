@@ -2,11 +2,11 @@
 
 import argparse
 
-from bench import iteration, memory, products, rule, saddles, scaling, solvers, target, timit
+from bench import busy, iteration, memory, products, rule, saddles, scaling, solvers, target, timit
 
 BENCHMARKS = {
     each.__name__.split(".")[1]: each.run
-    for each in (products, iteration, memory, target, rule, saddles, solvers, timit, scaling)
+    for each in (products, iteration, memory, target, rule, saddles, solvers, timit, scaling, busy)
 }
 
 

@@ -4,7 +4,7 @@ import time
 
 from bench.report import about, save, show
 from bench.rule import METHODS, images
-from hfnb import Objective, hessian_free, models
+from hfnb import Objective, hessian_free, models, set_threads
 from hfnb.sampling import Shards
 from hfnb.sums import LocalSums
 
@@ -59,7 +59,11 @@ def share(method: str, n: int, curvature_batch: int, iterations: int) -> dict:
 
 def run(options) -> None:
     """Measure, show, and write results/iteration.json."""
+    set_threads(max(options.threads))
     n, batches, iterations = (6000, (1200,), 3) if options.quick else (60000, (2048, 8192), 5)
     methods = ("auto", "GN-CG", "Bi-CG-STAB")
     rows = [share(method, n, batch, iterations) for batch in batches for method in methods]
-    save("iteration", {"about": about(network="784-400-150-10, float32"), "rows": show(rows)})
+    save(
+        "iteration",
+        {"about": about(network="784-400-150-10, float32", threads=max(options.threads)), "rows": show(rows)},
+    )

@@ -36,7 +36,7 @@ class Worker:
 
     def __init__(self, way: str, threads: int):
         variables = {**blas.environment(), **os.environ}
-        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        for name in blas.THREADS:
             variables[name] = str(threads)
         command, pipe = [sys.executable, "-m", "bench.worker", way], subprocess.PIPE
         self.process = subprocess.Popen(command, env=variables, stdin=pipe, stdout=pipe, text=True)

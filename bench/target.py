@@ -48,8 +48,7 @@ def race(task: dict) -> dict:
 
 def raced(task: dict, threads: int) -> dict:
     """Run one rival in a process of its own, which is not waited for much beyond the limit."""
-    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    variables = {**blas.environment(), **os.environ, **dict.fromkeys(names, str(threads))}
+    variables = {**blas.environment(), **os.environ, **dict.fromkeys(blas.THREADS, str(threads))}
     command = [sys.executable, "-m", "bench.target", json.dumps(task)]
     try:
         found = subprocess.run(

@@ -11,6 +11,7 @@ from hfnb.objective import Objective
 from hfnb.progress import Progress
 from hfnb.sampling import Sample
 from hfnb.scipy_method import scipy_method
+from hfnb.threads import set_threads
 
 __all__ = [
     "Certificate",
@@ -30,4 +31,5 @@ __all__ = [
     "models",
     "problems",
     "scipy_method",
+    "set_threads",
 ]

@@ -1,34 +1,29 @@
-"""The BLAS under numpy: the kernel that runs, the best for this processor, and the variable that asks for it.
+"""The BLAS under numpy: its kernel, how many threads it has, and the variables that set both.
 
-OpenBLAS picks a kernel by the processor's name; on one that it does not know it settles for a lesser kernel
-than the instruction set allows. The choice is made as numpy is imported, so it can only be set for programs
-yet to be started: `hfnb.Cluster` and the project's own commands do so for all that they start.
+OpenBLAS picks a kernel by the processor's name. On a processor that it does not know it takes a lesser kernel
+than the instruction set allows. It reads the variables once, when numpy is imported, so they can only be set
+for programs that are yet to be started: `hfnb.Cluster` and the project's own commands do so.
+
+This file imports nothing of hfnb: tools/bootstrap.py runs it as a script.
 """
 
 import os
 import platform
-import subprocess
-import sys
-from functools import cache
+import warnings
+from hashlib import sha256
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
 VARIABLE = "OPENBLAS_CORETYPE"
-# The better kernel, the processor flags that it needs, and the kernels that are lesser on such a processor.
+# The variables by which a user says how many threads BLAS may have, those of one BLAS before that of all.
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
+# A kernel, the processor flags that it needs, and kernels that are lesser on a processor with these flags.
+OLD = {"Katmai", "Prescott", "Core2", "Penryn", "Nehalem", "Sandybridge"}
 BETTER = (
-    "SkylakeX",
-    {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
-    {"Haswell", "Zen", "Sandybridge"},
+    ("SkylakeX", {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}, {"Haswell", "Zen", *OLD}),
+    ("Haswell", {"avx2", "fma"}, OLD),
 )
-GAIN = 1.1  # what the better kernel must at least win to be set
-_PROBE = """
-import time, numpy as np
-a = np.ones((1024, 1024), np.float32); best = 1e9
-for _ in range(5):
-    start = time.perf_counter(); a @ a; best = min(best, time.perf_counter() - start)
-print(2 * 1024**3 / best)
-"""
 
 
 def kernel() -> str | None:
@@ -42,6 +37,7 @@ def kernel() -> str | None:
 
 
 def _flags() -> set[str]:
+    """Return the processor's flags, as Linux names them; none where they are not known."""
     info = Path("/proc/cpuinfo")
     if platform.machine() not in ("x86_64", "AMD64") or not info.exists():
         return set()
@@ -49,45 +45,73 @@ def _flags() -> set[str]:
     return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
-def _rate(**extra: str) -> float:
-    """Matrix-product rate, in operations a second, of a fresh process with ``extra`` in its environment."""
-    found = subprocess.run([sys.executable, "-c", _PROBE], env={**os.environ, **extra}, capture_output=True)
-    return float(found.stdout) if found.returncode == 0 else 0.0
+def better() -> str | None:
+    """Return the kernel that this processor should run instead of the one in use; None if that is best.
 
-
-@cache
-def environment() -> dict[str, str]:
-    """Return the variables to set before numpy is imported; empty where nothing is to be gained.
-
-    The better kernel is named only if the processor has its instructions, numpy would not choose it by
-    itself, the reader has not chosen one, and a measured matrix product is faster with it.
+    The processor's flags decide, not a timing: it is the kernel that OpenBLAS itself picks on the processors
+    with these flags that it knows, and two programs on one machine never choose differently.
     """
-    name, needed, lesser = BETTER
-    if os.environ.get(VARIABLE) or kernel() not in lesser or not needed <= _flags():
-        return {}
-    return {VARIABLE: name} if _rate(**{VARIABLE: name}) >= GAIN * _rate() else {}
+    name, flags = kernel(), _flags()
+    return next((best for best, needed, lesser in BETTER if needed <= flags and name in lesser), None)
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that a program should be started with, apart from those that the user has set.
+
+    One BLAS thread, unless a variable already says how many; the better kernel, where there is one and no
+    kernel has been chosen.
+    """
+    variables = {} if any(os.environ.get(name) for name in THREADS) else dict.fromkeys(THREADS, "1")
+    if not os.environ.get(VARIABLE) and (best := better()):
+        variables[VARIABLE] = best
+    return variables
 
 
 def report() -> str:
-    """Say in a line or two which kernel is in use, what is possible, and how to get it.
+    """Say in a line which kernel is in use, whether a better one exists, and how to get it.
 
     >>> "BLAS kernel" in report()
     True
     """
-    name = kernel()
+    name, best = kernel(), better()
     if name is None:
         return "BLAS kernel: not OpenBLAS; nothing to set."
-    better = environment()
-    if not better:
+    if best is None:
         return f"BLAS kernel: {name}, the best known for this processor."
-    setting = " ".join(f"{key}={value}" for key, value in better.items())
-    return (
-        f"BLAS kernel: {name}; {better[VARIABLE]} is faster: start Python with {setting} in its environment."
-    )
+    return f"BLAS kernel: {name}; {best} is better: start Python with {VARIABLE}={best} in its environment."
+
+
+def arithmetic() -> tuple[str | None, str]:
+    """Return the kernel, and a digest of float64 results that differ wherever rounding does.
+
+    The digest covers what a network is made of: matrix products, sums, exponentials and hyperbolic tangents.
+    Two processes with the same digest have the same BLAS kernel, the same numpy and vector instructions of
+    the same width, as far as these results can tell.
+    """
+    import numpy as np
+
+    # Sizes that are no multiple of a kernel's block; a thread count does not matter below its threshold.
+    numbers = np.random.default_rng(0).standard_normal(37 * 53)
+    A = numbers.reshape(37, 53)
+    found = [A @ A.T, A.T @ A, A @ A[0], numbers[:1000] @ numbers[-1000:], A.sum(axis=0), np.sum(numbers)]
+    found += [np.tanh(A), np.exp(A), np.log1p(A**2)]
+    return kernel(), sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in found)).hexdigest()
+
+
+def warn_of_others(engines: dict[int, tuple[str | None, str]]) -> None:
+    """Warn in one line where engines, {engine: its `arithmetic`}, round otherwise than this process."""
+    own, digest = arithmetic()
+    others = {engine: name for engine, (name, other) in engines.items() if other != digest}
+    if others:
+        names = ", ".join(f"engine {engine}: {name}" for engine, name in others.items())
+        warnings.warn(
+            f"float64 results of engines will not equal those of this process to 1e-12: its BLAS kernel is "
+            f"{own}, {names}, or their numpy or processor differs. On processors of one kind "
+            f'environment={{"{VARIABLE}": "{own}"}} makes kernels agree',
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 if __name__ == "__main__":
-    if "--environment" in sys.argv:
-        print("\n".join(f"{key}={value}" for key, value in environment().items()))
-    else:
-        print(report())
+    print("\n".join(f"{key}={value}" for key, value in environment().items()))

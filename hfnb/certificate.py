@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hfnb.krylov import System, lanczos_process, norm, random_start
+from hfnb.krylov import System, combine, lanczos_process, norm, random_start
 from hfnb.validation import check_methods, check_nonnegative, check_positive_int, check_probability
 
 
@@ -59,7 +59,7 @@ def certify_operator(
         missed = lanczos.failure(-tolerance)
         if ritz[0] < -tolerance or missed <= failure:
             break
-    direction = S[:, 0].astype(start.dtype) @ lanczos.V
+    direction = combine(S[:, 0], lanczos.V)
     direction /= norm(direction)
     eigenvalue, rounding = float(ritz[0]), system.noise
     if eigenvalue < -tolerance:

@@ -17,6 +17,7 @@ import numpy as np
 
 from hfnb import identity, lock
 from hfnb.datasets.cache import written_whole
+from hfnb.validation import check_positive_int
 
 _MAGIC = b"hfnb checkpoint "
 _HEADER = re.compile(rb"hfnb checkpoint [12], ([0-9a-f]{64})\n")  # 1 did not say whose state it holds
@@ -55,10 +56,9 @@ class Checkpoint:
             raise TypeError(f"folder: expected the path of a folder, got {folder!r}")
         if not os.fspath(folder):
             raise ValueError("folder: expected the path of a folder, got an empty one")
-        if isinstance(keep, (bool, np.bool_)) or not isinstance(keep, (int, np.integer)) or keep < 1:
-            raise ValueError(f"keep: expected a whole number of at least 1, got {keep!r}")
         # Absolute: engines may have another working directory.
-        self.folder, self.keep = Path(folder).expanduser().absolute(), int(keep)
+        self.folder = Path(folder).expanduser().absolute()
+        self.keep = check_positive_int("keep", keep)
         self._in_use = False
 
     def __repr__(self) -> str:

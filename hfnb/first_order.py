@@ -7,6 +7,7 @@ from scipy.optimize import OptimizeResult
 
 from hfnb.checkpoint import resumable
 from hfnb.history import Recorder
+from hfnb.krylov import norm
 from hfnb.options import check_run
 from hfnb.progress import watched
 from hfnb.sampling import Sample
@@ -141,4 +142,4 @@ def _measure(objective, recorder, w):
     """Return the loss and gradient norm over all samples, uncounted: the method does not need them to run."""
     with recorder.uncounted():
         loss, g = objective.value_and_gradient(w)
-    return loss, float(np.linalg.norm(g))
+    return loss, norm(g)

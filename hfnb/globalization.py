@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hfnb.krylov import dot, norm
+from hfnb import threads
+from hfnb.krylov import combine, dot, norm
 
 WIDEST = 100  # lengths of a wide search are 2⁻¹⁰⁰ to 2¹⁰⁰ times the first
 
@@ -272,12 +273,15 @@ def subspace_step(
     """
     other, new_damping = better_step(f, w, f0, g, B, solution, damping)
     spanning = [v for v in (solution.best, solution.direction, g) if v is not None and np.any(v)]
-    Q, _ = np.linalg.qr(np.stack(spanning, axis=1))
-    T = Q.T @ np.stack([B @ q for q in Q.T], axis=1)
+    with threads.limited(1):  # its rounding must not depend on the number of threads
+        Q, _ = np.linalg.qr(np.stack(spanning, axis=1))
+    BQ = np.stack([B @ q for q in Q.T], axis=1)
+    with threads.limited(1):
+        T, Qg = Q.T @ BQ, Q.T @ g
     values, vectors = np.linalg.eigh((T + T.T) / 2)
     scale = np.maximum(np.abs(values + damping), float(np.finfo(w.dtype).eps) * np.abs(values).max())
-    y = np.divide(-(vectors.T @ (Q.T @ g)), scale, out=np.zeros_like(scale), where=scale > 0)
-    s = (Q @ (vectors @ y)).astype(w.dtype)
+    y = np.divide(-(vectors.T @ Qg), scale, out=np.zeros_like(scale), where=scale > 0)
+    s = combine(vectors @ y, Q.T).astype(w.dtype)
     step = line_search(f, w, s, f0, dot(g, s), name="subspace")
     return min(other, step, key=lambda step: step.loss), new_damping
 

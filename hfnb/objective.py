@@ -9,6 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 from hfnb import identity, reduction
 from hfnb.curvature import operator
 from hfnb.history import Counts
+from hfnb.krylov import dot
 from hfnb.models import check_data
 from hfnb.sampling import Sample, Shards
 from hfnb.sums import LocalSums
@@ -106,7 +107,7 @@ class Objective:
         size = self._size(w, sample)
         self.counts.add("losses", size, 1, reduction.nbytes(1, float))
         value = float(reduction.value(self.sums.loss(w, sample))[0]) / size
-        return value + 0.5 * float(w @ self.net.decay(w)) if self._decays else value
+        return value + 0.5 * dot(w, self.net.decay(w)) if self._decays else value
 
     def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
         """Return F(w) and ∇F(w), (p,); one reduction of p + 1 numbers."""
@@ -117,7 +118,7 @@ class Objective:
         value, gradient = float(total[-1]), total[:-1]
         if self._decays:
             decay = self.net.decay(w)
-            value += 0.5 * float(w @ decay)
+            value += 0.5 * dot(w, decay)
             gradient += decay
         return value, gradient
 

@@ -8,7 +8,9 @@ Rounded at the end, it depends on the parts alone. Training in float32 does with
 
 import numpy as np
 
-BLOCK = 8192
+# Numbers that are added at a time. Of fewer, threads that add at once wait for Python's lock; more than this,
+# and the temporaries leave the cache.
+BLOCK = 65536
 
 
 def zeros(size: int, dtype) -> np.ndarray:
@@ -33,12 +35,18 @@ def add(total: np.ndarray, part: np.ndarray) -> None:
     if total.ndim == 1:
         total += part
         return
+    scratch = np.empty((3, min(part.size, BLOCK)))
     for start in range(0, part.size, BLOCK):
         high, low = total[:, start : start + BLOCK]
         new = part[start : start + BLOCK]
-        rounded = high + new
-        added = rounded - high
-        low += (high - (rounded - added)) + (new - added)
+        rounded, added, kept = scratch[:, : new.size]
+        np.add(high, new, out=rounded)
+        np.subtract(rounded, high, out=added)  # of new, rounding errors aside
+        np.subtract(rounded, added, out=kept)  # of high
+        high -= kept
+        np.subtract(new, added, out=added)
+        high += added  # what rounding left out of the sum
+        low += high
         high[:] = rounded
 
 

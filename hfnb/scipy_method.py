@@ -14,6 +14,7 @@ from hfnb.callbacks import asks_to_stop
 from hfnb.curvature import operator
 from hfnb.hessian_free import hessian_free
 from hfnb.history import Counts, Record
+from hfnb.validation import check_callable, check_nonnegative, check_nonnegative_int
 
 SUCCESS, MAXITER, NO_PROGRESS, CALLBACK = 0, 1, 2, 99  # SciPy's numbers of why a run ended
 NAMES = {"maxiter": "max_iter", "gtol": "tol"}  # of SciPy's options: what an optimizer calls them
@@ -131,6 +132,7 @@ def scipy_method(optimizer: Callable = hessian_free, **defaults) -> Callable:
     >>> found.success, np.round(found.x, 4)
     (True, array([1., 1.]))
     """
+    check_callable("optimizer", optimizer, "(objective, w0, **options)")
     known = _options_of(optimizer)
     for name in defaults:
         if known is not None and NAMES.get(name, name) not in known:
@@ -230,14 +232,12 @@ def _renamed(options: dict) -> dict:
 
 
 def _limit(name: str, value):
-    """Return the value of maxiter, a whole number, or gtol; ValueError for another."""
-    if name == "maxiter" and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    kind = (int, np.integer) if name == "maxiter" else (int, float, np.integer, np.floating)
-    if not isinstance(value, kind) or isinstance(value, bool) or not value >= 0:
-        expected = "a whole number" if name == "maxiter" else "a number"
-        raise ValueError(f"{name}: expected {expected} >= 0, got {value!r}")
-    return value
+    """Return the value of maxiter, a whole number (SciPy takes 100.0 as well), or of gtol."""
+    if name == "gtol":
+        return check_nonnegative(name, value)
+    return check_nonnegative_int(
+        name, int(value) if isinstance(value, float) and value.is_integer() else value
+    )
 
 
 def _check_functions(jac, hess, hessp, callback) -> None:

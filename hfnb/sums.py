@@ -13,7 +13,7 @@ from hfnb.sampling import Sample, Shards
 CHUNK = 512  # rows a chunk: more, and activations leave the cache; fewer, and products suffer
 KEPT = 16384  # rows whose linearization is kept between products; of more it is made anew for each product
 APART = 16  # rows a partition, on average, below which a mini-batch is worked through as a whole
-DEALT = 1.2e8  # rows of a chunk × parameters from which on chunks are dealt to threads: less is too little
+DEALT = 2e7  # samples × parameters from which on chunks are dealt to threads: less is not worth their start
 
 
 class LocalSums:
@@ -22,7 +22,9 @@ class LocalSums:
     The samples are worked through ``chunk`` rows at a time, so that memory does not grow with the dataset.
     What is returned are totals of `hfnb.reduction`: in float64 made of a sum for each partition, so that it
     does not matter who holds which; in float32, where speed is all, and of few rows, a mini-batch is worked
-    through as a whole. In float32 the chunks of a large network are dealt to as many threads as BLAS may use.
+    through as a whole. The chunks of a large network are dealt to the threads that `hfnb.set_threads`
+    requests, each with a single-threaded BLAS. In float64 BLAS has one thread in any case, because it splits
+    a matrix product differently for each number of threads: so a total does not depend on that number.
     """
 
     def __init__(self, net, shards: Shards, chunk: int | None = None):
@@ -68,7 +70,7 @@ class LocalSums:
         def task(number, share):
             return [linearized(batch, spaces[number]) for batch in share]
 
-        items = threads.deal(task, shares) if keep else shares
+        items = _dealt(task, shares, w.dtype) if keep else shares
 
         def product(v):
             def add(total, item, work, first):
@@ -79,14 +81,17 @@ class LocalSums:
         return product
 
     def _shares(self, parts, w: np.ndarray, sample: Sample | None) -> list[list[tuple]]:
-        """The chunks of the sample, dealt to threads if each gets at least one that is whole."""
-        rows, chunk, count = self.shards.count(sample), self.chunk, 1
-        if parts.parallel and w.dtype == np.float32 and chunk * w.size >= DEALT:
-            count = min(threads.count(), rows // chunk) or 1
-        if count > 1:
-            chunk = -(-rows // (count * -(-rows // (count * chunk))))  # as many for each
-        apart = w.dtype == np.float64 and (sample is None or sample.size >= APART * self.shards.partitions)
+        """The chunks of the sample, dealt to threads if there is enough to do.
+
+        In float64 they are the same chunks on any number of threads; in float32 each thread gets as many.
+        """
+        rows, chunk, exact = self.shards.count(sample), self.chunk, w.dtype == np.float64
+        count = threads.shares() if parts.parallel and rows * w.size >= DEALT else 1
+        if not exact and count > 1 and rows >= count * chunk:
+            chunk = -(-rows // (count * -(-rows // (count * chunk))))
+        apart = exact and (sample is None or sample.size >= APART * self.shards.partitions)
         chunks = list(self.shards.batches(sample, chunk, apart))
+        count = min(count, len(chunks)) or 1
         return [chunks[number::count] for number in range(count)]
 
     def _workspaces_of(self, parts, w: np.ndarray, count: int) -> list:
@@ -105,19 +110,26 @@ class LocalSums:
 
         def task(number, share):
             total = reduction.zeros(size, dtype)
+            part = np.empty(size, dtype) if total.ndim == 2 else None
             for index, item in enumerate(share):
-                if total.ndim == 1:
+                if part is None:
                     add(total, item, spaces[number], index == 0)
                 else:
-                    part = np.zeros(size, dtype)
+                    part.fill(0)
                     add(part, item, spaces[number], True)
                     reduction.add(total, part)
             return total
 
-        total, *others = threads.deal(task, shares)
+        total, *others = _dealt(task, shares, w.dtype)
         for other in others:
             reduction.merge(total, other)
         return total
+
+
+def _dealt(task: Callable, shares: list, dtype: np.dtype) -> list:
+    """Return threads.deal(task, shares): one BLAS thread in float64, the requested number in float32."""
+    with threads.limited(1 if dtype == np.float64 else threads.count()):
+        return threads.deal(task, shares)
 
 
 def _as(w, batch):

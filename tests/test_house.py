@@ -35,7 +35,9 @@ DOORS = {
     ("engines", "objective"),
     ("engines", "sums"),
     ("globalization", "krylov"),
+    ("globalization", "threads"),
     ("history", "profiler"),
+    ("krylov", "threads"),
     ("models", "fused"),
     ("models", "losses"),
     ("objective", "sums"),
@@ -43,6 +45,7 @@ DOORS = {
     ("problems", "history"),
     ("progress", "history"),
     ("sampling", "datasets"),
+    ("threads", "blas"),
 }
 
 

@@ -25,6 +25,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from traitlets.config.loader import PyFileConfigLoader
 
+from hfnb import blas
+
 ROOT = Path(__file__).parent.parent
 SYSTEMS = {
     "linux": {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"},
@@ -205,6 +207,31 @@ def test_make_has_the_commands_of_the_script(capsys, monkeypatch):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = next(line for line in makefile.splitlines() if line.startswith(".PHONY:"))
     assert set(phony.split()[1:]) == set(load("bootstrap").COMMANDS)
+
+
+def test_commands_start_with_one_blas_thread_and_print_no_warning(capfd, monkeypatch):
+    """The variables that every command sets, found by the Python that runs these tests."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    bootstrap = load("bootstrap")
+    monkeypatch.setattr(bootstrap, "python_of", lambda folder: Path(sys.executable))
+    for name in (blas.VARIABLE, *blas.THREADS):
+        monkeypatch.delenv(name, raising=False)
+    variables = bootstrap.environment(Path(sys.prefix))
+    assert {variables[name] for name in blas.THREADS} == {"1"}
+    assert variables.get(blas.VARIABLE) == blas.environment().get(blas.VARIABLE)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert [bootstrap.environment(Path(sys.prefix)).get(name) for name in blas.THREADS] == [
+        "2",
+        None,
+        None,
+        None,
+    ]
+    assert capfd.readouterr().err == ""
+
+
+def test_conda_sets_one_blas_thread():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert conda["variables"] == dict.fromkeys(blas.THREADS, "1")
 
 
 def test_citation_is_of_this_version_and_of_the_paper(project):

@@ -1,52 +1,178 @@
-"""Work dealt to threads: what comes back, what becomes of errors, and BLAS as it was."""
+"""Threads: how many are requested, what is dealt to them, what becomes of errors, and BLAS as it was."""
 
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from hfnb import Dataset, Objective, Sample, models, threads
+import hfnb
+from hfnb import Dataset, Objective, Sample, blas, models, threads
+from hfnb.krylov.vectors import coefficients, combine, dot, norm
 
 NET = models.mlp([400, 500, 90, 10])
 RANDOM = np.random.default_rng(0)
 DATA = Dataset(RANDOM.random((2300, 400), np.float32), RANDOM.integers(10, size=2300))
 W, V = NET.init(1), RANDOM.standard_normal(NET.size).astype(np.float32)
+# Where BLAS is another one, work is not dealt (see set_threads).
+OPENBLAS = pytest.mark.skipif(
+    {
+        (each["internal_api"], each["threading_layer"])
+        for each in threadpool_info()
+        if "threading_layer" in each
+    }
+    != {("openblas", "pthreads")},
+    reason="numpy has another BLAS than OpenBLAS with its own threads",
+)
+
+
+@pytest.fixture(autouse=True)
+def request_ends():
+    yield
+    hfnb.set_threads(None)
 
 
 def blas_threads():
     return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
 
 
-def sums(**options):
+def sums(dtype=np.float32, **options):
     objective = Objective(NET, DATA, **options)
-    sample = Sample(1400, 3, 1)
+    w, v, sample = W.astype(dtype), V.astype(dtype), Sample(1400, 3, 1)
+    value, gradient = objective.value_and_gradient(w)
     return [
-        objective.value(W),
-        *objective.value_and_gradient(W),
-        objective.curvature(W, "hessian") @ V,
-        objective.curvature(W, "gauss-newton", sample) @ V,
+        np.array([objective.value(w), value]),
+        gradient,
+        objective.curvature(w, "hessian") @ v,
+        objective.curvature(w, "gauss-newton", sample) @ v,
     ]
 
 
+@pytest.fixture
+def dealt(monkeypatch):
+    """The numbers of shares that were dealt."""
+    found, deal = [], threads.deal
+    monkeypatch.setattr(threads, "deal", lambda task, shares: found.append(len(shares)) or deal(task, shares))
+    return found
+
+
+@OPENBLAS
 @pytest.mark.parametrize("kept", [1, 16384])
-def test_sums_dealt_to_threads_are_those_of_one(kept, monkeypatch):
+def test_sums_are_dealt_to_as_many_threads_as_requested(kept, dealt, monkeypatch):
     monkeypatch.setattr("hfnb.sums.KEPT", kept)
-    dealt = []
-    deal = threads.deal
-    monkeypatch.setattr(threads, "deal", lambda task, shares: dealt.append(len(shares)) or deal(task, shares))
+    hfnb.set_threads(1)
     alone = sums()
-    assert set(dealt) == {1} or threads.count() > 1
-    monkeypatch.setattr(threads, "count", lambda: 2)
-    dealt.clear()
-    for one, two in zip(alone, sums(), strict=True):
-        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5 * np.max(np.abs(one)))
-    assert set(dealt) == {2}
+    assert set(dealt) == {1}
+    for requested in (2, 3):
+        hfnb.set_threads(requested)
+        dealt.clear()
+        for one, several in zip(alone, sums(), strict=True):
+            np.testing.assert_allclose(several, one, rtol=1e-4, atol=1e-5 * np.max(np.abs(one)))
+        assert set(dealt) == {requested}
 
 
-def test_in_float64_nothing_is_dealt_so_that_sums_do_not_depend_on_threads(monkeypatch):
-    monkeypatch.setattr(threads, "count", lambda: pytest.fail("asked for the number of threads"))
-    Objective(NET, DATA).value(W.astype(float))
+@OPENBLAS
+def test_in_float64_sums_are_the_same_on_any_number_of_threads(dealt):
+    hfnb.set_threads(1)
+    alone = sums(float)
+    for requested in (2, 3):
+        hfnb.set_threads(requested)
+        dealt.clear()
+        with threadpool_limits(requested, user_api="blas"):
+            found = sums(float)
+        assert set(dealt) == {requested}
+        for one, several in zip(alone, found, strict=True):
+            np.testing.assert_array_equal(several, one)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("requested", [1, 2])
+@pytest.mark.parametrize("rows", [200, 2300])
+def test_blas_has_one_thread_in_float64_and_the_requested_ones_in_float32(dtype, requested, rows):
+    """A curvature of the user's own, which is never dealt, sees how many threads BLAS has."""
+    seen = []
+
+    def looking(net, w, X, Y):
+        seen.extend(blas_threads())
+        return lambda v: seen.extend(blas_threads()) or v
+
+    hfnb.set_threads(requested)
+    data = Dataset(DATA.X[:rows], DATA.Y[:rows])
+    with threadpool_limits(3, user_api="blas"):
+        before = blas_threads()
+        Objective(NET, data).curvature(W.astype(dtype), looking) @ V.astype(dtype)
+        assert blas_threads() == before
+    assert set(seen) == ({1 if dtype == np.float64 else requested} if before else set())
+
+
+def test_the_number_is_that_of_the_call_or_of_the_environment_or_one(monkeypatch):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for name in blas.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert threads.count() == 1
+    for value, expected in [("2", min(2, cores)), ("10000", cores), ("1,4", 1), ("0", 1), ("many", 1)]:
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert threads.count() == expected
+    monkeypatch.setenv("OMP_NUM_THREADS", "10000")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # of OpenBLAS alone: before the one for all
+    assert threads.count() == 1
+    hfnb.set_threads(np.int64(7))
+    assert threads.count() == 7
+    hfnb.set_threads(None)
+    assert threads.count() == 1
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", float("nan")])
+def test_a_number_of_threads_that_is_none(n):
+    with pytest.raises(ValueError, match="n: expected a whole number of threads, at least 1, or None, got"):
+        hfnb.set_threads(n)
+
+
+def test_of_limits_within_each_other_the_innermost_holds_and_all_end():
+    with threadpool_limits(3, user_api="blas"):
+        before = blas_threads()
+        with threads.limited(1):
+            with threads.limited(2):
+                assert set(blas_threads()) <= {2}
+            assert set(blas_threads()) <= {1}
+        assert blas_threads() == before
+        with pytest.raises(KeyError), threads.limited(1):
+            raise KeyError
+        assert blas_threads() == before
+
+
+def test_of_limits_in_several_threads_the_lowest_holds_until_its_end():
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with threads.limited(1):
+            inside.set()
+            assert leave.wait(10)
+
+    with threadpool_limits(3, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        before, held = blas_threads(), pool.submit(hold)
+        assert inside.wait(10)
+        with threads.limited(2):
+            assert set(blas_threads()) <= {1}
+            leave.set()
+            held.result()
+            assert set(blas_threads()) <= {2}
+        assert blas_threads() == before
+
+
+def test_a_limit_holds_in_a_thread_that_is_not_the_first_to_set_one():
+    """An engine runs optimizers in a thread of its own; threadpoolctl obeys only the first that asks."""
+
+    def inside():
+        with threads.limited(1):
+            return blas_threads()
+
+    with threadpool_limits(3, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        before = blas_threads()
+        assert set(pool.submit(inside).result()) <= {1}
+        assert blas_threads() == before
 
 
 def test_each_share_runs_with_one_blas_thread_and_the_number_comes_back():
@@ -80,3 +206,16 @@ def test_what_is_dealt_while_others_work_runs_where_it_is():
 
     (a, b), (c, d) = threads.deal(task, [0, 1])
     assert a[1] == b[1] == threading.current_thread().name != c[1] == d[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_long_vectors_do_not_depend_on_threads(dtype):
+    x, y = np.random.default_rng(1).standard_normal((2, 400_001)).astype(dtype)
+    rows, c = np.stack([x, y, x - y]), np.array([0.3, 0.7, -0.2], dtype)
+    found = []
+    for number in (1, 2, 3):
+        with threadpool_limits(number, user_api="blas"):
+            found.append((dot(x, y), norm(x), *coefficients(rows, x), combine(c, rows).tobytes()))
+    assert found[0] == found[1] == found[2]
+    exact = np.float64(x) @ np.float64(y)
+    assert found[0][0] == pytest.approx(exact, abs=1e-5 * float(np.abs(x) @ np.abs(y)))

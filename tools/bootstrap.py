@@ -14,11 +14,16 @@ from environments import ROOT, python_of, say, setup, write_lock
 
 def environment(folder):
     """The variables of everything started here: the environment's programs first on PATH (``mpiexec`` among
-    them), and the BLAS kernel that suits this CPU, which numpy reads only once, when it is imported."""
+    them), and what numpy's BLAS reads only once, when it is imported: the kernel that suits this processor,
+    and one thread unless the user says otherwise. Lessons share the cores with their engines, and BLAS
+    threads that wait for a core which another program has make minutes of seconds."""
     variables = dict(os.environ, VIRTUAL_ENV=str(folder), PYTHONUNBUFFERED="1", PIP_USER="0")
     variables["PATH"] = str(python_of(folder).parent) + os.pathsep + variables.get("PATH", "")
-    if (ROOT / "hfnb" / "blas.py").exists():
-        command = [str(python_of(folder)), "-m", "hfnb.blas", "--environment"]
+    script = ROOT / "hfnb" / "blas.py"
+    if script.exists():
+        # As a file, not by -m: that warns of a module which its package has imported already. -P: the modules
+        # beside it must not hide others of the same name.
+        command = [str(python_of(folder)), "-P", str(script)]
         asked = subprocess.run(command, cwd=str(ROOT), env=variables, stdout=subprocess.PIPE, text=True)
         for name, _, value in (line.partition("=") for line in asked.stdout.splitlines() if "=" in line):
             variables.setdefault(name, value)  # what the reader has set stays
@@ -58,9 +63,7 @@ def lab(arguments):
 def test(arguments):
     """The unit tests, then every notebook under strict nbval (--units, --notebooks: only those)."""
     folder = setup()
-    # One BLAS thread each, unless the reader says otherwise: workers share the cores, lessons do with their
-    # engines, and threads that wait for a core that another program has make minutes of seconds.
-    variables = dict({"OPENBLAS_NUM_THREADS": "1"}, **dict(environment(folder), HFNB_MODE="fast"))
+    variables = dict(environment(folder), HFNB_MODE="fast")
     fetch_data(folder, variables)
     only = [part for part in ("--units", "--notebooks") if part in arguments]
     arguments = [argument for argument in arguments if argument not in only]

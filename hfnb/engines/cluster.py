@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 from scipy.optimize import OptimizeResult
 
-from hfnb import checkpoint
+from hfnb import blas, checkpoint
 from hfnb.datasets import fingerprint
 from hfnb.engines import launch, mpi, segments, worker
 from hfnb.engines.attach import attach
@@ -38,14 +38,22 @@ class Cluster:
     ``n``: how many engines to start (as ``hosts`` says, else 2) or, of a running cluster, to use (all).
     ``engines``: a launcher of ipyparallel ("mpi", "local", "ssh", "slurm", …), or the profile or id of a
     cluster started by hand, which is left running; None is "mpi" where MPI is installed, else "local".
-    ``threads``: NumPy's threads on each engine. ``timeout``: seconds to wait for the engines to start;
-    ``deadline``: seconds that an engine may take for one call before it is given up. ``partitions``: parts
-    into which datasets are cut, at least one for each engine; `objective` and `minimize` take another number.
+    ``threads``: threads of each engine's sums, as `hfnb.set_threads` describes them. ``timeout``: seconds to
+    wait for the engines to start; ``deadline``: seconds that an engine may take for one call before it is
+    given up. ``partitions``: parts into which datasets are cut, at least one for each engine; `objective` and
+    `minimize` take another number.
 
     Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
     "mpi"; ``python``, the interpreter there (this one's path); ``environment``, variables of the engines;
     ``controller_ip``, where the controller listens (this machine's address on the way to ``hosts``); and what
     ipyparallel's launcher takes: ``ssh_args``, ``mpi_args``, ``queue``, ``timelimit``, ``batch_template``, …
+
+    In float64 a run is the same to 1e-12 on any number of engines, with any ``threads`` there and here, and
+    as in one process. This depends on two things. Client and engines must round alike: the same BLAS kernel,
+    NumPy and kind of processor. Engines started on this machine are given this process's kernel; where others
+    round differently, a warning says so. And every `Sample` must have 16 samples a partition or more, all
+    samples being always enough: of fewer, an engine adds up its part as a whole.
+
     Use it in a ``with`` block, or call ``start`` and ``stop``; one that was stopped can be started again.
     ValueError for bad arguments, before anything is started, and for unknown engines (lists what exists);
     RuntimeError if they do not start, and why.
@@ -137,7 +145,8 @@ class Cluster:
         if self._ranks:
             pool.ask_all(segments.unlink)
         pool.engines = sorted(ids, key=lambda engine: self._ranks.get(engine, engine))[: self._n]
-        pool.ask_all(worker.limit_threads, self._threads)
+        found = pool.ask_all(worker.limit_threads, self._threads)
+        blas.warn_of_others(dict(zip(pool.engines, found, strict=True)))
         pool.deadline = self._deadline  # not before: an engine's first call imports this package
         self._pool, self._placements = pool, Placements(pool)
         if not self._own:  # engines that stay shall not keep the data

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from typing import Any
 
-import numpy as np
 import psutil
 
 from hfnb import blas
+from hfnb.blas import THREADS
+from hfnb.validation import check_positive_int
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # ssh must neither ask for a password that nobody can type, nor wait for long for a host that is gone.
 SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5"]
 LOOPBACK = (None, "127.0.0.1", "localhost", "::1")  # where the controller listens for engines of this machine
@@ -74,9 +74,7 @@ def check_options(launcher: str, n: int | None, options: dict) -> None:
 
 def check_partitions(partitions: int, engines: int) -> None:
     """Raise ValueError where there are more engines than partitions of a dataset."""
-    if not isinstance(partitions, (int, np.integer)) or isinstance(partitions, bool):
-        raise ValueError(f"partitions: expected a whole number, got {partitions!r}")
-    if partitions < engines:
+    if check_positive_int("partitions", partitions) < engines:
         raise ValueError(f"partitions: expected at least {engines}, one an engine, got {partitions}")
 
 
@@ -168,9 +166,13 @@ def without_lost_hosts(launcher: str, n: int | None, options: dict) -> tuple[int
 def _environment(launcher: str, threads: int, here: bool) -> dict[str, str]:
     """Variables that must be set before engines import NumPy and before mpiexec is looked for.
 
-    Another machine may have another processor: its BLAS kernel is left to it, or to the reader.
+    Engines on this machine get the BLAS kernel of this process, so that they round as it does. Another
+    machine may have another processor, which that kernel could crash: its kernel is left to OpenBLAS, or to
+    the user, and compared with this one's once the engines are connected (`blas.warn_of_others`).
     """
-    variables = dict.fromkeys(THREADS, str(threads)) | (blas.environment() if here else {})
+    variables, kernel = dict.fromkeys(THREADS, str(threads)), blas.kernel()
+    if here and kernel:
+        variables[blas.VARIABLE] = kernel
     return variables | ({"PATH": path()} if launcher in ("local", "mpi") else {})
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import threadpoolctl
 
+from hfnb import blas, threads
 from hfnb.datasets._fingerprint import checksum
 from hfnb.datasets.mapped import MappedArray
 from hfnb.reduction import merge
@@ -26,9 +27,14 @@ CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, an
 RUNS: dict[str, Any] = {}  # sums: the run of an optimizer on this engine (hfnb.engines.run), at most one
 
 
-def limit_threads(threads: int) -> None:
-    """Hold NumPy to this many threads; engines started by hand take all the cores each."""
-    threadpoolctl.threadpool_limits(threads)
+def limit_threads(number: int) -> tuple[str | None, str]:
+    """Hold NumPy to this many threads, since engines started by hand take all the cores each.
+
+    Returns what `hfnb.blas.arithmetic` says of this engine.
+    """
+    threadpoolctl.threadpool_limits(number)
+    threads.set_threads(number)
+    return blas.arithmetic()
 
 
 def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) -> bool:

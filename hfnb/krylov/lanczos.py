@@ -8,7 +8,7 @@ from hfnb.validation import check_nonnegative, check_nonnegative_int, check_posi
 
 from .system import System, as_operator, check_right_hand_side
 from .tridiagonal import lanczos_process
-from .vectors import norm
+from .vectors import combine, norm
 
 
 @dataclass
@@ -56,7 +56,7 @@ def lanczos(A, start=None, *, seed=None, tol=1e-3, maxiter=100, check=False) -> 
         if residual_norm <= tol * np.abs(ritz).max():
             status, success = "converged: the residual is within the tolerance", True
             break
-    direction = S[:, 0].astype(start.dtype) @ lanczos.V
+    direction = combine(S[:, 0], lanczos.V)
     direction /= norm(direction)
     return LanczosResult(
         float(ritz[0]),

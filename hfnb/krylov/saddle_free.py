@@ -6,7 +6,7 @@ from .monitor import Monitor
 from .result import KrylovResult
 from .system import ROUNDING, System
 from .tridiagonal import lanczos_process
-from .vectors import norm
+from .vectors import combine, norm
 
 
 def saddle_free(
@@ -52,7 +52,7 @@ def saddle_free(
         weights = np.abs(ritz - system.damping) + system.damping
         regular = weights > ROUNDING * float(np.finfo(start.dtype).eps) * system.norm
         y = lengths * S @ np.divide(S[0], weights, out=np.zeros_like(ritz), where=regular)
-        x = start + y.astype(start.dtype) @ lanczos.V
+        x = start + combine(y, lanczos.V)
         Ty, left_out = S @ (ritz * (S.T @ y)), lanczos.betas[-1] * abs(y[-1])
         q = monitor.models[0] + 0.5 * y @ Ty - lengths * y[0]
         Ty[0] -= lengths
@@ -63,5 +63,5 @@ def saddle_free(
         if reason is not None:
             break
     monitor.solved, monitor.success = True, monitor.success or reason is None
-    system.observe(S[:, 0].astype(start.dtype) @ lanczos.V, ritz[0] - system.damping)
+    system.observe(combine(S[:, 0], lanczos.V), ritz[0] - system.damping)
     return monitor.result(x, reason or "converged: the Krylov space is exhausted")

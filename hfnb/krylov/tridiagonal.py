@@ -9,7 +9,7 @@ from scipy.linalg import eigh_tridiagonal
 from hfnb.validation import check_finite, check_positive_int, check_vector
 
 from .system import ROUNDING, System
-from .vectors import norm
+from .vectors import coefficients, combine, norm
 
 
 @dataclass
@@ -63,7 +63,7 @@ def lanczos_process(system: System, start: np.ndarray, steps: int) -> Iterator[T
     for k in range(1, steps + 1):
         alphas.append(system.product(V[k - 1], out=w))
         for _ in range(2):
-            w -= (V[:k] @ w) @ V[:k]
+            w -= combine(coefficients(V[:k], w), V[:k])
         betas.append(norm(w))
         yield Tridiagonal(V[:k], alphas, betas)
         if k == steps or betas[-1] <= ROUNDING * float(np.finfo(w.dtype).eps) * system.norm:

@@ -1,11 +1,14 @@
-"""The two operations on long vectors that every Krylov loop is made of, without temporaries of their length.
+"""Operations on long vectors that Krylov loops and optimizers are made of, the same on any number of threads.
 
-Neither is left to BLAS, which would wake its threads for them: that costs more than a pass over memory, and
-numpy's and SciPy's BLAS have a set of threads each, which then wait for each other's processors.
+None is left to more than one thread of BLAS. To wake threads costs more than a pass over memory, numpy's and
+SciPy's BLAS have a set of threads each, which then wait for each other's processors, and OpenBLAS rounds a
+float64 dot product of more than 10,000 numbers (so xᵀx in ``numpy.linalg.norm``), and a combination of
+vectors, differently for each number of threads.
 """
 
 import numpy as np
 
+from hfnb import threads
 from hfnb.validation import shown
 
 BLOCK = 128  # numbers that a dot product multiplies in the precision of the vectors
@@ -35,6 +38,26 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
 def norm(x: np.ndarray) -> float:
     """Return ‖x‖₂, summed as ``dot`` does."""
     return float(np.sqrt(dot(x, x)))
+
+
+def coefficients(V: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return V x, the products of x with the rows of V.
+
+    >>> coefficients(np.eye(2, 3), np.array([1.0, 2.0, 3.0]))
+    array([1., 2.])
+    """
+    with threads.limited(1):
+        return V @ x
+
+
+def combine(c: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """Return cᵀV, the rows of V times the numbers c, in the precision of V.
+
+    >>> combine(np.array([2.0, 3.0]), np.eye(2))
+    array([2., 3.])
+    """
+    with threads.limited(1):
+        return c.astype(V.dtype, copy=False) @ V
 
 
 def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
