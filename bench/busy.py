@@ -1,7 +1,7 @@
 """Training beside other programs: eight iterations of `hessian_free`, alone and beside 1 to 4 that compute.
 
-Every run is a process of its own, as started by pip's Python without a variable set; "all cores" is what BLAS
-does by default, which hfnb leaves to it only where it is requested.
+Every run is a process of its own, as a user of pip starts it: with no variable of BLAS threads set, and then
+with a thread for each core requested.
 """
 
 import json
