@@ -974,7 +974,7 @@ COMMON = {
     "tol": numbers(1e-8),
     "seed": seeds(),
     "callback": functions(lambda record: None, lambda record: record.iteration > 0, optional=True),
-    "resume": wrong(3, "folder", "", [], {}, True, object(), identity, Checkpoint) + fine(None, Kept()),
+    "resume": wrong(3, "", [], {}, True, object(), identity, Checkpoint) + fine(None, Kept()),
     "objective": OBJECTIVES,
 }
 BATCHES = counts(10, optional=True, largest=30) + fine(1, 30)
@@ -1002,7 +1002,7 @@ TARGETS |= {
         {
             **COMMON,
             "method": choices("sgd", "momentum", "nesterov", "adam"),
-            "batch": counts(10, largest=30) + fine(1, 30),
+            "batch": counts(10, largest=30, optional=True) + fine(1, 30),
             "momentum": numbers(0.5, high=1.0) + wrong(1.0, 1, 1.5) + fine(0, 0.0, 0.999),
             "learning_rate": [each for each in finite(0.25) if each[1] is not identity]
             + fine(0.0, lambda t: 0.1 / (1 + t), lambda t: np.float32(0.1))
@@ -1042,6 +1042,15 @@ def judged_at(certificate, given):
     elif certificate.verdict == "minimum":
         assert np.linalg.eigvalsh(matrix)[0] >= -certificate.tolerance
     assert np.isfinite(w).all()
+
+
+def made_plain_by_scipy(v):
+    """Whether a start is no vector of two numbers, or one that `minimize` itself makes a plain array of."""
+    return np.size(v) != 2 or (isinstance(v, list) and np.ndim(v) != 1) or isinstance(v, np.ma.MaskedArray)
+
+
+def whole(v):
+    return isinstance(v, float) and v.is_integer()
 
 
 def rosenbrock(**changes):
@@ -1128,13 +1137,19 @@ LATER = {
         },
         lambda result, given: None,
     ),
+    "set_threads": Target(
+        lambda n: (hfnb.set_threads(n), hfnb.set_threads(None)),
+        lambda: {},
+        {"n": counts(1, optional=True)},
+        lambda result, given: None,
+    ),
     "scipy_method": Target(
         rosenbrock,
         lambda: {},
         {
-            "x0": without(STARTS_2, lambda v: np.size(v) != 2 or (isinstance(v, list) and np.ndim(v) != 1)),
-            "maxiter": counts(3, zero=True, optional=True),
-            "gtol": numbers(1e-4),
+            "x0": without(STARTS_2, made_plain_by_scipy),
+            "maxiter": without(counts(3, zero=True, optional=True), whole),  # SciPy takes 100.0
+            "gtol": numbers(1e-4, optional=True),
             "damping": finite(0.5),
             "seed": seeds(),
             "jac": without(functions(rosen_der), lambda v: v is True or np.ndim(v)),  # SciPy's own cases
