@@ -94,7 +94,8 @@ def hessian_free(
         verdict = _certify(objective, state, samples) if _asks(state, tol) else None
         if verdict and verdict.verdict == "saddle":
             # Steps that were lost in rounding say nothing against the λ from before them.
-            solution, taken, new_damping = None, _leave(objective, state, verdict, samples), state.trusted
+            solution, new_damping = None, state.trusted
+            taken, state = _leave(objective, state, verdict, samples)
         elif verdict and (end := _settled(state, verdict, tol)):
             break
         else:
@@ -184,9 +185,15 @@ def _settled(state, verdict, tol):
 
 
 def _leave(objective, state, certificate, samples):
-    """Step off a saddle along the direction that proves it to be one."""
+    """Return a step off a saddle along the direction that proves it to be one, and the state.
+
+    A run that starts at a saddle has met no gradient by which to tell small from large: this step s makes one
+    of about |dᵀHd|‖s‖.
+    """
     f, d = partial(objective.value, sample=samples.loss(state.iteration)), certificate.direction
-    return negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
+    step = negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
+    met = abs(certificate.eigenvalue) * step.alpha * norm(step.direction)
+    return step, replace(state, steepest=max(state.steepest, met))
 
 
 def _searched(objective, state, samples, auto):
