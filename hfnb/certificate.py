@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hfnb.krylov import System, combine, lanczos_process, norm, random_start
+from hfnb.krylov import System, lanczos_process, norm, random_start
+from hfnb.krylov.vectors import combine
 from hfnb.validation import check_methods, check_nonnegative, check_positive_int, check_probability
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hfnb import threads
-from hfnb.krylov import combine, dot, norm
+from hfnb.krylov import dot, norm
+from hfnb.krylov.vectors import combine
 
 WIDEST = 100  # lengths of a wide search are 2⁻¹⁰⁰ to 2¹⁰⁰ times the first
 

@@ -34,7 +34,7 @@ from .saddle_free import saddle_free
 from .steihaug import steihaug
 from .system import System
 from .tridiagonal import Tridiagonal, lanczos_process
-from .vectors import axpy, combine, dot, norm
+from .vectors import axpy, dot, norm
 
 __all__ = [
     "LBFGS",
@@ -49,7 +49,6 @@ __all__ = [
     "bicgstab",
     "capped_cg",
     "cg",
-    "combine",
     "diagonal",
     "dot",
     "find_solver",
