@@ -37,7 +37,7 @@ class Untouched:
         ("solver", ["gmres", 3, "", ["cg"]]),
         ("curvature", ["fisher", 3, None, ["hessian"]]),
         ("callback", [3, "f"]),
-        ("resume", ["folder", 3, dict]),
+        ("resume", [3, dict]),
     ],
 )
 def test_an_option_out_of_range_is_named_before_anything_is_evaluated(name, values):
