@@ -67,7 +67,8 @@ class Noise:
     def __init__(self, seed: int):
         import numpy  # not at the start: a lesson that forgets to import it shall fail as it does elsewhere
 
-        self.np, self.normals = numpy, numpy.random.default_rng(seed).standard_normal(NORMALS)
+        z = numpy.resize(numpy.random.default_rng(seed).standard_normal(NORMALS), 2 * NORMALS)
+        self.np, self.factors = numpy, {name: (1 + size * z).astype(name) for name, size in SIZES.items()}
 
     def __call__(self, values, precision: str | None = None):
         """Return an array or a number perturbed; what is not floating point is returned as it is.
@@ -80,10 +81,10 @@ class Noise:
         flat = array.ravel()
         sampled = self.np.ascontiguousarray(flat[:: max(1, flat.size // SAMPLED)])
         place = zlib.crc32(sampled.tobytes()) % NORMALS
-        z = self.np.take(self.normals, range(place, place + flat.size), mode="wrap")
-        found = (
-            (flat * (1 + SIZES[precision or array.dtype.name] * z)).astype(array.dtype).reshape(array.shape)
-        )
+        factors = self.factors[precision or array.dtype.name][place:][: flat.size]
+        if factors.size < flat.size:
+            factors = self.np.resize(factors, flat.size)
+        found = (flat * factors).astype(array.dtype, copy=False).reshape(array.shape)
         return found if isinstance(values, self.np.ndarray) else type(values)(found)
 
     def result(self, function: Callable) -> Callable:
