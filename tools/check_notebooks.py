@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> int:
     if chosen.kernel and not KERNELS[chosen.kernel] <= instructions():
         print(f"hfnb: skipped: this processor lacks the instructions of the BLAS kernel {chosen.kernel}")
         return 0
-    # A notebook's engines take a core each, so a notebook has two.
-    workers = (os.cpu_count() or 1) // 2
+    # A notebook for each core: most compute on one, and those with engines need more for part of their time only.
+    workers = os.cpu_count() or 1
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         shutil.copytree(chosen.folder, Path(temporary, "notebooks"))
         variables = dict(os.environ, IPYTHONDIR=str(Path(temporary, "ipython")))
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
             perturbation.write_startup(Path(variables["IPYTHONDIR"]), chosen.perturb)
         options = ["-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", temporary, "-p", "no:cacheprovider"]
         options += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={SECONDS_A_CELL}"]
-        options += ["-n", str(workers if workers > 1 else 0), "--dist", "loadscope"]
+        options += ["-n", str(workers), "--dist", "loadscope"]
         command = [sys.executable, "-m", "pytest", *options, *others, "notebooks"]
         try:
             return subprocess.call(command, cwd=temporary, env=variables)
