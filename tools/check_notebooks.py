@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if chosen.kernel and not KERNELS[chosen.kernel] <= instructions():
         print(f"hfnb: skipped: this processor lacks the instructions of the BLAS kernel {chosen.kernel}")
         return 0
-    # A notebook for each core: most compute on one, and those with engines need more for part of their time only.
+    # A notebook for each core: most compute on one, and those with engines need more for a part of the time.
     workers = os.cpu_count() or 1
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         shutil.copytree(chosen.folder, Path(temporary, "notebooks"))
