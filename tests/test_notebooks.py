@@ -1,5 +1,6 @@
 """What every committed notebook keeps to; that its outputs are right is for nbval (`make test`)."""
 
+import ast
 import re
 import socket
 import statistics
@@ -7,10 +8,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 PATHS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
 MACHINE = [r"/(?:home|root|Users|tmp|work|opt|var)/\w", r"\b[A-Z]:\\", r"\blocalhost\b", r"\b127\.0\.0\.1\b"]
 CELL_METADATA = {"tags", "jupyter", "collapsed"}
+UNCHECKED = "nbval-ignore-output"  # the tag of a cell whose output nbval does not compare
+FLOAT = re.compile(r"(?<![\w.])[-+]?(\d[\d,]*\.\d*|\.\d+|\d+(?=e))(?:e[-+]?\d+)?", re.IGNORECASE)
+DIGITS = 4
 
 
 @pytest.fixture(scope="module", params=PATHS, ids=lambda path: path.stem)
@@ -26,6 +31,25 @@ def notebook(path):
 @pytest.fixture(scope="module")
 def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(cell):
+    return UNCHECKED in cell.metadata.get("tags", [])
+
+
+def asserts(source):
+    """Whether the code of a cell has an assert statement in it."""
+    tree = ast.parse(TransformerManager().transform_cell(source))
+    return any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+
+
+def significant(number):
+    """The significant digits of a number that was printed.
+
+    >>> [significant(number) for number in ("0.050", "-12.30", "1,024.5", "1.", "2.5e-3")]
+    [2, 4, 5, 1, 2]
+    """
+    return len(FLOAT.match(number)[1].replace(",", "").replace(".", "").lstrip("0"))
 
 
 def texts(cell):
@@ -94,3 +118,19 @@ def test_saved_by_make_run(notebook):
         assert set(cell.metadata) <= CELL_METADATA
         for output in cell.get("outputs", []):
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+def test_a_cell_whose_output_is_not_compared_asserts(code):
+    """What depends on rounding is shown, not compared; that it shows what the text says is asserted."""
+    assert not [cell.source for cell in code if tagged(cell) and not asserts(cell.source)]
+
+
+def test_most_outputs_are_compared(code):
+    assert sum(map(tagged, code)) <= len(code) / 3
+
+
+def test_no_more_digits_than_machines_agree_on(code):
+    for cell in code:
+        if not tagged(cell):
+            found = [match[0] for text in texts(cell) for match in FLOAT.finditer(text)]
+            assert not [number for number in found if significant(number) > DIGITS], cell.source

@@ -1,30 +1,73 @@
-"""Run every notebook under strict nbval, on a copy: the checkout stays as it is. Arguments: pytest's."""
+"""Run every notebook under strict nbval, on a copy: the checkout stays as it is. Other arguments: pytest's.
 
+--kernel NAME   with another kernel of OpenBLAS, and one thread: Haswell, Zen, SkylakeX, Nehalem, Sandybridge
+--perturb SEED  with the rounding of another machine, imitated: see tools/perturbation.py
+--folder PATH   the notebooks of another folder
+"""
+
+import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import perturbation
+
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_A_CELL = 300
+# The instructions that each kernel of OpenBLAS is made of, as /proc/cpuinfo names them.
+KERNELS = {
+    "Nehalem": {"sse4_2"},
+    "Sandybridge": {"avx"},
+    "Haswell": {"avx2", "fma"},
+    "Zen": {"avx2", "fma"},
+    "SkylakeX": {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
+}
 
 
-def main() -> int:
-    if not list(ROOT.glob("notebooks/*.ipynb")):
-        print("hfnb: there are no notebooks yet")
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
+    parser.add_argument("--kernel", choices=list(KERNELS))
+    parser.add_argument("--perturb", type=int, metavar="SEED")
+    parser.add_argument("--folder", type=Path, default=ROOT / "notebooks", metavar="PATH")
+    return parser.parse_known_args(arguments)
+
+
+def instructions() -> set[str]:
+    """Return the flags of this processor; empty where they cannot be known or are none of x86-64."""
+    info = Path("/proc/cpuinfo")
+    if platform.machine() not in ("x86_64", "AMD64") or not info.exists():
+        return set()
+    lines = info.read_text(encoding="utf-8").splitlines()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def main(arguments: list[str]) -> int:
+    chosen, others = parse(arguments)
+    if not list(chosen.folder.glob("*.ipynb")):
+        print(f"hfnb: there are no notebooks in {chosen.folder}")
+        return 1
+    if chosen.kernel and not KERNELS[chosen.kernel] <= instructions():
+        print(f"hfnb: skipped: this processor lacks the instructions of the BLAS kernel {chosen.kernel}")
         return 0
-    # A notebook's engines take a core each, so a notebook has two.
-    workers = (os.cpu_count() or 1) // 2
+    # A notebook for each core: most compute on one, and those with engines need more for a part of the time.
+    workers = os.cpu_count() or 1
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-        shutil.copytree(ROOT / "notebooks", Path(temporary, "notebooks"))
+        shutil.copytree(chosen.folder, Path(temporary, "notebooks"))
         variables = dict(os.environ, IPYTHONDIR=str(Path(temporary, "ipython")))
         variables.pop("MPLBACKEND", None)
+        if chosen.kernel:
+            variables |= {"OPENBLAS_CORETYPE": chosen.kernel, "OPENBLAS_NUM_THREADS": "1"}
+        if chosen.perturb is not None:
+            perturbation.write_startup(Path(variables["IPYTHONDIR"]), chosen.perturb)
         options = ["-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", temporary, "-p", "no:cacheprovider"]
         options += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={SECONDS_A_CELL}"]
-        options += ["-n", str(workers if workers > 1 else 0), "--dist", "loadscope"]
-        command = [sys.executable, "-m", "pytest", *options, *sys.argv[1:], "notebooks"]
+        options += ["-n", str(workers), "--dist", "loadscope"]
+        command = [sys.executable, "-m", "pytest", *options, *others, "notebooks"]
         try:
             return subprocess.call(command, cwd=temporary, env=variables)
         finally:
@@ -32,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
