@@ -150,15 +150,18 @@ def test_history_has_the_costs_of_the_counts(data, w0):
 # Where the time goes
 
 
+LATE = 0.1  # seconds: long beside what a busy machine delays an engine
+
+
 def slow_at_an_outlier(w, X, Y):
     if (X[:, 0] > 3).any():
-        time.sleep(0.02)
+        time.sleep(LATE)
     return anp.mean(anp.dot(X, w) ** 2)
 
 
 @pytest.fixture(scope="module")
 def lame(data):
-    """The last partition, which the second engine holds, takes 20 ms longer."""
+    """The last partition, which the second engine holds, takes `LATE` longer."""
     X = np.minimum(data.X, 2)
     X[-1, 0] = 4
     return Dataset(X, data.Y)
@@ -173,7 +176,7 @@ def test_profile_adds_up_and_shows_who_waits(kind, lame, request):
     cluster = request.getfixturevalue(kind)
     engines = cluster.engines
     history = cluster.minimize(
-        AnyLoss(slow_at_an_outlier), lame, np.ones(20), callback=remember, progress=False, max_iter=4
+        AnyLoss(slow_at_an_outlier), lame, np.ones(20), callback=remember, progress=False, max_iter=2
     ).history
     for record, before in zip(history[1:], history[:-1], strict=True):
         quick, slow = (record.profile[engine] for engine in engines)
@@ -184,8 +187,9 @@ def test_profile_adds_up_and_shows_who_waits(kind, lame, request):
             own = sum(kinds.values()) - (kinds["idle"] if cluster.has_mpi else 0)
             assert own == pytest.approx(record.seconds - before.seconds, abs=0.02, rel=0.02)
         evaluations = record.reductions - before.reductions - (record.products - before.products)
-        assert slow["loss"] + slow["gradient"] >= 0.02 * evaluations
-        assert quick["waiting"] >= 0.9 * 0.02 * evaluations
+        assert slow["loss"] + slow["gradient"] >= LATE * evaluations
+        # Half of it: where another program has the quick engine's core it waits less.
+        assert quick["waiting"] >= 0.5 * LATE * evaluations
         assert slow["waiting"] < quick["waiting"]
         assert slow["reduction"] == pytest.approx(quick["reduction"], rel=1e-9)
         assert slow["optimizer" if cluster.has_mpi else "idle"] > 0
