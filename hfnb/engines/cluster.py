@@ -137,7 +137,7 @@ class Cluster:
             call.get(self._timeout)
         except (TimeoutError, ipp.error.TimeoutError):
             raise RuntimeError(f"{len(ids)} engines did not answer within {self._timeout:g} s") from None
-        pool = Pool(client, ids, lambda: self._is_alive(client))
+        pool = Pool(client, ids, lambda: self._is_alive(client), self._timeout)
         places = dict(zip(ids, pool.ask_all(mpi.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job

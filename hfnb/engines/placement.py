@@ -17,14 +17,10 @@ class Placement:
     ``blocks`` maps the number of a block to (its partitions, its engine); what moves gets a new number. At
     every moment the blocks cover all partitions, so that no sum leaves one out after an exception or Ctrl-C.
     ``content`` is the fingerprint of the data. Engines free the blocks after the placement is gone.
-    ValueError where there are more engines than partitions.
+    There are at least as many partitions as engines.
     """
 
     def __init__(self, pool: Pool, data, content: str, partitions: int):
-        if partitions < len(pool.engines):
-            raise ValueError(
-                f"partitions: expected at least {len(pool.engines)}, one an engine, got {partitions}"
-            )
         # The arrays, not the dataset: as long as that is there the placement is kept (`Placements`).
         self.X, self.Y, self.n, self.content = data.X, data.Y, len(data), content
         self.pool, self.key, self.offsets = pool, pool.key(), Shards.of(data, partitions).offsets
