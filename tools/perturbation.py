@@ -156,7 +156,7 @@ def change_problems(module: ModuleType, noise: Noise) -> None:
 
 def change_krylov(module: ModuleType, noise: Noise) -> None:
     """Perturb the products of a solver's system, where dense matrices of lessons end up, too."""
-    vars(module)["_operator"] = noise.operator(vars(module)["_operator"])
+    vars(module)["_square"] = noise.operator(vars(module)["_square"])
 
 
 CHANGES: dict[str, Callable[[ModuleType, Noise], None]] = {
