@@ -17,7 +17,7 @@ import psutil
 import pytest
 from on_engines import MPI, NET, OPTIONS, PATHS, assert_same, engine_pids
 
-from hfnb import Dataset, Objective, models
+from hfnb import Checkpoint, Dataset, Objective, hessian_free, models
 from hfnb.datasets import fingerprint
 from hfnb.engines import Cluster, EngineFailure
 from hfnb.engines.run import Run
@@ -116,6 +116,50 @@ def test_data_edited_in_place_is_sent_anew(pair, data, w0):
         assert abs(expected - old) > 1e-6
         assert pair.objective(NET, mine).value(w0) == pytest.approx(expected, rel=1e-12)
         assert before.value(w0) == pytest.approx(old, rel=1e-12)
+
+
+def test_a_run_on_data_that_was_edited_since_leaves_no_checkpoint(pair, data, w0, tmp_path):
+    """The checkpoint would name the edited data, and a run on that would take it for its own."""
+    mine = fresh(data)
+    objective = pair.objective(NET, mine)
+    mine.X[0] += 1
+    with pytest.raises(ValueError, match=r"objective: .* edited in place .* make a new objective"):
+        hessian_free(objective, w0, max_iter=1, resume=tmp_path)
+    assert Checkpoint(tmp_path).load() is None
+    hessian_free(pair.objective(NET, mine), w0, max_iter=1, resume=tmp_path)
+    assert hessian_free(Objective(NET, mine), w0, max_iter=2, resume=tmp_path).nit == 2
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "error", "message"),
+    [
+        (None, {}, TypeError, "net: expected a network"),
+        (type(NET), {}, TypeError, "net: expected a network"),
+        (NET, {"chunk": -1}, ValueError, "chunk: expected a whole number of at least 1"),
+        (NET, {"chunk": 2.0}, ValueError, "chunk: expected a whole number of at least 1"),
+    ],
+)
+def test_objectives_on_engines_check_what_those_of_one_process_do(pair, data, net, options, error, message):
+    for make in (pair.objective, Objective):
+        with pytest.raises(error, match=message):
+            make(net, data, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"optimizer": 3}, TypeError, "optimizer: expected a function"),
+        ({"optimizer": "hfnb:no_such"}, ValueError, "optimizer: expected a function or its name.*no_such"),
+        ({"optimizer": "no such"}, ValueError, "optimizer: expected a function or its name"),
+        ({"callback": 3, "progress": False}, TypeError, "callback: expected a function"),
+        ({"max_failures": -1}, ValueError, "max_failures: expected a whole number"),
+        ({"max_iter": -1}, ValueError, "max_iter: expected a whole number"),
+        ({"max_iter": "a"}, TypeError, "max_iter: expected a whole number"),
+    ],
+)
+def test_minimize_names_the_argument_at_fault(pair, data, w0, options, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        pair.minimize(NET, data, w0, **options)
 
 
 def test_another_dataset_at_the_same_address(pair):

@@ -36,13 +36,17 @@ class Placement:
         """Return {engine: its blocks}."""
         return self._by_engine(self.blocks)
 
+    def edited(self) -> bool:
+        """Whether the data here is no longer what the engines were sent."""
+        return fingerprint(self) != self.content
+
     def move(self, lost: dict[int, str]) -> dict[int, list[int]]:
         """Place what the lost engines held on the others; return {engine: new blocks}.
 
         EngineFailure where the data is no longer what the other engines have.
         """
         stranded = [numbers for numbers, engine in self.blocks.values() if engine in lost]
-        if stranded and self.pool.engines and fingerprint(self) != self.content:
+        if stranded and self.pool.engines and self.edited():
             raise EngineFailure(
                 f"{self.pool.causes()}, and its part of the data cannot be sent to another engine: the data "
                 "was edited in place after this objective was made. Make a new objective"

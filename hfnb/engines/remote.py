@@ -32,7 +32,15 @@ class RemoteSums:
         placement.move(lost)
 
     def identity(self) -> dict[str, str]:
-        """Return what the data is, by name, as `hfnb.sums.LocalSums` does."""
+        """Return what the data is, by name, as `hfnb.sums.LocalSums` does.
+
+        It is read here: ValueError where the data was edited in place, so that the engines have another.
+        """
+        if self.placement.edited():
+            raise ValueError(
+                "objective: expected one on the data as it is, but the data was edited in place after the "
+                "objective was made, and no checkpoint could tell one from the other: make a new objective"
+            )
         shards = Shards.of(self.placement, len(self.placement.offsets) - 1)
         return identity.of_data(shards.parts, self.n)
 
