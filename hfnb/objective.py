@@ -41,11 +41,7 @@ class Objective:
     """
 
     def __init__(self, net, data, *, partitions: int = 24, chunk: int | None = None):
-        check_methods("net", net, ("loss", "decay"), "a network, as hfnb.models.mlp returns,")
-        check_data("data", data)
-        if hasattr(net, "check"):
-            net.check(data)
-        chunk = None if chunk is None else check_positive_int("chunk", chunk)
+        chunk = check_objective(net, data, chunk)
         self._set(net, LocalSums(net, Shards.of(data, partitions), chunk))
 
     @classmethod
@@ -163,6 +159,15 @@ class Objective:
         if v.size != w.size:
             raise ValueError(f"v: expected shape ({w.size},) to match w, got {v.shape}")
         return np.ascontiguousarray(v, dtype=w.dtype).ravel()
+
+
+def check_objective(net, data, chunk: int | None) -> int | None:
+    """Return ``chunk`` if an objective can be made of these arguments; an error names the one at fault."""
+    check_methods("net", net, ("loss", "decay"), "a network, as hfnb.models.mlp returns,")
+    check_data("data", data)
+    if hasattr(net, "check"):
+        net.check(data)
+    return None if chunk is None else check_positive_int("chunk", chunk)
 
 
 @dataclass(frozen=True)

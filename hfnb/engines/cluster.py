@@ -24,8 +24,8 @@ from hfnb.engines.options import check_options, check_partitions, prepare, slots
 from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool
 from hfnb.engines.remote import RemoteSums
-from hfnb.objective import Objective
-from hfnb.validation import check_positive, check_positive_int
+from hfnb.objective import Objective, check_objective
+from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int
 
 # The optimizers live a floor above: a name, looked up when a run begins, is not an import.
 DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
@@ -102,6 +102,7 @@ class Cluster:
         RuntimeError if the cluster is running already: stop it first. Ctrl-C while it starts is raised once
         what has been started is stopped again.
         """
+        self._check_process()
         with self._lock:
             if self._client is not None:
                 raise RuntimeError("the cluster is running already: call stop() before another start()")
@@ -192,14 +193,18 @@ class Cluster:
     def __exit__(self, *exception) -> None:
         self.stop()
 
+    def _check_process(self) -> None:
+        """Refuse to use engines that belong to the process from which this one was forked."""
+        if self._client is not None and self._process != os.getpid():
+            raise RuntimeError(
+                f"the cluster was started by process {self._process}, of which this one is a fork: "
+                "make another Cluster here"
+            )
+
     @property
     def client(self) -> ipp.Client:
         """The ipyparallel client; RuntimeError if the cluster is not running, or not in this process."""
-        if self._process != os.getpid():
-            raise RuntimeError(
-                f"the cluster was started by process {self._process}, of which this one is a fork: "
-                "start another one here"
-            )
+        self._check_process()
         if self._client is None:
             raise RuntimeError("the cluster is not running: use it in a `with` block, or call start()")
         return self._client
@@ -219,10 +224,8 @@ class Cluster:
         placements = self.client and self._placements
         partitions = self._partitions if partitions is None else partitions
         check_partitions(partitions, len(self._pool.engines))
-        content = fingerprint(data)
-        if hasattr(net, "check"):
-            net.check(data)
-        return RemoteSums(net, placements.of(data, content, partitions), chunk)
+        chunk = check_objective(net, data, chunk)
+        return RemoteSums(net, placements.of(data, fingerprint(data), partitions), chunk)
 
     def objective(self, net, data, *, partitions: int | None = None, chunk: int | None = None) -> Objective:
         """Return the objective of ``net`` over ``data`` whose sums the engines make: the client drives.
@@ -262,7 +265,9 @@ class Cluster:
         EngineFailure for an exception on an engine, with its traceback; EngineLost, with the causes, when
         engines are lost.
         """
-        optimizer = pkgutil.resolve_name(optimizer) if isinstance(optimizer, str) else optimizer
+        optimizer = _named(optimizer)
+        check_callable("callback", callback, "(record) -> whether to stop", optional=True)
+        max_failures = check_nonnegative_int("max_failures", max_failures)
         if options.get("resume") is not None:
             options["resume"] = checkpoint.opened(
                 options["resume"]
@@ -279,3 +284,16 @@ class Cluster:
                 print("These engines are not connected by MPI: the client drives.")
             again = max_failures if self._own and options.get("resume") is not None else 0
             return watch.finish(survive(run, self._restart, watch, again))
+
+
+def _named(optimizer: Callable | str) -> Callable:
+    """Return an optimizer, given as it is or by its name, "module:function"."""
+    found = optimizer
+    if isinstance(optimizer, str):
+        try:
+            found = pkgutil.resolve_name(optimizer)
+        except (ValueError, ImportError, AttributeError) as error:
+            raise ValueError(
+                f'optimizer: expected a function or its name, "module:function", got {optimizer!r} ({error})'
+            ) from error
+    return check_callable("optimizer", found, "(objective, w0, **options)")

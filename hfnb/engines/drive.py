@@ -115,6 +115,13 @@ def survive(attempt: Callable, restart: Callable, watch: Watch, max_failures: in
 
 
 def iterations(optimizer: Callable, options: dict) -> int | None:
-    """Return the most iterations that the optimizer will make, where it has such a limit."""
-    parameter = inspect.signature(optimizer).parameters.get("max_iter")
-    return options.get("max_iter", parameter.default if parameter else None)
+    """Return the most iterations that the optimizer will make, where it has such a limit.
+
+    None, too, for a limit that the optimizer will refuse by its own name.
+    """
+    try:
+        parameter = inspect.signature(optimizer).parameters.get("max_iter")
+    except ValueError:  # a builtin function without a signature
+        parameter = None
+    limit = options.get("max_iter", parameter.default if parameter else None)
+    return int(limit) if isinstance(limit, (int, np.integer)) and limit >= 0 else None
