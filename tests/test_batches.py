@@ -202,9 +202,7 @@ def test_bad_input_is_named():
         tuned(TASK, "rmsprop", 8, 0.1, limit=10)
     with pytest.raises(ValueError, match="first: expected a rate of the grid"):
         tuned(TASK, "sgd", 8, 0.1, limit=10, first=0.2)
-    with pytest.raises(
-        ValueError, match="batch: expected a whole number .* at most 40, got 41"
-    ):
+    with pytest.raises(ValueError, match=r"batch: expected .* at most 40, got 41"):
         costs_to(TASK, first_order, 0.1, limit=10, batch=41)
     with pytest.raises(ValueError, match="expected a batch that reached the target"):
         largest_efficient([{"batch": 64, "passes": np.inf}])
