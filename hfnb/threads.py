@@ -161,6 +161,22 @@ def _apply() -> None:
         _BEFORE.clear()
 
 
+def _after_fork() -> None:
+    """Forget in a forked process what threads of the first one hold: it has none of them but the forking one.
+
+    A lock that another thread held would never be free, nor a limit of it end.
+    """
+    global _LOCK, _ONE_AT_A_TIME
+    _LOCK, _ONE_AT_A_TIME = Lock(), Lock()
+    for thread in _LIMITS.keys() - {get_ident()}:
+        del _LIMITS[thread]
+    _apply()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def deal(task: Callable[[int, Any], Any], shares: Sequence) -> list:
     """Return [task(0, shares[0]), task(1, shares[1]), …], each in a thread of its own, the first in this one.
 
@@ -170,7 +186,8 @@ def deal(task: Callable[[int, Any], Any], shares: Sequence) -> list:
     >>> deal(lambda number, share: number + sum(share), [[1, 2], [3, 4]])
     [3, 8]
     """
-    if len(shares) == 1 or not _ONE_AT_A_TIME.acquire(blocking=False):
+    lock = _ONE_AT_A_TIME  # this one is freed, even where a share forks
+    if len(shares) == 1 or not lock.acquire(blocking=False):
         return [task(number, share) for number, share in enumerate(shares)]
     try:
         with limited(1):
@@ -182,4 +199,4 @@ def deal(task: Callable[[int, Any], Any], shares: Sequence) -> list:
                 wait(others)
             return [first, *(each.result() for each in others)]
     finally:
-        _ONE_AT_A_TIME.release()
+        lock.release()

@@ -1,6 +1,7 @@
 """Threads: how many are requested, what is dealt to them, what becomes of errors, and BLAS as it was."""
 
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -219,3 +220,30 @@ def test_long_vectors_do_not_depend_on_threads(dtype):
     assert found[0] == found[1] == found[2]
     exact = np.float64(x) @ np.float64(y)
     assert found[0][0] == pytest.approx(exact, abs=1e-5 * float(np.abs(x) @ np.abs(y)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_forked_process_is_free_of_what_other_threads_held():
+    """It has none of these threads: their limits would never end, and their locks would stay locked."""
+    inside, leave, (end, answer) = threading.Event(), threading.Event(), os.pipe()
+
+    def hold():
+        with threads.limited(1), threads._LOCK:
+            inside.set()
+            leave.wait()
+
+    with threadpool_limits(2):
+        other = threading.Thread(target=hold)
+        other.start()
+        inside.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends this process if a lock is not free
+            with threads.limited(2):
+                os.write(answer, bytes(blas_threads()))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        leave.set()
+        other.join()
+    assert status == 0
+    assert set(os.read(end, 100)) == {2}
