@@ -14,7 +14,7 @@ from hfnb.callbacks import asks_to_stop
 from hfnb.curvature import operator
 from hfnb.hessian_free import hessian_free
 from hfnb.history import Counts, Record
-from hfnb.validation import check_callable, check_nonnegative, check_nonnegative_int
+from hfnb.validation import check_callable, check_nonnegative, check_nonnegative_int, shown
 
 SUCCESS, MAXITER, NO_PROGRESS, CALLBACK = 0, 1, 2, 99  # SciPy's numbers of why a run ended
 NAMES = {"maxiter": "max_iter", "gtol": "tol"}  # of SciPy's options: what an optimizer calls them
@@ -212,7 +212,10 @@ def _parameters(function) -> set[str]:
 
 def _options_of(optimizer: Callable) -> set[str] | None:
     """Return the names of an optimizer's options; None if it takes any."""
-    _, _, *options = inspect.signature(optimizer).parameters.values()
+    parameters = list(inspect.signature(optimizer).parameters.values())
+    if len(parameters) < 2:
+        raise TypeError(f"optimizer: expected a function (objective, w0, **options), got {shown(optimizer)}")
+    options = parameters[2:]
     if any(option.kind is option.VAR_KEYWORD for option in options):
         return None
     return {option.name for option in options} - {"callback"}

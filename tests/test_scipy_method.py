@@ -251,6 +251,8 @@ def test_limits_have_one_name_each():
     ):
         with pytest.raises((ValueError, TypeError), match=f"{name}: expected .*(>= 0|at least 0), got"):
             solve(options={name: value})
+    with pytest.raises(TypeError, match=r"optimizer: expected a function \(objective, w0"):
+        scipy_method(lambda objective: None)
     with pytest.raises(TypeError, match="solvr: expected an option of hessian_free"):
         scipy_method(solvr="cg")
 
