@@ -392,10 +392,10 @@ def test_check_compares_outputs_and_stops_clusters_left_behind(tmp_path, monkeyp
     notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text=f"{committed}\n")]
     nbformat.write(notebook, path)
     (tmp_path / "pyproject.toml").touch()
+    monkeypatch.syspath_prepend(ROOT / "tools")
     check = load("check_notebooks")
     monkeypatch.setattr(check, "ROOT", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["check_notebooks.py"])
-    assert check.main() == (committed == "3")
+    assert check.main(["--folder", str(path.parent)]) == (committed == "3")
     if committed == "2":
         controller = int((tmp_path / "pid").read_text())
         assert (
