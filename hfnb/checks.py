@@ -9,6 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 from hfnb.krylov.system import as_operator
 from hfnb.models import check_data
 from hfnb.validation import (
+    FLOATS,
     check_callable,
     check_methods,
     check_nonnegative_int,
@@ -26,7 +27,9 @@ def dense(A: LinearOperator) -> np.ndarray:
            [0., 2.]])
     """
     A = as_operator("A", A)
-    return np.stack([A @ column for column in np.eye(A.shape[1], dtype=A.dtype)], axis=1)
+    # SciPy takes int8 for the type of an operator of which only its product is known.
+    dtype = A.dtype if A.dtype in FLOATS else float
+    return np.stack([A @ column for column in np.eye(A.shape[1], dtype=dtype)], axis=1)
 
 
 def symmetry_error(A, trials: int = 3, seed: int = 0) -> float:

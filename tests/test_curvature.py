@@ -198,3 +198,8 @@ def test_an_error_of_nothing_is_zero():
             return 0.0, np.zeros_like(w)
 
     assert gradient_error(Flat(), np.ones(3)) == 0.0
+
+
+def test_dense_matrix_of_an_operator_whose_type_is_not_known():
+    """SciPy finds out the type by a product with a vector of int8, in which 200 does not fit."""
+    assert dense(LinearOperator((2, 2), matvec=lambda v: v * 100 + v * 100)).tolist() == [[200, 0], [0, 200]]

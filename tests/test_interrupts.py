@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from on_engines import MPI, PATHS
 
+from hfnb.engines import options
 from hfnb.engines.interrupts import held
 
 MOMENTS = int(os.environ.get("HFNB_INTERRUPTS", "6"))
@@ -106,6 +109,23 @@ def test_nothing_is_left_where_a_process_has_just_been_started(program, name, tm
     assert set(client.end()) == {"started"}
     assert client.process.returncode == -getattr(signal, name)
     assert not client.left_after_10_seconds()
+
+
+@MPI
+@pytest.mark.skipif(not Path("/dev/shm").exists(), reason="no /dev/shm here")
+def test_interrupted_start_leaves_no_shared_memory(tmp_path):
+    """Engines that have initialized MPI, and are stopped before the client has heard of them."""
+    client, mapped, end = Client("mpi", tmp_path), set(), time.monotonic() + BOUND
+    while not mapped and time.monotonic() < end:
+        for process in client.left():
+            with suppress(psutil.Error, OSError):
+                maps = (each.path for each in process.memory_maps())
+                mapped |= {path.removesuffix(" (deleted)") for path in maps if "mpich_shm" in path}
+    client.process.send_signal(signal.SIGINT)
+    client.end()
+    assert not client.left_after_10_seconds()
+    assert mapped or not options._forker()
+    assert not [path for path in mapped if Path(path).exists()]
 
 
 @pytest.mark.slow

@@ -96,6 +96,25 @@ def test_engines_that_compute_are_kept_where_another_one_raised():
     assert (engines.lost, engines.engines) == ({}, [0, 1, 2])
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_engines_that_wait_for_one_that_raised_are_given_up(late, monkeypatch):
+    """Engine 1 raises outside of a sum, and the other two wait for its part of the next one, unless late."""
+    monkeypatch.setattr(pool, "STUCK", 0.05)
+    replies, own = [], View.apply_async
+    monkeypatch.setattr(View, "apply_async", lambda *call: replies.append(own(*call)) or replies[-1])
+    engines = pool_of({0: None, 1: RAISED, 2: None})
+    with pytest.raises(EngineFailure, match="engine 1 raised"):
+        engines.ask_each(CALL)
+    if late:
+        replies[0].set_result([None])
+    engines.client.acts = {}
+    values, lost = engines.ask(CALL)
+    assert sorted(values) == engines.engines == ([0, 1] if late else [1])
+    assert lost == dict.fromkeys(
+        [2] if late else [0, 2], "was left waiting for an engine that raised an exception"
+    )
+
+
 def test_an_exception_that_a_death_may_have_caused_is_a_loss():
     """Engines that reduce together: where one dies, MPI raises on the others; the run can start again."""
     engines = pool_of({0: RAISED, 1: DIED})

@@ -18,6 +18,7 @@ from hfnb.engines.interrupts import held
 
 POLL = 1.0  # seconds between two looks at whether the controller is still there
 HISTORY = 1000  # calls whose ids ipyparallel keeps; by itself it keeps those of all
+STUCK = 10.0  # seconds that engines may go on with a call that an exception on another one has ended
 LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
 GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
@@ -57,6 +58,7 @@ class Pool:
         self.lost: dict[int, str] = {}
         self.seconds: dict[int, float] = {}  # that each engine took for the last call, by its own clock
         self.name, self._numbers = uuid.uuid4().hex, itertools.count()
+        self._unanswered: dict = {}  # {engine: reply} of a call that an exception on another engine has ended
         self._dropped: list[str] = []  # keys that nothing here refers to any more
 
     def ask(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
@@ -69,6 +71,7 @@ class Pool:
         Interrupted, it leaves: an engine ends its call, and the late reply has no reader.
         """
         self._check_controller()
+        self._give_up_stuck()
         self._forget_dropped()
         pending, lost = self._send(calls)
         missing = self._wait(pending, together)
@@ -85,8 +88,10 @@ class Pool:
                 lost[engine] = "died"
             else:
                 failures.append((engine, error))
-        if not failures:  # else those that are silent may well be computing: they were not waited for
+        if not failures:
             lost |= silent
+        elif together:  # those that are silent may well be computing: they were not waited for
+            self._unanswered = {engine: pending[engine] for engine in silent}
         self.lost |= lost
         self.engines = [engine for engine in self.engines if engine not in lost]
         if failures and together and lost:
@@ -94,6 +99,19 @@ class Pool:
         if failures:
             raise _failure(failures)
         return values, lost
+
+    def _give_up_stuck(self) -> None:
+        """Give up engines that do not come back from a call that an exception on another engine has ended.
+
+        They may compute, and get some seconds; or they wait for the sums of that engine, and will for ever.
+        """
+        if not self._unanswered:
+            return
+        wait(self._unanswered.values(), timeout=STUCK)
+        stuck = [engine for engine, reply in self._unanswered.items() if not reply.done()]
+        self._unanswered = {}
+        self.lost |= dict.fromkeys(stuck, "was left waiting for an engine that raised an exception")
+        self.engines = [engine for engine in self.engines if engine not in stuck]
 
     def _send(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
         """Send all calls before a Ctrl-C takes effect; return {engine: reply} and those that are lost."""

@@ -5,6 +5,7 @@ while it waits. Usage: python reaper.py PID CLUSTER_FILE CLUSTER_ID PROFILE_FOLD
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -15,6 +16,8 @@ import psutil
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 QUIET = 3  # looks without a process of the cluster, after which none is expected to appear any more
+
+SEGMENT = re.compile(r"(/dev/shm/mpich_shm_\S+)$", re.MULTILINE)  # of MPICH, where it still has this name
 
 
 def wait_for_exit(pid: int, interval: float = 0.5) -> None:
@@ -41,6 +44,17 @@ def processes_of(cluster_id: str, profile_dir: str) -> list[psutil.Process]:
     return found
 
 
+def unlink_segments(pid: int) -> None:
+    """Remove the names of the MPI segments that a process maps; the memory stays until the maps end."""
+    try:
+        found = set(SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text()))
+    except OSError:  # no /proc here, or the process has ended
+        return
+    for path in found:
+        with suppress(OSError):
+            os.unlink(path)
+
+
 def sweep(cluster_id: str, profile_dir: str, quiet: int = 1, seconds: float = 30) -> None:
     """End the processes of a cluster on this machine, until none is found ``quiet`` times in a row."""
     asked: dict[psutil.Process, float] = {}
@@ -51,6 +65,7 @@ def sweep(cluster_id: str, profile_dir: str, quiet: int = 1, seconds: float = 30
         if looks >= quiet:
             return
         for process in found:
+            unlink_segments(process.pid)
             with suppress(psutil.NoSuchProcess):
                 if process not in asked:
                     asked[process] = time.monotonic()
@@ -70,6 +85,8 @@ def remove_files(cluster_id: str, profile_dir: str) -> None:
 
 def stop(cluster) -> None:
     """Stop the engines and the controller of an ``ipyparallel.Cluster``, and remove the files they leave."""
+    for process in processes_of(cluster.cluster_id, cluster.profile_dir) if cluster.cluster_id else ():
+        unlink_segments(process.pid)  # of engines that were stopped before they did so themselves
     with suppress(Exception):  # a host that is gone: its engines end once they miss the controller
         cluster.stop_engines_sync()  # before the controller: they take leave of it
     with suppress(Exception):

@@ -3,10 +3,10 @@
 import os
 import re
 import shutil
-from contextlib import suppress
+
+from hfnb.engines import reaper
 
 FOLDER = "/dev/shm"
-SEGMENT = re.compile(rf"({FOLDER}/mpich_shm_\S+)$", re.MULTILINE)
 NEEDED = (
     32 * 2**20
 )  # bytes for each engine; two started with 64 MB, the default of Docker, and not with 16 MB
@@ -18,14 +18,7 @@ def unlink() -> None:
     MPICH removes them when a process finalizes MPI, but an engine usually ends by a signal. To be called when
     every process of the MPI job has initialized MPI: later ones could not find the segment.
     """
-    try:
-        with open("/proc/self/maps") as file:
-            found = set(SEGMENT.findall(file.read()))
-    except OSError:  # no /proc here
-        return
-    for path in found:
-        with suppress(OSError):
-            os.unlink(path)
+    reaper.unlink_segments(os.getpid())
 
 
 def shortage(n: int, output: str) -> str:
