@@ -114,7 +114,8 @@ def certify(
     limit = max(gradient_tol * min(1.0, gradient_scale(found.largest, w, loss)), float(rounding))
     found = replace(found, gradient_norm=gradient_norm, gradient_tolerance=limit)
     if not gradient_norm <= limit:
-        reason = f"the gradient norm {gradient_norm:.3g} exceeds {limit:.3g}"
+        exceeded = gradient_tol if gradient_norm > gradient_tol > limit else limit
+        reason = f"the gradient norm {gradient_norm:.3g} exceeds {exceeded:.3g}"
         return replace(found, verdict="undecided", reason=reason)
     return found
 
