@@ -228,7 +228,10 @@ class Resumed:
         differs = [name for name in self.who if name in found and found[name] != self.who[name]]
         if differs:
             pairs = (f"{name}: expected {self.who[name]}, got {found[name]}" for name in differs)
-            raise ValueError(f"{self._which()} belongs to another run ({'; '.join(pairs)})")
+            raise ValueError(
+                f"{self._which()} belongs to another run ({'; '.join(pairs)}). An object that changes "
+                "while it runs can say what it is by a method identity() -> {name: text}"
+            )
         return state
 
     def save(self, state: dict) -> None:

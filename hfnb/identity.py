@@ -8,7 +8,8 @@ another way is not seen: lists that it fills, attributes of modules, files. The 
 differs between minor versions of Python.
 
 An object says itself what it is by a method ``identity() -> dict[str, str]``. Of any other one the class and
-the public attributes count that are plain, or lists or dictionaries of names and whole numbers.
+the attributes count that are plain, or lists or dictionaries of names and whole numbers: the public ones, and
+of an object that is called like a function the private ones as well.
 """
 
 import dataclasses
@@ -150,8 +151,13 @@ class _Describer:
         if dataclasses.is_dataclass(value):
             fields = [each.name for each in dataclasses.fields(value) if each.repr]
             return self._entries(type(value).__qualname__, ((name, getattr(value, name)) for name in fields))
-        public = {name: each for name, each in getattr(value, "__dict__", {}).items() if name[0] != "_"}
-        shown = {name: each for name, each in public.items() if _plain(each) or _fixed(each)}
+        # A solver or schedule keeps its settings where it likes; an objective keeps results in private.
+        settings = {
+            name: each
+            for name, each in getattr(value, "__dict__", {}).items()
+            if name[0] != "_" or callable(value)
+        }
+        shown = {name: each for name, each in settings.items() if _plain(each) or _fixed(each)}
         return self._entries(_name(type(value)), shown.items())
 
     def _entries(self, name: str, entries: Iterable[tuple[str, object]]) -> str:

@@ -684,3 +684,21 @@ def test_no_false_value_of_a_callback_stops(run, answer):
 def test_answer_without_a_truth_value_is_an_error(run, answer):
     with pytest.raises(ValueError, match=r"callback: expected None or one truth value, .* array of shape \("):
         run(answering(answer))
+
+
+class Decaying:
+    """A schedule that keeps its rate in a private attribute."""
+
+    def __init__(self, rate):
+        self._rate = rate
+
+    def __call__(self, t):
+        return self._rate / (1 + t)
+
+
+def test_a_schedule_with_private_settings_is_told_from_another(checkpoint):
+    first_order(Objective(network(), DATA), W0, learning_rate=Decaying(0.1), max_iter=1, resume=checkpoint)
+    with pytest.raises(ValueError, match=r"checkpoint.*_rate=0\.2.*_rate=0\.1.*identity\(\)"):
+        first_order(
+            Objective(network(), DATA), W0, learning_rate=Decaying(0.2), max_iter=2, resume=checkpoint
+        )

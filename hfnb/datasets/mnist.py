@@ -95,7 +95,8 @@ def find_files(folder: Path) -> dict[str, Path]:
     if missing := ", ".join(name for name in FILES if not found[name]):
         some = "a part of MNIST only" if any(found.values()) else "no MNIST"
         raise FileNotFoundError(
-            f"HFNB_DATA: {folder} holds {some}; missing: {missing} (plain or .gz); {listing(folder)}. "
+            f"HFNB_DATA: {folder} holds {some}; missing: {missing} (plain or .gz, at most {DEPTH} folders "
+            f"deep); {listing(folder)}. "
             "Nothing was fetched: unset HFNB_DATA to fetch MNIST."
         )
     return {name: min(choices)[-1] for name, choices in found.items()}

@@ -27,7 +27,7 @@ from hfnb.engines.remote import RemoteSums
 from hfnb.objective import Objective, check_objective
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int
 
-# The optimizers live a floor above: a name, looked up when a run begins, is not an import.
+# A name that is looked up when a run begins: the optimizers' modules import this package.
 DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
 PARTITIONS = 24  # of a dataset, by default: the samples that are drawn depend on it, not on the engines
 

@@ -48,8 +48,9 @@ class Placement:
         stranded = [numbers for numbers, engine in self.blocks.values() if engine in lost]
         if stranded and self.pool.engines and self.edited():
             raise EngineFailure(
-                f"{self.pool.causes()}, and its part of the data cannot be sent to another engine: the data "
-                "was edited in place after this objective was made. Make a new objective"
+                f"{self.pool.causes()}, and its part of the data cannot be sent to another engine: this "
+                "objective's dataset, or one of the same content that was sent first, was edited in place "
+                "since. Make a new objective"
             )
         new = self._place(stranded)
         self.blocks = {block: place for block, place in self.blocks.items() if place[1] not in lost} | new

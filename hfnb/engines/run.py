@@ -102,7 +102,9 @@ def step(sums: str, stop: bool, entries: dict) -> tuple:
     others have the same. RuntimeError if the run is no longer there.
     """
     if sums not in worker.RUNS:
-        raise RuntimeError("the run was ended by another client that uses the same engines")
+        raise RuntimeError(
+            "the run was ended by another one on the same engines, of another client or of a callback"
+        )
     run = worker.RUNS.pop(sums)
     kind, value = run.step(stop, entries)
     digest = None
