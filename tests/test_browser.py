@@ -27,7 +27,7 @@ SETTINGS = {
 LACKS = None if CHROMIUM else "chromium, chromium-browser or google-chrome on PATH"
 if importlib.util.find_spec("playwright") is None:
     LACKS = "the Python package playwright"
-pytestmark = pytest.mark.needs("browser", LACKS)
+pytestmark = [pytest.mark.needs("browser", LACKS), pytest.mark.slow]
 
 
 def wait_until(condition, seconds, what):

@@ -10,6 +10,7 @@ import numpy as np
 import perturbation
 import pytest
 
+pytestmark = pytest.mark.slow
 CELLS = [
     """
 import json, sys

@@ -12,6 +12,8 @@ from on_engines import MPI, PATHS
 
 from hfnb import blas
 
+pytestmark = pytest.mark.slow
+
 # 784-60-10: more than 10,000 parameters, from where on OpenBLAS splits a dot product, and matrix products
 # that it splits.
 PROGRAM = """

@@ -71,7 +71,8 @@ def test(arguments):
     if only != ["--notebooks"]:
         say("unit tests")
         without_screen = dict({"MPLBACKEND": "agg"}, **variables)
-        options = ["-q", "-n", os.cpu_count() or 1, "--dist", "loadscope"]
+        # Two workers for each core: half of the time, tests of engines wait for processes.
+        options = ["-q", "-n", 2 * (os.cpu_count() or 1), "--dist", "loadscope"]
         failed = start([python_of(folder), "-m", "pytest", *options, *arguments], without_screen)
     if only != ["--units"]:
         say("notebooks: every output is compared with the committed one")

@@ -66,7 +66,7 @@ def oldest(python, arguments):
     subprocess.check_call([str(part) for part in command])
     variables = dict(os.environ, OPENBLAS_NUM_THREADS="1", MPLBACKEND="agg", HFNB_MODE="fast")
     variables["PATH"] = str(python_of(folder).parent) + os.pathsep + variables.get("PATH", "")
-    tests = ["-m", "pytest", "-q", "-n", str(os.cpu_count() or 1), "--dist", "loadscope", *arguments]
+    tests = ["-m", "pytest", "-q", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadscope", *arguments]
     return subprocess.call([str(python_of(folder)), *tests], cwd=ROOT, env=variables)
 
 
