@@ -352,8 +352,8 @@ def test_bad_input(pair, data, w0):
         pair.objective(models.mlp([3, 2]), data)
     with pytest.raises(ValueError, match="curvature: expected one of"):
         pair.objective(NET, data).curvature(w0, "newton")
+    lock = threading.Lock()
     with pytest.raises(TypeError, match="net: expected something that can be pickled"):
-        lock = threading.Lock()
         pair.objective(AnyLoss(lambda w, X, Y: 0.0 if lock else 1.0), data)
     with pytest.raises(ValueError, match="n: expected at most 2"):
         Cluster(n=3, engines=pair.client.cluster.cluster_id).start()
