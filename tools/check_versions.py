@@ -1,21 +1,23 @@
 """Run the unit tests on every Python that this machine has, and once with the oldest dependencies admitted.
 
-``python tools/check_versions.py [--oldest] [pytest's arguments]``. Each Python from 3.11 on, except the one
-of ``.venv``, gets an environment of its own, ``.venv-3.12`` for example. ``--oldest`` installs the lowest
-versions that pyproject.toml names into ``.venv-oldest`` instead, on the oldest of these Pythons.
+``python tools/check_versions.py [pytest's arguments]``. Each Python from 3.11 on, except the one that runs
+this program, gets an environment of its own, ``.venv-3.12`` for example. In ``.venv-oldest`` are the lowest
+versions that pyproject.toml names, on the oldest of these Pythons. All run at the same time, since much of
+the time the tests wait for processes that they have started; what each prints comes when it has ended.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-import venv
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from environments import OLDEST, ROOT, pip, python_of, say
+from environments import OLDEST, ROOT, python_of, say
 
 NEWEST = 14  # the minor version of the newest Python that is looked for
 EXTRAS = "test,speech"
+WORKERS = os.cpu_count() or 1  # of pytest, in each environment
 
 
 def interpreters():
@@ -47,44 +49,66 @@ def version(python):
     return tuple(int(part) for part in asked.stdout.split()) if asked.returncode == 0 else None
 
 
-def units(python, name, arguments):
-    """Run the unit tests by ``make test``'s own way, in the environment ``name``; return the exit code."""
-    command = [python, ROOT / "tools" / "bootstrap.py", "test", "--units", *arguments]
-    return subprocess.call([str(part) for part in command], env=dict(os.environ, HFNB_VENV=name))
+def locked(python, name):
+    """Make the environment ``name`` by the lock; return what that printed, None if it failed."""
+    command = [python, str(ROOT / "tools" / "bootstrap.py"), "setup"]
+    return printed(command, dict(os.environ, HFNB_VENV=name))
 
 
-def oldest(python, arguments):
-    """Run the unit tests with the lowest versions of what pyproject.toml names; return the exit code."""
-    folder = ROOT / ".venv-oldest"
+def oldest(python, name):
+    """Make the environment ``name`` with the lowest versions; return what that printed, None if it failed."""
+    folder = ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.check_call([python, "-m", "venv", str(folder)])
-    installer = ROOT / ".venv-oldest" / "uv"
-    venv.create(installer, with_pip=True)
-    pip(installer, "uv, which finds the oldest versions", ["uv"])
-    command = [python_of(installer), "-m", "uv", "pip", "install", "--quiet", "--python", python_of(folder)]
-    command += ["--resolution", "lowest-direct", "--editable", f"{ROOT}[{EXTRAS}]"]
-    subprocess.check_call([str(part) for part in command])
-    variables = dict(os.environ, OPENBLAS_NUM_THREADS="1", MPLBACKEND="agg", HFNB_MODE="fast")
-    variables["PATH"] = str(python_of(folder).parent) + os.pathsep + variables.get("PATH", "")
-    tests = ["-m", "pytest", "-q", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadscope", *arguments]
-    return subprocess.call([str(python_of(folder)), *tests], cwd=ROOT, env=variables)
+    inside = str(python_of(folder))
+    resolve = ["-m", "uv", "pip", "install", "--quiet", "--resolution", "lowest-direct"]
+    steps = [
+        [python, "-m", "venv", str(folder)],
+        [inside, "-m", "pip", "install", "--quiet", "uv"],
+        [inside, *resolve, "--python", inside, "--editable", f"{ROOT}[{EXTRAS}]"],
+    ]
+    said = [printed(step, dict(os.environ)) for step in steps]
+    return None if None in said else "".join(said)
+
+
+def printed(command, variables):
+    """Return what a program printed; None, with the end of it on the screen, if it failed."""
+    done = subprocess.run(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        say(f"{' '.join(command)} failed:\n{done.stdout[-20_000:]}")
+        return None
+    return done.stdout
+
+
+def check(make, python, name, arguments):
+    """Make an environment, run the unit tests in it; return whether both succeeded, and what they printed."""
+    if make(python, name) is None:
+        return False, ""
+    inside = python_of(ROOT / name)
+    variables = dict(os.environ, OPENBLAS_NUM_THREADS="1", MPLBACKEND="agg", HFNB_MODE="fast", HFNB_VENV=name)
+    variables["PATH"] = str(inside.parent) + os.pathsep + variables.get("PATH", "")
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(WORKERS), "--dist", "loadscope"]
+    said = printed([str(inside), *tests, *arguments], variables)
+    return said is not None, said or ""
 
 
 def main():
-    arguments = sys.argv[1:]
-    found = interpreters()
-    if "--oldest" in arguments:
-        arguments.remove("--oldest")
-        minor = min(found)
-        say(f"unit tests on Python {minor[0]}.{minor[1]} with the oldest dependencies")
-        return oldest(found[minor], arguments)
-    failed = 0
-    for (major, minor), python in found.items():
-        if (major, minor) == sys.version_info[:2]:
-            continue
-        say(f"unit tests on Python {major}.{minor}")
-        failed = units(python, f".venv-{major}.{minor}", arguments) or failed
-    return failed
+    arguments, found = sys.argv[1:], interpreters()
+    jobs = {f".venv-{major}.{minor}": (locked, python) for (major, minor), python in found.items()}
+    jobs.pop(f".venv-{sys.version_info[0]}.{sys.version_info[1]}", None)
+    jobs[".venv-oldest"] = oldest, found[min(found)]
+    say(f"unit tests in {', '.join(jobs)}, all at the same time")
+    failed = []
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        running = {pool.submit(check, *job, name, arguments): name for name, job in jobs.items()}
+        for each in as_completed(running):
+            passed, said = each.result()
+            if not passed:
+                failed.append(running[each])
+            say(f"{running[each]}: {'passed' if passed else 'failed'}")
+            print("".join(said.splitlines(keepends=True)[-1:]), flush=True)
+    return f"hfnb: the unit tests failed in {', '.join(failed)}" if failed else 0
 
 
 if __name__ == "__main__":
