@@ -256,13 +256,32 @@ def test_saved_notebook_is_the_same_every_time_and_names_no_folder(tmp_path):
     notebook.cells[1].metadata.tags = ["raises-exception"]
     nbformat.write(notebook, path)
     run = load("run_notebooks")
-    run.execute(path, timeout=60, keep=True)
+    run.execute(path, timeout=60, keep=True, variables=dict(os.environ))
     once = path.read_text(encoding="utf-8")
-    run.execute(path, timeout=60, keep=True)
+    run.execute(path, timeout=60, keep=True, variables=dict(os.environ))
     assert path.read_text(encoding="utf-8") == once
     assert "JSONDecodeError" in once
     assert "site-packages" not in once
     assert "model_id" not in once
+
+
+def test_running_lessons_leaves_the_clusters_of_others_alone(tmp_path, monkeypatch):
+    """At its end it stops those that its notebooks left running, in a profile folder of its own."""
+    path, stopped_in = written(tmp_path, "1 + 1"), []
+    path.rename(path.with_name("00_start_here.ipynb"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "of-others"))
+    run = load("run_notebooks")
+
+    def stop(command, env=os.environ):
+        stopped_in.append(env["IPYTHONDIR"])
+
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run.subprocess, "call", stop)
+    monkeypatch.setattr(sys, "argv", ["run_notebooks.py"])
+    assert run.main() == 0
+    assert len(stopped_in) == 1
+    assert str(tmp_path / "of-others") not in stopped_in
+    assert os.environ["IPYTHONDIR"] == str(tmp_path / "of-others")
 
 
 @pytest.mark.parametrize(
@@ -279,9 +298,7 @@ def test_committed_figures_and_outputs_change_by_request_only(tmp_path, monkeypa
     run = load("run_notebooks")
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["run_notebooks.py", *arguments])
-    with monkeypatch.context() as patch:  # it sets variables for the kernels
-        patch.setattr(os, "environ", os.environ.copy())
-        assert run.main() == 0
+    assert run.main() == 0
     assert [found.parent.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("a.png")] == [place]
     assert (path.with_name("00_start_here.ipynb").read_bytes() != before) == ("--save" in arguments)
 

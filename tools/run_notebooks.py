@@ -36,8 +36,8 @@ def normalize(notebook: nbformat.NotebookNode) -> None:
                 ]  # the rest names this machine's folders
 
 
-def execute(path: Path, timeout: int, keep: bool) -> None:
-    """Run one notebook in its folder, a step of the bar for each code cell."""
+def execute(path: Path, timeout: int, keep: bool, variables: dict[str, str]) -> None:
+    """Run one notebook in its folder, with these environment variables; one step of the bar a code cell."""
     notebook = nbformat.read(path, as_version=4)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc=f"{path.stem:<42}", unit="cell", dynamic_ncols=True) as bar:
@@ -51,7 +51,7 @@ def execute(path: Path, timeout: int, keep: bool) -> None:
             coalesce_streams=True,
             on_cell_executed=lambda **_: bar.update(),
         )
-        client.execute()
+        client.execute(env=variables)
     if keep:
         normalize(notebook)
         nbformat.write(notebook, path)
@@ -83,19 +83,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     chosen, began = parse(sys.argv[1:]), time.monotonic()
-    if chosen.save or chosen.figures:
-        os.environ["HFNB_FIGURES"] = str(ROOT / "figures")
-    written_to = os.environ.get("HFNB_FIGURES", "figures/run")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["IPYTHONDIR"] = folder  # only clusters started here are stopped at the end
+        # Only clusters that were started here are stopped at the end.
+        variables = dict(os.environ, IPYTHONDIR=folder)
+        if chosen.save or chosen.figures:
+            variables["HFNB_FIGURES"] = str(ROOT / "figures")
         try:
             for path in chosen.paths:
-                execute(path, chosen.timeout, chosen.save)
+                execute(path, chosen.timeout, chosen.save, variables)
         except CellExecutionError as error:
             print(f"{path.name} stopped at a cell that failed:\n{error}", file=sys.stderr)
             return 1
         finally:
-            subprocess.call([sys.executable, Path(__file__).with_name("reap_clusters.py")])
+            subprocess.call([sys.executable, Path(__file__).with_name("reap_clusters.py")], env=variables)
+    written_to = variables.get("HFNB_FIGURES", "figures/run")
     print(f"{len(chosen.paths)} notebooks in {time.monotonic() - began:.0f} s; figures are in {written_to}")
     return 0
 
