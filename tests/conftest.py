@@ -1,6 +1,7 @@
 """Fixtures that tests of several rooms share: clusters that start once, and the run in one process."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from hfnb.engines import Cluster
 def pytest_configure(config):
     words = "needs(suite, lacks): skipped if it is said what a suite lacks here, failed where CI=true"
     config.addinivalue_line("markers", words)
+    # A job in the background of a shell ignores Ctrl-C, and so would all programs that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
