@@ -5,8 +5,8 @@ import time
 from bench.report import about, save, show
 from bench.rule import METHODS, images
 from hfnb import Objective, hessian_free, models, set_threads
-from hfnb.sampling import Shards
-from hfnb.sums import LocalSums
+from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.sampling import Shards
 
 BAR = 0.05
 

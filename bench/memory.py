@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.peers import NETWORKS, Case
 from bench.report import about, save, show
 from bench.worker import WAYS
-from hfnb.sums import KEPT
+from hfnb.objectives.evaluator import KEPT
 
 LEFT_OUT = {"GEMM", "GEMM, chunks"}
 BATCHES = (6000, KEPT, 60000)

@@ -11,8 +11,8 @@ import numpy as np
 
 from hfnb import models
 from hfnb.datasets import Dataset
-from hfnb.objective import Objective
-from hfnb.sums import CHUNK
+from hfnb.objectives.evaluator import CHUNK
+from hfnb.objectives.objective import Objective
 
 NETWORKS = {
     "784-400-150-10": lambda: models.mlp([784, 400, 150, 10]),
@@ -95,7 +95,7 @@ def plain_autograd(case):
     from autograd import value_and_grad
     from autograd.differential_operators import make_hvp
 
-    from hfnb.curvature import gauss_newton_product
+    from hfnb.objectives.curvature import gauss_newton_product
 
     net = case.net
     act = {"tanh": anp.tanh, "sigmoid": lambda z: 1 / (1 + anp.exp(-z)), "linear": lambda z: z}

@@ -17,7 +17,7 @@ from bench.peers import NETWORKS, PRODUCTS
 from bench.report import about, load, save, show
 from bench.worker import WAYS
 from hfnb import blas
-from hfnb.sums import CHUNK
+from hfnb.objectives.evaluator import CHUNK
 
 BOUNDS = ("GEMM", "GEMM, chunks")
 # what is asked: (what, measured against, the most that the ratio may be from which batch on)

@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 from bench.report import about, load, save, show
 from hfnb import datasets, models
 from hfnb.datasets import Dataset
-from hfnb.hessian_free import hessian_free
-from hfnb.objective import Objective
-from hfnb.truncation import THRIFTY
+from hfnb.objectives.objective import Objective
+from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers.truncation import THRIFTY
+from hfnb.studies.timit import timit
 
 LIMIT = 2500  # products a run may spend
 DEEP = (784, 1000, 500, 250, 30)
@@ -77,7 +78,7 @@ def deep_linear():
 
 def speech():
     """TIMIT's real sample where it is, else synthetic speech: every tenth frame to 144 states of phones."""
-    train, _ = datasets.timit(phones=48, states=3)
+    train, _ = timit(phones=48, states=3)
     data = Dataset(train.X[::10], train.Y[::10], name=train.name)
     return models.mlp([train.dim, 128, 128, train.classes], weight_decay=1e-3), data, len(data) // 5
 

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.optimize import minimize
 
 from bench.report import about, save, show
-from hfnb.first_order import first_order
-from hfnb.hessian_free import hessian_free
 from hfnb.krylov import SOLVERS
+from hfnb.optimizers._first_order import first_order
+from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.problems import strict_saddles
 
 DISTANCES = (0.0, 1e-8, 1e-3)

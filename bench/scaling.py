@@ -10,8 +10,10 @@ from contextlib import ExitStack
 import numpy as np
 
 from bench.report import about, save, show
-from hfnb import experiments, hessian_free, profiler
+from hfnb import hessian_free
 from hfnb.engines import Cluster
+from hfnb.objectives import profiler
+from hfnb.studies import tasks
 
 WAYS = {"1 engine × 1 thread": (1, 1), "1 engine × 2 threads": (1, 2), "2 engines × 1 thread": (2, 1)}
 SHARED, CLIENT = "2 engines × 1 thread", "client drives, 2 engines × 1 thread"
@@ -61,7 +63,7 @@ def line(way: str, each: list[dict]) -> dict:
 
 def run(options) -> None:
     """Measure, show, and write results/scaling.json."""
-    task, rounds = experiments.mnist_task("full"), 2 if options.quick else 11
+    task, rounds = tasks.mnist_task("full"), 2 if options.quick else 11
     runs: dict[str, list[dict]] = {way: [] for way in (*WAYS, CLIENT)}
     with ExitStack() as stack:
         clusters = {

@@ -11,9 +11,9 @@ from scipy.sparse.linalg import LinearOperator
 
 from bench.report import about, save, show
 from hfnb import datasets, models
-from hfnb.certificate import certify_operator
 from hfnb.krylov import SOLVERS
-from hfnb.objective import Objective
+from hfnb.objectives.objective import Objective
+from hfnb.optimizers.certificate import certify_operator
 from hfnb.problems import SPECTRA, linear_system, random_saddle
 
 SIZES, RTOL = (20, 100, 500), 1e-5

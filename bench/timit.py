@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from bench.report import about, save, show
-from hfnb import acoustic, experiments
-from hfnb.first_order import first_order
-from hfnb.hessian_free import hessian_free
+from hfnb.optimizers._first_order import first_order
+from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.studies import speech_recognition, tasks
 
 STRENGTHS = (1e-3, 1e-2, 1e-1)  # C of the logistic regression
-SETTINGS = {**acoustic.FIRST_ORDER["full"], "progress": False}
+SETTINGS = {**speech_recognition.FIRST_ORDER["full"], "progress": False}
 SAME = f"test in {SETTINGS['max_iter']} passes"
 LOGISTIC, MLP = "scikit-learn LogisticRegression", "scikit-learn MLPClassifier"
 
@@ -40,7 +40,7 @@ def adapted(model, classes: int):
 
 def row(task, name, seed, chosen, passes, seconds, w, predict) -> dict:
     """Return a line of the table; ``task.net`` and w recognize phones, ``predict`` frames."""
-    weight = acoustic.tune_weight(task, w)
+    weight = speech_recognition.tune_weight(task, w)
     found = {}
     for part in ("development", "test"):
         data = getattr(task, part)
@@ -52,7 +52,7 @@ def row(task, name, seed, chosen, passes, seconds, w, predict) -> dict:
         "passes": passes,
         "seconds": seconds,
         **found,
-        "phone error": acoustic.phone_error(task, w, task.test, weight),
+        "phone error": speech_recognition.phone_error(task, w, task.test, weight),
         "by speaker": by_speaker(task.test, predict),
     }
 
@@ -105,7 +105,7 @@ def perceptron(task, rate: float, seed: int) -> tuple[float, dict]:
     return best[0], row(theirs, MLP, seed, rate, best[1], seconds, np.zeros(1), model.predict)
 
 
-def ours(task, name: str, run: acoustic.Trained, seed: int, chosen=None) -> dict:
+def ours(task, name: str, run: speech_recognition.Trained, seed: int, chosen=None) -> dict:
     """Return the line of one of our runs."""
     found = row(task, name, seed, chosen, 0, 0.0, run.w, lambda X: task.net.predict(run.w, X))
     within = [record for record in run.history if record.passes <= SETTINGS["max_iter"]]
@@ -116,20 +116,20 @@ def ours(task, name: str, run: acoustic.Trained, seed: int, chosen=None) -> dict
 def rows(task, seeds: int):
     """Yield the lines of the table, rates being chosen with the first seed."""
     yield logistic(task)
-    tried = {rate: perceptron(task, rate, 0) for rate in acoustic.RATES["full"]["adam"]}
+    tried = {rate: perceptron(task, rate, 0) for rate in speech_recognition.RATES["full"]["adam"]}
     theirs = min(tried, key=lambda rate: tried[rate][0])
     yield tried[theirs][1]
     yield from (perceptron(task, theirs, seed)[1] for seed in range(1, seeds))
-    for method, rates in acoustic.RATES["full"].items():
-        rate, run, _ = acoustic.tune(task, method, rates, **SETTINGS)
+    for method, rates in speech_recognition.RATES["full"].items():
+        rate, run, _ = speech_recognition.tune(task, method, rates, **SETTINGS)
         yield ours(task, method, run, 0, rate)
         for seed in range(1, seeds):
             again = {"method": method, "learning_rate": rate, "seed": seed, **SETTINGS}
-            yield ours(task, method, acoustic.train(task, first_order, **again), seed, rate)
-    for name, choice in reversed(experiments.SECOND_ORDER.items()):
+            yield ours(task, method, speech_recognition.train(task, first_order, **again), seed, rate)
+    for name, choice in reversed(tasks.SECOND_ORDER.items()):
         for seed in range(seeds):
-            options = {**acoustic.HESSIAN_FREE["full"], **choice, "seed": seed, "progress": False}
-            yield ours(task, name, acoustic.train(task, hessian_free, **options), seed)
+            options = {**speech_recognition.HESSIAN_FREE["full"], **choice, "seed": seed, "progress": False}
+            yield ours(task, name, speech_recognition.train(task, hessian_free, **options), seed)
 
 
 def verdicts(lines: list[dict]) -> list[dict]:
@@ -151,7 +151,7 @@ def verdicts(lines: list[dict]) -> list[dict]:
 def run(options):
     """Print the tables and save them after every line, so that what was measured is not lost."""
     try:
-        task = acoustic.timit_task("full", "sample")
+        task = speech_recognition.timit_task("full", "sample")
     except FileNotFoundError as error:
         print(f"timit: not measured: {error}")
         return

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hfnb.krylov.system import as_operator
-from hfnb.models import check_data
 from hfnb.validation import (
     FLOATS,
     check_callable,
+    check_data,
     check_methods,
     check_nonnegative_int,
     check_positive,

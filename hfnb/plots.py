@@ -115,7 +115,7 @@ def path(points: Sequence[np.ndarray], ax: Axes, label: str = "", index: int = 0
 
 
 def parts(bars: dict[str, dict[str, float]], ax: Axes | None = None) -> Axes:
-    """Draw bars, {name: {part: seconds}}, each as its parts side by side; `hfnb.profiler` makes such bars."""
+    """Draw bars, {name: {part: seconds}}, each as its parts side by side; `profiler` makes such bars."""
     ax = ax or plt.subplots(figsize=(7, 1.4 + 0.4 * len(bars)), layout="constrained")[1]
     start = np.zeros(len(bars))
     for index, part in enumerate(dict.fromkeys(part for each in bars.values() for part in each)):

@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns the value, or raises one error that names the argument.
+"""Checks of arguments and of the answers of callbacks: each returns the value or raises one clear error.
 
 ``TypeError`` is raised for an object of a wrong kind (a string, a bool or None for a number), ``ValueError``
 for one of the right kind with a wrong value. Counts are integers of Python or NumPy: 2.0 and True are none.
@@ -109,6 +109,48 @@ def check_vector(name: str, value, size: int | None = None) -> np.ndarray:
     error = ValueError if isinstance(value, (np.ndarray, list, tuple)) else TypeError
     expected = f"({'p' if size is None else size},)"
     raise error(f"{name}: expected an array {expected} of float32 or float64, got {shown(value)}")
+
+
+def check_data(name: str, data) -> None:
+    """Refuse what has no inputs X and targets Y, arrays with a row for each of one or more samples."""
+    X, Y = getattr(data, "X", None), getattr(data, "Y", None)
+    if not (isinstance(X, np.ndarray) and isinstance(Y, np.ndarray)):
+        raise TypeError(f"{name}: expected a Dataset, hfnb.Dataset(X, Y), got {type(data).__name__}")
+    if not 0 < len(X) == len(Y):
+        raise ValueError(f"{name}: expected at least one sample, and X and Y of it, got {len(X)}, {len(Y)}")
+
+
+def asks_to_stop(callback: Callable, *arguments) -> bool:
+    """Call ``callback(*arguments)`` and return whether it asks to stop.
+
+    Any true value stops, a NumPy bool or an array of one number too, and so does ``StopIteration``; None and
+    false values go on.
+
+    Raises
+    ------
+    ValueError
+        Where the answer has no truth value: an array of several numbers, say.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> asks_to_stop(lambda loss: np.float64(loss) < 0.1, 0.05), asks_to_stop(lambda loss: None, 0.05)
+    (True, False)
+    """
+    try:
+        answer = callback(*arguments)
+    except StopIteration:
+        return True
+    if answer is None or isinstance(answer, bool):
+        return bool(answer)
+    shape = getattr(answer, "shape", ())
+    try:
+        if shape == () or getattr(answer, "size", 1) == 1:
+            return bool(answer)
+    except (TypeError, ValueError):
+        pass
+    found = f"an array of shape {shape}" if shape else repr(answer)[:80]
+    raise ValueError(f"callback: expected None or one truth value, true to stop the run, got {found}")
 
 
 def shown(value) -> str:

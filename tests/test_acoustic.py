@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, zero_one_loss
 
-from hfnb import Objective, acoustic, first_order, models
+from hfnb import Objective, first_order, models
 from hfnb.datasets.phones import MANNERS, fold, phone_set
-from hfnb.datasets.synthetic import synthesize
 from hfnb.engines import Cluster
-from hfnb.history import Record
+from hfnb.optimizers.history import Record
+from hfnb.studies import speech_recognition
+from hfnb.studies.synthetic_speech import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,13 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def task(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("HFNB_CACHE", str(tmp_path))
-    return acoustic.timit_task("fast", corpus)
+    return speech_recognition.timit_task("fast", corpus)
 
 
 @pytest.fixture
 def full(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("HFNB_CACHE", str(tmp_path))
-    return acoustic.timit_task("full", corpus)
+    return speech_recognition.timit_task("full", corpus)
 
 
 def test_speakers_are_on_one_side_only(task, full):
@@ -49,7 +50,7 @@ def test_speakers_are_on_one_side_only(task, full):
 
 
 def test_split_speakers_are_views_with_their_own_rows(task):
-    whole = acoustic.datasets.timit(Path(task.spoken.sounds[0]).parents[3], phones=48)[0]
+    whole = speech_recognition.timit(Path(task.spoken.sounds[0]).parents[3], phones=48)[0]
     rest, held = whole.split_speakers(1)
     assert rest.names + held.names == whole.names
     assert {name.split("_")[0] for name in held.names} == set(held.speakers)
@@ -73,7 +74,7 @@ def test_the_best_parameters_on_development_speakers_are_kept(task):
     ]
     points = [points[i] for i in np.argsort(errors, kind="stable")[::-1]]
     points = points[:4] + points[-1:] + points[4:-1]  # the best one comes fifth
-    stopping, seen = acoustic.EarlyStopping(task, patience=3), []
+    stopping, seen = speech_recognition.EarlyStopping(task, patience=3), []
     for i, w in enumerate(points):
         record = Record(iteration=i, loss=1.0)
         record.w = w
@@ -90,18 +91,18 @@ def test_the_best_parameters_on_development_speakers_are_kept(task):
 
 def test_training_and_tuning_are_judged_by_development_speakers(task):
     options = {"batch": 32, "max_iter": 3, "progress": False}
-    rate, best, errors = acoustic.tune(task, "adam", (1e-6, 3e-3), **options)
+    rate, best, errors = speech_recognition.tune(task, "adam", (1e-6, 3e-3), **options)
     assert rate == 3e-3
     assert errors[1e-6] > errors[3e-3] == min(record.development for record in best.history)
     assert task.net.error(best.w, task.development) == pytest.approx(best.best.development / 100)
-    again = acoustic.train(task, first_order, method="adam", learning_rate=3e-3, **options)
+    again = speech_recognition.train(task, first_order, method="adam", learning_rate=3e-3, **options)
     assert np.array_equal(again.w, best.w)
 
 
 def certain(*parts):
     """A network that is sure of the right state of every frame of some speech."""
     states = {x.tobytes(): y for part in parts for x, y in zip(part.X, part.Y, strict=True)}
-    rows = np.eye(acoustic.PHONES * acoustic.STATES) * 50
+    rows = np.eye(speech_recognition.PHONES * speech_recognition.STATES) * 50
 
     def outputs(w, X):
         return rows[[states[x.tobytes()] for x in X.astype(np.float32)]]
@@ -110,18 +111,18 @@ def certain(*parts):
 
 
 def test_what_is_certain_is_recognized(task):
-    sure = acoustic.AcousticTask(**{**vars(task), "net": certain(task.development)})
+    sure = speech_recognition.AcousticTask(**{**vars(task), "net": certain(task.development)})
     data, w = task.development, np.zeros(1)
     short = sum(int(np.sum(labels.ends - labels.starts < 4 * 160)) for labels in data.labels)
     said = [data.sequence(i) for i in range(len(data.names))]
     repeated = sum(a == b for sequence in said for a, b in pairwise(sequence))
     # A phone of three states takes three frames; a class is not heard twice where it follows itself.
     limit = 100 * (short + repeated) / sum(map(len, said))
-    assert acoustic.phone_error(sure, w, data) <= limit < 60
+    assert speech_recognition.phone_error(sure, w, data) <= limit < 60
     weights = (1e3, 0.5)  # a bigram that outweighs all that is heard
-    assert acoustic.tune_weight(sure, w, weights) == 0.5
-    assert acoustic.phone_error(sure, w, data, 1e3) > 50
-    assert all(set(heard) <= set(phone_set(39)) for heard in acoustic.recognize(sure, w, data))
+    assert speech_recognition.tune_weight(sure, w, weights) == 0.5
+    assert speech_recognition.phone_error(sure, w, data, 1e3) > 50
+    assert all(set(heard) <= set(phone_set(39)) for heard in speech_recognition.recognize(sure, w, data))
 
 
 def test_confusion_is_scikit_learns(task):
@@ -129,7 +130,7 @@ def test_confusion_is_scikit_learns(task):
     by_state = [fold([phone_set(48)[state // 3]], 39)[0] for state in range(144)]
     said, heard = ([by_state[state] for state in states] for states in (data.Y, task.net.predict(w, data.X)))
     expected = confusion_matrix(said, heard, labels=phone_set(39))
-    assert np.array_equal(acoustic.confusion(task, w, data), expected)
+    assert np.array_equal(speech_recognition.confusion(task, w, data), expected)
 
 
 def test_manners_are_a_partition_of_the_39():

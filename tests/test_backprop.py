@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from autograd import value_and_grad
 
-from hfnb.backprop import Linearized, Workspace, Written, add_gradient, forward
-from hfnb.curvature import curvature_sum
-from hfnb.models import autoencoder, mlp
+from hfnb.models.backprop import Linearized, Workspace, Written, add_gradient, forward
+from hfnb.models.mlp import autoencoder, mlp
+from hfnb.objectives.curvature import curvature_sum
 
 RANDOM = np.random.default_rng(0)
 BUILD = {

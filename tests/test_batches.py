@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 
-from hfnb import Dataset, batches, first_order, hessian_free
-from hfnb.batches import OURS, RATES, costs_to, crossing, hopeless, largest_efficient, sweep, tuned
-from hfnb.experiments import Task
-from hfnb.models import mlp
+from hfnb import Dataset, first_order, hessian_free
+from hfnb.models.mlp import mlp
+from hfnb.studies import larger_batches
+from hfnb.studies.larger_batches import (
+    OURS,
+    RATES,
+    costs_to,
+    crossing,
+    hopeless,
+    largest_efficient,
+    sweep,
+    tuned,
+)
+from hfnb.studies.tasks import Task
 
 
 def logistic_task(n=40, seed=0):
@@ -41,7 +51,7 @@ def test_full_batch_gradient_descent_costs_a_step_a_pass_and_a_reduction():
     share = np.log(losses[-2] / 0.45) / np.log(losses[-2] / losses[-1])
     steps = len(losses) - 2 + share
     found = costs_to(TASK, first_order, 0.45, limit=1000, batch=40, learning_rate=0.5)
-    np.testing.assert_allclose([found[cost] for cost in batches.COSTS], 3 * [steps], rtol=1e-12)
+    np.testing.assert_allclose([found[cost] for cost in larger_batches.COSTS], 3 * [steps], rtol=1e-12)
 
 
 def test_mini_batches_cost_a_reduction_a_step():
@@ -62,7 +72,7 @@ def test_hessian_free_is_measured_over_all_samples_at_no_cost():
     found = costs_to(TASK, hessian_free, target, limit=1000, **options)
     after = next(costs for loss, costs in seen if loss <= target)
     before = [costs for loss, costs in seen if costs < after][-1]
-    for cost, low, high in zip(batches.COSTS, before, after, strict=True):
+    for cost, low, high in zip(larger_batches.COSTS, before, after, strict=True):
         assert low < found[cost] <= high
 
 

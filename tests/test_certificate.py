@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse.linalg import aslinearoperator
 
 from hfnb import problems
-from hfnb.certificate import certify, certify_operator, products_needed
 from hfnb.krylov import NonFiniteProduct, System, lanczos, lanczos_process
+from hfnb.optimizers.certificate import certify, certify_operator, products_needed
 
 
 def random_matrix(seed):

@@ -19,23 +19,15 @@ import pytest
 from scipy.optimize import minimize, rosen, rosen_der, rosen_hess
 from scipy.sparse.linalg import aslinearoperator
 
-from hfnb import (
-    Dataset,
-    Objective,
-    Progress,
-    first_order,
-    hessian_free,
-    krylov,
-    lock,
-    models,
-    scipy_method,
-)
-from hfnb.checkpoint import Checkpoint, CorruptCheckpoint
+from hfnb import Dataset, Objective, Progress, first_order, hessian_free, krylov, models, scipy_method
 from hfnb.engines.drive import Watch
-from hfnb.history import Counts, Record
+from hfnb.objectives.costs import Counts
+from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.sampling import Shards
+from hfnb.optimizers import lock
+from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint
+from hfnb.optimizers.history import Record
 from hfnb.problems import random_saddle, rosenbrock
-from hfnb.sampling import Shards
-from hfnb.sums import LocalSums
 
 ROOT = Path(__file__).parents[1]
 
@@ -156,7 +148,7 @@ def test_full_disk(checkpoint):
 
 SAVE_FOR_EVER = """
 import sys, itertools, numpy as np
-from hfnb.checkpoint import Checkpoint
+from hfnb.optimizers.checkpoint import Checkpoint
 for iteration in itertools.count():
     Checkpoint(sys.argv[1]).save({"iteration": iteration, "w": np.full(1_000_000, iteration)})
     print(iteration, flush=True)
@@ -252,7 +244,7 @@ NOT_THIS_RUN = {
     "another optimizer": ({"minimize": first_order}, "optimizer: expected .*first_order, got .*hessian_free"),
     "another kind of objective": (
         {"objective": rosenbrock(), "w0": rosenbrock().start},
-        "objective: expected .*Rosenbrock.*got hfnb.objective.Objective",
+        "objective: expected .*Rosenbrock.*got hfnb.objectives.objective.Objective",
     ),
     "another own loss": (
         {"objective": Objective.from_loss(least_squares, DATA), "w0": np.ones(5)},
@@ -545,7 +537,7 @@ def test_read_only_folder(as_another_user):
 RUN = """
 import sys, numpy as np
 from hfnb import Dataset, Objective, hessian_free, models
-from hfnb import lock
+from hfnb.optimizers import lock
 lock.WAIT = 0.5
 random = np.random.default_rng(0)
 net = models.mlp([5, 4, 3])

@@ -11,8 +11,8 @@ from test_models import plain_loss
 
 from hfnb import Dataset, Objective, Sample
 from hfnb.checks import adjoint_error, dense, gradient_error, hessian_error, mean_error, symmetry_error
-from hfnb.curvature import gauss_newton, hessian, hessian_product
-from hfnb.models import mlp
+from hfnb.models.mlp import mlp
+from hfnb.objectives.curvature import gauss_newton, hessian, hessian_product
 from hfnb.problems import tensor_decomposition
 
 
@@ -52,7 +52,7 @@ def test_objective_curvature_over_chunks_and_partitions_equals_the_whole(case):
 def test_more_rows_than_are_kept_taped_give_the_same_products(case, monkeypatch):
     net, data, w = case
     kept = dense(Objective(net, data).curvature(w, "gauss-newton"))
-    monkeypatch.setattr("hfnb.sums.KEPT", 5)
+    monkeypatch.setattr("hfnb.objectives.evaluator.KEPT", 5)
     np.testing.assert_allclose(dense(Objective(net, data).curvature(w, "gauss-newton")), kept, atol=1e-14)
 
 

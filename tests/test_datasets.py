@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from hfnb.datasets import Dataset, mnist, mnist_sources, network
+from hfnb.datasets._mnist import read_files
 from hfnb.datasets.cache import written_whole
 from hfnb.datasets.errors import CorruptFile
 from hfnb.datasets.idx import FILES, SHAPES
-from hfnb.datasets.mnist import read_files
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = "t10k-labels-idx1-ubyte"
@@ -246,7 +246,7 @@ def tiny(monkeypatch, tmp_path):
         monkeypatch.setitem(SHAPES, name, (n, *shape))
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HFNB_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(sys.modules["hfnb.datasets.mnist"], "fetch", forbidden)
+    monkeypatch.setattr(sys.modules["hfnb.datasets._mnist"], "fetch", forbidden)
     return tmp_path / "data", content
 
 
@@ -477,7 +477,7 @@ def test_a_cache_is_read_from_any_folder_and_need_not_be_writable(
     fill(empty_cache, content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HFNB_CACHE", "cache")  # engines, which are told the path, work elsewhere
-    monkeypatch.setattr(sys.modules["hfnb.datasets.mnist"], "writable", forbidden)
+    monkeypatch.setattr(sys.modules["hfnb.datasets._mnist"], "writable", forbidden)
     assert read_files() == (content, f"cache, {empty_cache}")
 
 

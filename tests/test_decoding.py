@@ -6,7 +6,7 @@ from itertools import groupby, pairwise, product
 import numpy as np
 import pytest
 
-from hfnb.decoding import count_bigram, edit_distance, log_likelihoods, phone_error_rate, viterbi
+from hfnb.studies.decoding import count_bigram, edit_distance, log_likelihoods, phone_error_rate, viterbi
 
 
 def best_by_enumeration(scores, bigram, states, weight, penalty):

@@ -24,9 +24,9 @@ from on_engines import (
 )
 
 from hfnb import Dataset, Objective, Sample, first_order, hessian_free, models
-from hfnb.checkpoint import Checkpoint
 from hfnb.engines import Cluster, EngineFailure, launch
-from hfnb.objective import AnyLoss
+from hfnb.objectives.objective import AnyLoss
+from hfnb.optimizers.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 

@@ -21,8 +21,8 @@ from hfnb import Checkpoint, Dataset, Objective, hessian_free, models
 from hfnb.datasets import fingerprint
 from hfnb.engines import Cluster, EngineFailure
 from hfnb.engines.run import Run
-from hfnb.objective import AnyLoss
-from hfnb.profiler import Clock
+from hfnb.objectives.objective import AnyLoss
+from hfnb.objectives.profiler import Clock
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 

@@ -43,9 +43,9 @@ from on_engines import (
 )
 
 from hfnb import Dataset, Objective, hessian_free
-from hfnb.checkpoint import Checkpoint
 from hfnb.engines import Cluster, EngineFailure, EngineLost
-from hfnb.objective import AnyLoss
+from hfnb.objectives.objective import AnyLoss
+from hfnb.optimizers.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 
@@ -227,7 +227,7 @@ def test_run_gives_up_after_max_failures(data, w0, tmp_path):
 
 DRIVER = """
 import os, signal, sys, pickle
-from hfnb.checkpoint import Checkpoint
+from hfnb.optimizers.checkpoint import Checkpoint
 from hfnb.engines import Cluster
 net, data, w0, options = pickle.load(sys.stdin.buffer)
 def die(record):

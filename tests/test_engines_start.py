@@ -19,7 +19,7 @@ from on_engines import MPI, NET, PATHS, engine_pids, running, wait_until
 
 from hfnb import Objective
 from hfnb.engines import Cluster, EngineLost, attach, options
-from hfnb.engines.reaper import processes_of
+from hfnb.engines.watchdog import processes_of
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 KINDS = pytest.mark.parametrize("kind", [pytest.param("mpi", marks=MPI), "local"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hfnb.exploration import both, explore
-from hfnb.globalization import Step
+from hfnb.optimizers.probing import both, explore
+from hfnb.optimizers.steps import Step
 
 
 @pytest.mark.parametrize("seed", range(5))

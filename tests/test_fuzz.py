@@ -43,9 +43,9 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import hfnb
 from hfnb import Checkpoint, Cluster, Dataset, Objective, Progress, Sample, certify, checks, krylov, problems
-from hfnb.certificate import certify_operator
-from hfnb.history import Record
-from hfnb.models import autoencoder, mlp
+from hfnb.models.mlp import autoencoder, mlp
+from hfnb.optimizers.certificate import certify_operator
+from hfnb.optimizers.history import Record
 
 RANDOM = np.random.default_rng(0)
 SIZES = [4, 5, 3]
@@ -1160,7 +1160,11 @@ LATER = {
     ),
     "scipy_method(optimizer)": Target(
         lambda optimizer: minimize(
-            rosen, [-1.2, 1.0], jac=rosen_der, hess=rosen_hess, method=hfnb.scipy_method(optimizer)
+            rosen,
+            [-1.2, 1.0],
+            jac=rosen_der,
+            hess=rosen_hess,
+            method=hfnb.scipy_method(optimizer),
         ),
         lambda: {},
         {"optimizer": functions(hfnb.hessian_free)},

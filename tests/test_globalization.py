@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hfnb import hessian_free
-from hfnb.globalization import (
+from hfnb.krylov import bicgstab
+from hfnb.optimizers.steps import (
     STEPS,
     Line,
     backtrack_iterates,
@@ -15,7 +16,6 @@ from hfnb.globalization import (
     subspace_step,
     wide_search,
 )
-from hfnb.krylov import bicgstab
 from hfnb.problems import quartic_saddle as quartic_problem
 
 

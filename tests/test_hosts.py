@@ -16,7 +16,7 @@ from on_engines import MPI, NET, OPTIONS, assert_same, wait_until
 from slurm import Slurm
 from slurm import missing as slurm_missing
 
-from hfnb.checkpoint import Checkpoint
+from hfnb.optimizers.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 HOSTS = pytest.mark.needs("hosts", hosts_missing())

@@ -16,38 +16,10 @@ MODULES = sorted(ROOT.glob("hfnb/**/*.py"))
 SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**/*.py"))
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
-FLOORS = [
-    "callbacks lock validation",
-    "blas checkpoint collectives datasets decoding fused globalization history identity krylov losses models"
-    " plots problems profiler progress reduction sampling threads",
-    "backprop certificate checks curvature exploration truncation work",
-    "engines iteration objective options sums",
-    "first_order hessian_free",
-    "experiments scaling scipy_method",
-    "acoustic batches timings",
-]
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
-# Who uses a room of its own floor: a door that is open one way.
-DOORS = {
-    ("checkpoint", "datasets"),
-    ("checkpoint", "identity"),
-    ("identity", "datasets"),
-    ("engines", "objective"),
-    ("engines", "sums"),
-    ("globalization", "krylov"),
-    ("globalization", "threads"),
-    ("history", "profiler"),
-    ("krylov", "threads"),
-    ("models", "fused"),
-    ("models", "losses"),
-    ("objective", "sums"),
-    ("problems", "krylov"),
-    ("problems", "history"),
-    ("progress", "history"),
-    ("sampling", "datasets"),
-    ("threads", "blas"),
-}
-
+# The folders and root modules of hfnb, from the lowest to the highest: each imports only what comes before it.
+LAYERS = (
+    "validation blas threads krylov checks datasets models objectives problems optimizers plots engines studies"
+).split()
 
 # Names of peers that are not installed where the tests run, and are not called as their package is.
 BRINGS = {"curvlinops": "curvlinops-for-pytorch", "torchmin": "pytorch-minimize"}
@@ -61,7 +33,7 @@ def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def room(path):
+def layer(path):
     return path.relative_to(ROOT / "hfnb").parts[0].removesuffix(".py")
 
 
@@ -87,17 +59,11 @@ def imports(path):
         yield from (found[1:] for found in names if found[0] == "hfnb")
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.parent != ROOT / "hfnb" or path.stem[0] != "_"], ids=name
-)
+@pytest.mark.parametrize("path", [path for path in MODULES if layer(path) != "__init__"], ids=name)
 def test_imports_run_downward(path):
-    here = room(path)
-    assert here in FLOOR, f"hfnb.{here} has no floor: add it to FLOORS in {Path(__file__).name}"
-    for found in imports(path):
-        there = found[0] if found else "__init__"
-        assert there in FLOOR, f"import the module that defines it, not the root of hfnb: {found}"
-        open_to = there == here or FLOOR[there] < FLOOR[here] or (here, there) in DOORS
-        assert open_to, f"{here} (floor {FLOOR[here]}) imports {there} (floor {FLOOR[there]})"
+    allowed = LAYERS[: LAYERS.index(layer(path)) + 1]
+    above = [".".join(found) for found in imports(path) if not found or found[0] not in allowed]
+    assert not above, f"{layer(path)} may import {', '.join(allowed)} only, not {', '.join(above)}"
 
 
 def test_no_cycles():

@@ -9,8 +9,8 @@ from autograd.test_util import check_grads
 from scipy.special import expit, log_softmax
 
 from hfnb import Dataset
-from hfnb.fused import ACTIVATIONS
-from hfnb.models import autoencoder, mlp
+from hfnb.models.mlp import autoencoder, mlp
+from hfnb.models.primitives import ACTIVATIONS
 
 PLAIN = {
     "tanh": anp.tanh,

@@ -8,11 +8,12 @@ import pytest
 from autograd import grad
 from scipy.optimize import check_grad
 
-from hfnb import Dataset, Objective, Sample, reduction
+from hfnb import Dataset, Objective, Sample
 from hfnb.checks import dense, hessian_error
-from hfnb.models import mlp
-from hfnb.sampling import Shards
-from hfnb.sums import LocalSums
+from hfnb.models.mlp import mlp
+from hfnb.objectives import summation
+from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.sampling import Shards
 
 RANDOM = np.random.default_rng(1)
 DATA = Dataset(RANDOM.standard_normal((23, 4)), RANDOM.integers(0, 3, 23))
@@ -56,8 +57,8 @@ def test_in_float64_it_does_not_matter_who_holds_which_partition(sample):
             )
         for other in found[1:]:
             for total, part in zip(found[0], other, strict=True):
-                reduction.merge(total, part)
-        return np.concatenate([reduction.value(total) for total in found[0]])
+                summation.merge(total, part)
+        return np.concatenate([summation.value(total) for total in found[0]])
 
     together = totals(range(24))
     np.testing.assert_array_equal(totals(range(9), range(9, 24)), together)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hfnb import Dataset, Objective, first_order, hessian_free, krylov
-from hfnb.models import mlp
-from hfnb.truncation import MARTENS, truncated
+from hfnb.models.mlp import mlp
+from hfnb.optimizers.truncation import MARTENS, truncated
 
 NET = mlp([4, 3, 2])
 DATA = Dataset(np.random.default_rng(0).standard_normal((20, 4)), np.arange(20) % 2)

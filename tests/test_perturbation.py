@@ -23,7 +23,8 @@ import hfnb
 def measure(dtype):
     import numpy as np
     import hfnb
-    from hfnb import curvature, krylov, problems
+    from hfnb.objectives import curvature
+    from hfnb import krylov, problems
 
     random = np.random.default_rng(0)
     data = hfnb.Dataset(random.standard_normal((96, 6)).astype(dtype), random.integers(0, 3, 96))
@@ -121,7 +122,7 @@ def test_numbers_are_normal_and_repeatable():
 
 
 def test_refuses_to_come_too_late():
-    importlib.import_module("hfnb.sums")
+    importlib.import_module("hfnb.objectives.evaluator")
     with pytest.raises(RuntimeError, match=r"hfnb\.sums"):
         perturbation.install(1)
 

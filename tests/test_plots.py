@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hfnb import plots
-from hfnb.history import Record
+from hfnb.optimizers.history import Record
 
 
 @pytest.fixture(autouse=True)

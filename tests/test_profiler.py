@@ -9,9 +9,10 @@ import pytest
 from on_engines import MPI, NET, OPTIONS
 from scipy.optimize import OptimizeResult
 
-from hfnb import Dataset, Objective, Sample, first_order, hessian_free, profiler
+from hfnb import Dataset, Objective, Sample, first_order, hessian_free
 from hfnb.engines.pool import Pool
-from hfnb.objective import AnyLoss
+from hfnb.objectives import profiler
+from hfnb.objectives.objective import AnyLoss
 
 P = NET.size
 

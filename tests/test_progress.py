@@ -11,9 +11,10 @@ import pytest
 from scipy.optimize import OptimizeResult
 from tqdm.notebook import tqdm as widget
 
-from hfnb import Dataset, Objective, Progress, first_order, hessian_free, models, progress
+from hfnb import Dataset, Objective, Progress, first_order, hessian_free, models
 from hfnb.engines.drive import Watch
-from hfnb.history import Record
+from hfnb.optimizers import progress
+from hfnb.optimizers.history import Record
 
 NET = models.mlp([2, 3, 2])
 OPTIMIZERS = [hessian_free, first_order]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hfnb import Dataset, Sample
-from hfnb.sampling import Shards
+from hfnb.objectives.sampling import Shards
 
 
 @pytest.mark.parametrize(("n", "partitions"), [(100, 24), (7, 3), (5, 24), (60, 1)])

@@ -6,12 +6,13 @@ from hosts import Hosts
 from on_engines import MPI, NET, OPTIONS
 from test_hosts import HOSTS, run_on_head
 
-from hfnb import Dataset, Objective, first_order, hessian_free, models, scaling
-from hfnb.collectives import Network, allreduce, expected_maximum
+from hfnb import Dataset, Objective, first_order, hessian_free, models
 from hfnb.engines import Cluster
-from hfnb.history import Counts
-from hfnb.scaling import Run
-from hfnb.work import Setting, Work, works
+from hfnb.objectives.costs import Counts
+from hfnb.studies import scaling
+from hfnb.studies.collectives import Network, allreduce, expected_maximum
+from hfnb.studies.scaling import Run
+from hfnb.studies.workload import Setting, Work, works
 
 # What a sum costs
 

@@ -62,7 +62,7 @@ def dealt(monkeypatch):
 @OPENBLAS
 @pytest.mark.parametrize("kept", [1, 16384])
 def test_sums_are_dealt_to_as_many_threads_as_requested(kept, dealt, monkeypatch):
-    monkeypatch.setattr("hfnb.sums.KEPT", kept)
+    monkeypatch.setattr("hfnb.objectives.evaluator.KEPT", kept)
     hfnb.set_threads(1)
     alone = sums()
     assert set(dealt) == {1}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from on_engines import NET, OPTIONS
 
-from hfnb import Objective, first_order, hessian_free, timings
-from hfnb.experiments import Task
+from hfnb import Objective, first_order, hessian_free
+from hfnb.studies import timings
+from hfnb.studies.tasks import Task
 
 
 @pytest.fixture

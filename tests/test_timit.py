@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from hfnb.datasets import CorpusError, network, timit
+from hfnb.datasets import CorpusError, network
 from hfnb.datasets.corpus import CORE_TEST, open_corpus, read_labels, read_utterance
-from hfnb.datasets.features import count_frames, frame_centres, log_mel, normalize, stack_context
 from hfnb.datasets.mapped import MappedArray
 from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
 from hfnb.datasets.sound import read_sound, write_sphere
-from hfnb.datasets.synthetic import synthesize
-from hfnb.datasets.timit import find_corpus
-from hfnb.decoding import count_bigram, log_likelihoods, phone_error_rate, viterbi
+from hfnb.studies.decoding import count_bigram, log_likelihoods, phone_error_rate, viterbi
+from hfnb.studies.features import count_frames, frame_centres, log_mel, normalize, stack_context
+from hfnb.studies.synthetic_speech import synthesize
+from hfnb.studies.timit import find_corpus, timit
 
 SAMPLE = Path(os.environ.get("HFNB_DATA") or Path(__file__).parents[2] / "shared" / "data") / "timit-sample"
 
@@ -782,7 +782,7 @@ def test_damaged_features_are_made_again(spoken, capsys, name, damage):
 
 def test_a_cache_that_is_full_need_not_be_writable(spoken, monkeypatch):
     timit(spoken)
-    monkeypatch.setattr("hfnb.datasets.frames.writable", lambda folder: pytest.fail("writes"))
+    monkeypatch.setattr("hfnb.studies.frames.writable", lambda folder: pytest.fail("writes"))
     timit(spoken)
 
 
@@ -851,7 +851,9 @@ def test_corpus_that_is_no_folder(corpus, error):
 @pytest.fixture
 def quick(spoken, monkeypatch):
     """Speech that is synthesized at once: the small corpus made before."""
-    monkeypatch.setattr("hfnb.datasets.synthetic.synthesize", lambda folder: shutil.copytree(spoken, folder))
+    monkeypatch.setattr(
+        "hfnb.studies.synthetic_speech.synthesize", lambda folder: shutil.copytree(spoken, folder)
+    )
 
 
 def test_nothing_but_the_synthesizer(quick, capsys):
@@ -892,7 +894,7 @@ def internet(corpus, monkeypatch, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(
-            sys.modules["hfnb.datasets.timit"], "SAMPLE", f"http://127.0.0.1:{server.server_port}/timit.zip"
+            sys.modules["hfnb.studies.timit"], "SAMPLE", f"http://127.0.0.1:{server.server_port}/timit.zip"
         )
         monkeypatch.setattr(network, "answering", set)
         yield web / "timit.zip"
@@ -925,7 +927,7 @@ def test_bad_archive_is_not_kept(internet, quick, capsys, alone, damage):
 
 MEASURE = """
 import resource, sys, time
-from hfnb.datasets import timit
+from hfnb.studies.timit import timit
 start = time.perf_counter()
 train, test = timit(sys.argv[1])
 print(len(train.names), len(train), time.perf_counter() - start)

@@ -4,9 +4,9 @@
 then on modules of hfnb are changed as they are imported; nothing is imported earlier than the lesson imports
 it. Perturbed are
 
-- the parts of every total of losses, gradients or curvature products (`hfnb.sums.LocalSums`), in one process
+- the parts of every total of losses, gradients or curvature products (`LocalSums`), in one process
   and on engines;
-- products of `hfnb.curvature`, with which lessons build operators of their own;
+- products of `hfnb.objectives.curvature`, with which lessons build operators of their own;
 - values, gradients and products of `hfnb.problems`;
 - the products that the Krylov solvers form with any operator or matrix (`hfnb.krylov.System`).
 
@@ -160,8 +160,8 @@ def change_krylov(module: ModuleType, noise: Noise) -> None:
 
 
 CHANGES: dict[str, Callable[[ModuleType, Noise], None]] = {
-    "hfnb.sums": change_sums,
-    "hfnb.curvature": change_curvature,
+    "hfnb.objectives.evaluator": change_sums,
+    "hfnb.objectives.curvature": change_curvature,
     "hfnb.problems.problem": change_problems,
     "hfnb.krylov.system": change_krylov,
 }

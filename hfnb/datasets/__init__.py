@@ -1,10 +1,8 @@
-"""Datasets, one call each: checked, cached, with clear errors."""
+"""On what are models trained? Datasets, one call each: checked, cached, with clear errors."""
 
-from ._fingerprint import fingerprint
-from .dataset import Dataset
-from .errors import CorpusError, CorruptFile
-from .mnist import mnist
-from .speech import SpeechDataset
-from .timit import timit
+from hfnb.datasets._fingerprint import fingerprint
+from hfnb.datasets._mnist import mnist
+from hfnb.datasets.dataset import Dataset
+from hfnb.datasets.errors import CorpusError, CorruptFile
 
-__all__ = ["CorpusError", "CorruptFile", "Dataset", "SpeechDataset", "fingerprint", "mnist", "timit"]
+__all__ = ["CorpusError", "CorruptFile", "Dataset", "fingerprint", "mnist"]

@@ -2,7 +2,7 @@
 
 import sys
 
-from .mnist import read_files
+from hfnb.datasets._mnist import read_files
 
 if __name__ == "__main__":
     try:

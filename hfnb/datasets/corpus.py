@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import CorpusError
-from .features import RATE, WINDOW
-from .folders import entries, folders_below, listing
-from .phones import PHONES_61
-from .sound import is_compressed, read_sound
+from hfnb.datasets.errors import CorpusError
+from hfnb.datasets.folders import entries, folders_below, listing
+from hfnb.datasets.phones import PHONES_61
+from hfnb.datasets.sound import RATE, WINDOW, is_compressed, read_sound
 
 # Two men and a woman of each of the eight dialects (testset.doc of the corpus, table 1).
 CORE_TEST = """

@@ -6,7 +6,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from .errors import CorruptFile
+from hfnb.datasets.errors import CorruptFile
 
 # SHA-256 of the uncompressed IDX files.
 FILES = {

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from . import network
-from .network import download
+from hfnb.datasets import network
+from hfnb.datasets.network import download
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

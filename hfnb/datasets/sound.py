@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import CorpusError
+from hfnb.datasets.errors import CorpusError
 
+RATE = 16_000  # Hz, of TIMIT
+WINDOW = 400  # samples, 25 ms: the shortest sound of which a frame of features can be made
 HEADER_BYTES = 1024
 SHORTEN = b"ajkg"  # how sound begins that is compressed by shorten
 BYTE_ORDERS = {"01": "<i2", "10": ">i2"}

@@ -14,21 +14,22 @@ import numpy as np
 import psutil
 from scipy.optimize import OptimizeResult
 
-from hfnb import blas, checkpoint
+from hfnb import blas
 from hfnb.datasets import fingerprint
-from hfnb.engines import launch, mpi, segments, worker
+from hfnb.engines import launch, mpi_evaluator, segments, worker
 from hfnb.engines.attach import attach
+from hfnb.engines.client_evaluator import RemoteSums
 from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
 from hfnb.engines.interrupts import held
 from hfnb.engines.options import check_options, check_partitions, prepare, slots, without_lost_hosts
 from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool
-from hfnb.engines.remote import RemoteSums
-from hfnb.objective import Objective, check_objective
+from hfnb.objectives.objective import Objective, check_objective
+from hfnb.optimizers import checkpoint
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int
 
 # A name that is looked up when a run begins: the optimizers' modules import this package.
-DEFAULT_OPTIMIZER = "hfnb.hessian_free:hessian_free"
+DEFAULT_OPTIMIZER = "hfnb.optimizers._hessian_free:hessian_free"
 PARTITIONS = 24  # of a dataset, by default: the samples that are drawn depend on it, not on the engines
 
 
@@ -139,7 +140,7 @@ class Cluster:
         except (TimeoutError, ipp.error.TimeoutError):
             raise RuntimeError(f"{len(ids)} engines did not answer within {self._timeout:g} s") from None
         pool = Pool(client, ids, lambda: self._is_alive(client), self._timeout)
-        places = dict(zip(ids, pool.ask_all(mpi.place), strict=True))
+        places = dict(zip(ids, pool.ask_all(mpi_evaluator.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job
             self._ranks = {}

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from hfnb.callbacks import asks_to_stop
 from hfnb.engines import run
+from hfnb.engines.client_evaluator import RemoteSums, warn_not_finite
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
-from hfnb.engines.remote import RemoteSums, warn_not_finite
-from hfnb.profiler import of_engines
-from hfnb.progress import Progress, interrupted
+from hfnb.objectives.profiler import of_engines
+from hfnb.optimizers.progress import Progress, interrupted
+from hfnb.validation import asks_to_stop
 
 
 class Watch:

@@ -15,7 +15,7 @@ from pathlib import Path
 import ipyparallel as ipp
 import psutil
 
-from hfnb.engines import reaper, segments, ssh
+from hfnb.engines import segments, ssh, watchdog
 from hfnb.engines.options import launchers, path, traits
 
 # An engine is admitted at the heartbeat after the next: one a second starts engines in 3 s, not in 7. And the
@@ -165,7 +165,7 @@ def what_they_wrote(cluster: ipp.Cluster) -> str:
 def watch(cluster: ipp.Cluster) -> subprocess.Popen:
     """Start the process that stops the cluster should this one end without doing so."""
     described = [cluster.cluster_file, cluster.cluster_id, cluster.profile_dir]
-    command = [sys.executable, reaper.__file__, str(os.getpid()), *described]
+    command = [sys.executable, watchdog.__file__, str(os.getpid()), *described]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
 
@@ -173,7 +173,7 @@ def watch(cluster: ipp.Cluster) -> subprocess.Popen:
 def stop(cluster: ipp.Cluster, guard: subprocess.Popen) -> None:
     """Stop what `start` started."""
     try:
-        reaper.stop(cluster)
+        watchdog.stop(cluster)
     finally:
         guard.kill()
         guard.wait()

@@ -8,7 +8,7 @@ import numpy as np
 from hfnb.datasets._fingerprint import fingerprint, is_sampled
 from hfnb.engines import worker
 from hfnb.engines.pool import EngineFailure, EngineLost, Pool
-from hfnb.sampling import Shards
+from hfnb.objectives.sampling import Shards
 
 
 class Placement:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from hfnb.engines import worker
-from hfnb.engines.mpi import MPISums, SharedCheckpoint, communicator
-from hfnb.objective import Objective
-from hfnb.sampling import Shards
-from hfnb.sums import LocalSums
+from hfnb.engines.mpi_evaluator import MPISums, SharedCheckpoint, communicator
+from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.objective import Objective
+from hfnb.objectives.sampling import Shards
 
 
 class Abandoned(BaseException):

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 
-from hfnb.engines import reaper
+from hfnb.engines import watchdog
 
 FOLDER = "/dev/shm"
 NEEDED = (
@@ -18,7 +18,7 @@ def unlink() -> None:
     MPICH removes them when a process finalizes MPI, but an engine usually ends by a signal. To be called when
     every process of the MPI job has initialized MPI: later ones could not find the segment.
     """
-    reaper.unlink_segments(os.getpid())
+    watchdog.unlink_segments(os.getpid())
 
 
 def shortage(n: int, output: str) -> str:

@@ -15,9 +15,9 @@ import threadpoolctl
 from hfnb import blas, threads
 from hfnb.datasets._fingerprint import checksum
 from hfnb.datasets.mapped import MappedArray
-from hfnb.reduction import merge
-from hfnb.sampling import Shards
-from hfnb.sums import LocalSums
+from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.sampling import Shards
+from hfnb.objectives.summation import merge
 
 BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
 NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)

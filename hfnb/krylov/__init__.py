@@ -20,21 +20,20 @@ from functools import partial, wraps
 
 import numpy as np
 
+from hfnb.krylov._bicgstab import bicgstab
+from hfnb.krylov._capped_cg import capped_cg
+from hfnb.krylov._cg import cg
+from hfnb.krylov._lanczos import LanczosResult, lanczos, random_start
+from hfnb.krylov._minres import minres
+from hfnb.krylov._saddle_free import saddle_free
+from hfnb.krylov._steihaug import steihaug
+from hfnb.krylov.monitor import Monitor
+from hfnb.krylov.preconditioners import LBFGS, diagonal
+from hfnb.krylov.result import KrylovResult, NonFiniteProduct
+from hfnb.krylov.system import System
+from hfnb.krylov.tridiagonal import Tridiagonal, lanczos_process
+from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_choice, shown
-
-from .bicgstab import bicgstab
-from .capped_cg import capped_cg
-from .cg import cg
-from .lanczos import LanczosResult, lanczos, random_start
-from .minres import minres
-from .monitor import Monitor
-from .precondition import LBFGS, diagonal
-from .result import KrylovResult, NonFiniteProduct
-from .saddle_free import saddle_free
-from .steihaug import steihaug
-from .system import System
-from .tridiagonal import Tridiagonal, lanczos_process
-from .vectors import axpy, dot, norm
 
 __all__ = [
     "LBFGS",

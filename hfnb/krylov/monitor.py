@@ -4,12 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hfnb.callbacks import asks_to_stop
-from hfnb.validation import check_callable, check_nonnegative, check_positive, check_positive_int
-
-from .result import KrylovResult
-from .system import ROUNDING, System
-from .vectors import dot, norm
+from hfnb.krylov.result import KrylovResult
+from hfnb.krylov.system import ROUNDING, System
+from hfnb.krylov.vectors import dot, norm
+from hfnb.validation import (
+    asks_to_stop,
+    check_callable,
+    check_nonnegative,
+    check_positive,
+    check_positive_int,
+)
 
 
 class Monitor:

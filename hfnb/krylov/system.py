@@ -3,10 +3,9 @@
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
+from hfnb.krylov.result import NonFiniteProduct
+from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import FLOATS, check_finite, check_plain_array, shown
-
-from .result import NonFiniteProduct
-from .vectors import axpy, dot, norm
 
 # Curvature within this many units of rounding of the largest product met is taken for zero.
 ROUNDING = 10

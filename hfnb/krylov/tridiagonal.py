@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
+from hfnb.krylov.system import ROUNDING, System
+from hfnb.krylov.vectors import coefficients, combine, norm
 from hfnb.validation import check_finite, check_positive_int, check_vector
-
-from .system import ROUNDING, System
-from .vectors import coefficients, combine, norm
 
 
 @dataclass

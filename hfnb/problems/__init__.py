@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 
-from hfnb.validation import check_nonnegative_int
-
-from .networks import deep_linear, tiny_network
-from .problem import Problem
-from .surfaces import (
+from hfnb.problems.networks import deep_linear, tiny_network
+from hfnb.problems.problem import Problem
+from hfnb.problems.surfaces import (
     hard_case,
     monkey_saddle,
     quartic_saddle,
@@ -15,7 +13,8 @@ from .surfaces import (
     rosenbrock,
     tensor_decomposition,
 )
-from .systems import SPECTRA, LinearSystem, linear_system
+from hfnb.problems.systems import SPECTRA, LinearSystem, linear_system
+from hfnb.validation import check_nonnegative_int
 
 __all__ = [
     "SPECTRA",

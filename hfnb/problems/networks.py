@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import autograd.numpy as np
 
+from hfnb.problems.problem import Problem
 from hfnb.validation import check_choice, check_nonnegative_int, check_positive_int, check_sequence
-
-from .problem import Problem
 
 ACTIVATIONS = {"tanh": np.tanh, "sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2))}
 

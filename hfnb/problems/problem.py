@@ -7,7 +7,7 @@ import numpy as np
 from autograd import hessian, make_hvp, value_and_grad
 from scipy.sparse.linalg import LinearOperator
 
-from hfnb.history import Counts
+from hfnb.objectives.costs import Counts
 from hfnb.validation import check_nonnegative, check_nonnegative_int, check_vector
 
 

@@ -2,9 +2,8 @@
 
 import autograd.numpy as np
 
+from hfnb.problems.problem import Problem
 from hfnb.validation import check_nonnegative_int, check_positive_int
-
-from .problem import Problem
 
 
 def quartic_saddle() -> Problem:

@@ -1,0 +1,94 @@
+"""MINRES, which sees non-positive curvature in its own scalars (Liu & Roosta's Newton-MR)."""
+
+import numpy as np
+
+from hfnb.krylov.monitor import Monitor
+from hfnb.krylov.result import KrylovResult
+from hfnb.krylov.system import System
+from hfnb.krylov.vectors import axpy, dot
+
+
+def minres(
+    A,
+    b,
+    x0=None,
+    *,
+    stop_indefinite=False,
+    damping=0.0,
+    rtol=1e-5,
+    atol=0.0,
+    progress=5e-4,
+    maxiter=None,
+    M=None,
+    callback=None,
+    check=False,
+) -> KrylovResult:
+    """Minimize ‖b − (A + damping I) x‖ over the Krylov space; one product an iteration, ‖r‖ never grows.
+
+    Beside each v of the Lanczos process it sees the curvature of each residual without a product:
+    rᵀ(A + damping I)r = −c γ ‖r‖², c and γ scalars of its QR factorization. ``stop_indefinite`` stops at
+    the first r for which this is not positive, as Newton-MR does; otherwise the solve goes on. An
+    inconsistent system ends with a least-squares solution, where ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖, or
+    √eps ‖A‖‖r‖ if ‖r‖ has ceased to fall: rounding seldom allows less. With a preconditioner the monotone
+    norm is √(rᵀMr), and the directions seen are M r. Parameters, shapes and errors as ``cg``.
+
+    Source: Paige & Saunders, SIAM J. Numer. Anal. 12 (1975); Liu & Roosta, "MINRES: from negative curvature
+    detection to monotonicity properties", SIAM J. Optim. 32 (2022).
+
+    >>> result = minres(np.diag([1.0, -4.0]), np.array([1.0, 1.0]))
+    >>> result.x, result.products, result.curvature
+    (array([ 1.  , -0.25]), 2, -1.5)
+    """
+    system = System(A, b, x0, damping=damping, M=M, check=check)
+    monitor = Monitor(system, rtol=rtol, atol=atol, progress=progress, maxiter=maxiter, callback=callback)
+    monitor.restarts = False
+    x, r = system.start()
+    z, rz = system.precondition(r)
+    beta = phi = np.sqrt(rz)
+    u, v = r / (beta or 1.0), z / (beta or 1.0)  # r / √(rᵀMr) and M r / √(rᵀMr)
+    e = r if M is None else z.copy()  # M r all along
+    u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
+    c, s, delta, epsilon, sqrt_eps = -1.0, 0.0, 0.0, 0.0, float(np.finfo(x.dtype).eps) ** 0.5
+    while (reason := monitor.stop(x, r)) is None:
+        alpha = system.product(v, out=w)
+        axpy(w, -alpha, u)
+        axpy(w, -beta, u_before)
+        z, rz = system.precondition(w)
+        beta = np.sqrt(rz)
+        delta, gamma = c * delta + s * alpha, s * delta - c * alpha
+        system.observe(e, -c * gamma * phi**2 / dot(e, e) - system.damping)
+        if stop_indefinite and -c * gamma <= 0:
+            reason = "non-positive curvature: along the residual the model has no minimum"
+            break
+        relative = np.hypot(gamma, c * beta) / (system.norm + abs(system.damping))  # ‖A r‖ / ‖A‖‖r‖
+        if relative <= rtol or (relative <= sqrt_eps and _stagnates(*monitor.residual_norms[-2:])):
+            reason = "least squares: A maps the residual to zero within the tolerance"
+            monitor.success = monitor.solved = True
+            break
+        length = np.hypot(gamma, beta)
+        d, d_before = _combine(v, delta, d, epsilon, d_before, length), d
+        epsilon, delta, c, s = s * beta, -c * beta, gamma / length, beta / length
+        axpy(x, c * phi, d)
+        phi *= s
+        u_before, u, w = u, w, u_before
+        if beta:
+            u *= 1 / beta
+            v = u if M is None else np.multiply(z, 1 / beta, out=z)
+        for residual, next_vector in ((r, u), (e, v))[: 1 if e is r else 2]:
+            residual *= s**2
+            axpy(residual, -phi * c, next_vector)
+    return monitor.result(x, reason)
+
+
+def _stagnates(before: float, after: float = 0.0) -> bool:
+    """Whether the last iteration lowered ‖r‖ by less than a thousandth."""
+    return before < 1.001 * after
+
+
+def _combine(v, delta, d, epsilon, d_before, length):
+    """Return (v − δ d − ε d_before) / length in the place of d_before."""
+    d_before *= -epsilon
+    d_before += v
+    axpy(d_before, -delta, d)
+    d_before *= 1 / length
+    return d_before

@@ -1,0 +1,100 @@
+"""Preconditioners M ≈ (A + damping I)⁻¹, positive definite whatever A is."""
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from hfnb.krylov.system import as_operator
+from hfnb.krylov.vectors import axpy, dot, norm
+from hfnb.validation import check_finite, check_nonnegative, check_positive_int, check_vector
+
+
+def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> LinearOperator:
+    """Return M = diag(squares + damping)^−exponent, ``squares`` (p,) the empirical Fisher's diagonal.
+
+    That is Σᵢ(∇fᵢ)², entry by entry, over single samples. The exponent below 1 holds back the largest
+    entries, which this diagonal exaggerates. ValueError where an entry of squares + damping is not
+    positive.
+
+    Source: Martens, "Deep learning via Hessian-free optimization" (2010), §4.7.
+
+    >>> diagonal(np.array([0.0, 15.0]), damping=1.0) @ np.ones(2)
+    array([1.   , 0.125])
+    """
+    check_vector("squares", squares)
+    exponent = check_nonnegative("exponent", exponent, finite=True)
+    shifted = squares + squares.dtype.type(check_finite("damping", damping))
+    if not np.all((shifted > 0) & np.isfinite(shifted)):
+        raise ValueError("squares: expected squares + damping to be positive and finite in every entry")
+    inverse = shifted**-exponent
+    return LinearOperator((inverse.size,) * 2, matvec=lambda r: inverse * r.ravel(), dtype=inverse.dtype)
+
+
+class LBFGS:
+    """The L-BFGS inverse of the pairs (s, y = A s) that an earlier solve met.
+
+    ``watch(A)`` is A, with pairs noted at each product: at most ``memory`` of them, spread evenly over
+    the solve. ``operator(damping)`` then is the preconditioner for the next one, y + damping s in place
+    of y; pairs of non-positive curvature are left out, so that it is positive definite.
+
+    Source: Morales & Nocedal, "Automatic preconditioning by limited memory quasi-Newton updating", SIAM J.
+    Optim. 10 (2000).
+
+    >>> pairs, A = LBFGS(memory=2), np.diag([1.0, 100.0])
+    >>> _ = [pairs.watch(A) @ e for e in np.eye(2)]
+    >>> pairs.operator() @ np.ones(2)
+    array([1.  , 0.01])
+    """
+
+    def __init__(self, memory: int = 20):
+        self.memory = check_positive_int("memory", memory)
+        self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the pairs: to be called before a solve whose pairs shall replace them."""
+        self.pairs, self._seen, self._stride = [], 0, 1
+
+    def watch(self, A) -> LinearOperator:
+        """Return an operator that is A and notes the pairs of its products."""
+        inner = as_operator("A", A)
+
+        def product(v):
+            Av = inner.matvec(v)
+            self._note(v, Av)
+            return Av
+
+        return LinearOperator(inner.shape, matvec=product, rmatvec=product, dtype=inner.dtype)
+
+    def _note(self, s: np.ndarray, y: np.ndarray) -> None:
+        """Keep every stride-th pair; when there are too many, every other one, and double the stride."""
+        if self._seen % self._stride == 0:
+            self.pairs.append((s.ravel().copy(), y.ravel().copy()))
+        self._seen += 1
+        if len(self.pairs) > self.memory:
+            self.pairs, self._stride = self.pairs[::2], 2 * self._stride
+
+    def operator(self, damping: float = 0.0) -> LinearOperator | None:
+        """Return the preconditioner that the pairs make, or None where none has positive curvature."""
+        damping, usable = check_finite("damping", damping), []
+        for s, y in self.pairs:
+            z = y + y.dtype.type(damping) * s
+            sz = dot(s, z)
+            if sz > 10 * float(np.finfo(z.dtype).eps) * norm(s) * norm(z):
+                usable.append((s, z, sz))
+        if not usable:
+            return None
+        n, dtype = usable[0][0].size, usable[0][0].dtype
+        return LinearOperator((n, n), matvec=lambda r: _two_loops(usable, r.ravel()), dtype=dtype)
+
+
+def _two_loops(pairs: list, r: np.ndarray) -> np.ndarray:
+    """Return H r by the two-loop recursion (Nocedal & Wright, Numerical Optimization, algorithm 7.4)."""
+    q, alphas = np.array(r), []
+    for s, y, sy in reversed(pairs):
+        alphas.append(dot(s, q) / sy)
+        axpy(q, -alphas[-1], y)
+    _, y, sy = pairs[-1]
+    q *= sy / dot(y, y)
+    for (s, y, sy), alpha in zip(pairs, reversed(alphas), strict=True):
+        axpy(q, alpha - dot(y, q) / sy, s)
+    return q

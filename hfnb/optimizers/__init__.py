@@ -1,0 +1,18 @@
+"""How are parameters updated?"""
+
+from hfnb.optimizers._first_order import first_order
+from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers.certificate import Certificate, certify
+from hfnb.optimizers.checkpoint import Checkpoint
+from hfnb.optimizers.progress import Progress
+from hfnb.optimizers.scipy_adapter import scipy_method
+
+__all__ = [
+    "Certificate",
+    "Checkpoint",
+    "Progress",
+    "certify",
+    "first_order",
+    "hessian_free",
+    "scipy_method",
+]

@@ -1,0 +1,145 @@
+"""The rivals on the same objective: stochastic gradient descent, momentum, Nesterov's acceleration, Adam."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import OptimizeResult
+
+from hfnb.krylov import norm
+from hfnb.objectives.sampling import Sample
+from hfnb.optimizers.checkpoint import resumable
+from hfnb.optimizers.history import Recorder
+from hfnb.optimizers.options import check_run
+from hfnb.optimizers.progress import watched
+from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int
+
+
+def sgd(learning_rate, momentum=0.9):
+    """Return the update w ← w − ηg of stochastic gradient descent (Robbins & Monro 1951)."""
+
+    def update(w, g, t, memory):
+        w -= learning_rate(t) * g
+
+    return update
+
+
+def heavy_ball(learning_rate, momentum=0.9):
+    """Return Polyak's update v ← μv − ηg, w ← w + v (1964)."""
+
+    def update(w, g, t, memory):
+        v = memory.setdefault("v", np.zeros_like(w))
+        v *= momentum
+        v -= learning_rate(t) * g
+        w += v
+
+    return update
+
+
+def nesterov(learning_rate, momentum=0.9):
+    """Return Nesterov's update v ← μv − ηg, w ← w + μv − ηg, in the form of Sutskever et al. (2013)."""
+
+    def update(w, g, t, memory):
+        v = memory.setdefault("v", np.zeros_like(w))
+        step = learning_rate(t) * g
+        v *= momentum
+        v -= step
+        w += momentum * v - step
+
+    return update
+
+
+def adam(learning_rate, momentum=0.9, decay=0.999, epsilon=1e-8):
+    """Return Adam's update w ← w − η m̂ / (√v̂ + ε) with bias-corrected moments (Kingma & Ba 2015)."""
+
+    def update(w, g, t, memory):
+        m = memory.setdefault("m", np.zeros_like(w))
+        v = memory.setdefault("v", np.zeros_like(w))
+        m += (1 - momentum) * (g - m)
+        v += (1 - decay) * (g * g - v)
+        scale = learning_rate(t) * np.sqrt(1 - decay ** (t + 1)) / (1 - momentum ** (t + 1))
+        w -= w.dtype.type(scale) * m / (np.sqrt(v) + w.dtype.type(epsilon * np.sqrt(1 - decay ** (t + 1))))
+
+    return update
+
+
+METHODS = {"sgd": sgd, "momentum": heavy_ball, "nesterov": nesterov, "adam": adam}
+
+
+@watched
+@resumable
+def first_order(
+    objective,
+    w0: np.ndarray,
+    *,
+    method: str = "sgd",
+    learning_rate: float | Callable[[int], float] = 0.1,
+    batch: int | None = None,
+    momentum: float = 0.9,
+    max_iter: int = 10,
+    tol: float = 0.0,
+    seed: int = 0,
+    callback: Callable | None = None,
+    resume=None,
+) -> OptimizeResult:
+    """Minimize an objective by steps along the gradients of mini-batches; an iteration is one epoch.
+
+    ``method``: sgd, momentum, nesterov or adam; ``learning_rate``: a number, or a function of the number
+    t = 0, 1, … of the step (a schedule); ``batch``: samples a step (64, or all of fewer), none drawn twice
+    within an epoch.
+    After every epoch the loss and gradient over all samples are recorded, at a cost that is not counted as
+    the method's own. ``tol``, ``seed``, ``callback``, ``resume`` and the result are those of `hessian_free`.
+    ValueError for an unknown method, numbers out of range (a batch outside 1 … n, a rate that is negative or
+    not finite, a momentum outside [0, 1)), or a start that is not finite.
+
+    >>> from hfnb import Dataset, Objective, models
+    >>> net = models.mlp([2, 2])
+    >>> objective = Objective(net, Dataset(np.eye(2), np.array([0, 1])))
+    >>> first_order(objective, net.init(0), method="adam", batch=2, max_iter=100).fun < 0.1
+    True
+    """
+    check_choice("method", method, METHODS)
+    check_run(objective, w0, max_iter=max_iter, tol=tol, seed=seed, callback=callback, resume=resume)
+    batch = check_positive_int("batch", min(64, objective.n) if batch is None else batch, at_most=objective.n)
+    momentum, tol = check_fraction("momentum", momentum, below_one=True), float(tol)
+    rate = _schedule(learning_rate)
+    saved = resume.load() if resume else None
+    recorder = Recorder(objective, callback, saved["history"] if saved else None)
+    w, memory = (saved["w"], saved["memory"]) if saved else (np.array(w0), {})
+    update = METHODS[method](lambda t: w.dtype.type(rate(t)), momentum)
+    loss, norm = _measure(objective, recorder, w)
+    if not np.isfinite(loss + norm):
+        raise ValueError("w0: expected a start with finite loss and gradient, got NaN or infinity")
+    stop = not saved and recorder.add(w, iteration=0, loss=loss, gradient_norm=norm)
+    steps = objective.n // batch
+
+    while not (stop or norm <= tol or not np.isfinite(loss) or recorder.history[-1].iteration >= max_iter):
+        epoch = recorder.history[-1].iteration
+        for t in range(epoch * steps, (epoch + 1) * steps):
+            update(w, objective.value_and_gradient(w, Sample(batch, seed, t))[1], t, memory)
+        loss, norm = _measure(objective, recorder, w)
+        stop = recorder.add(w, iteration=epoch + 1, loss=loss, gradient_norm=norm)
+        if resume:
+            resume.save({"w": w, "memory": memory, "history": recorder.history})
+
+    reasons = {
+        f"gradient norm {norm:.1e} <= tol = {tol:.1e}": norm <= tol,
+        "stopped by the callback": stop,
+        "diverged: the loss is not finite": not np.isfinite(loss),
+        f"max_iter = {max_iter} epochs reached": True,
+    }
+    return recorder.result(w, norm <= tol, next(reason for reason, holds in reasons.items() if holds))
+
+
+def _schedule(learning_rate) -> Callable[[int], float]:
+    """Return the function t ↦ learning rate, each of whose values is checked."""
+    if not callable(learning_rate):
+        constant = check_nonnegative("learning_rate", learning_rate, finite=True)
+        return lambda t: constant
+    return lambda t: check_nonnegative(f"learning_rate({t})", learning_rate(t), finite=True)
+
+
+def _measure(objective, recorder, w):
+    """Return the loss and gradient norm over all samples, uncounted: the method does not need them to run."""
+    with recorder.uncounted():
+        loss, g = objective.value_and_gradient(w)
+    return loss, norm(g)

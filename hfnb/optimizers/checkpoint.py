@@ -1,0 +1,296 @@
+"""Save the state of a run so that it survives whatever ends it, and resume it bit by bit."""
+
+import functools
+import hashlib
+import inspect
+import io
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from hfnb.datasets.cache import written_whole
+from hfnb.objectives import identity
+from hfnb.optimizers import lock
+from hfnb.validation import check_positive_int
+
+_MAGIC = b"hfnb checkpoint "
+_HEADER = re.compile(rb"hfnb checkpoint [12], ([0-9a-f]{64})\n")  # 1 did not say whose state it holds
+_NAME = re.compile(r"checkpoint-([0-9]{8,})")
+_PART = re.compile(r"checkpoint-[0-9]{8,}\.[0-9a-f]{32}\.part")
+_ARRAYS = {"_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"}  # what NumPy's pickles are made of
+# What may differ when a run is resumed: when it ends and who looks on, but not what it computes.
+_OF_THE_CALL = {"max_iter", "tol", "callback", "resume"}
+
+Optimizer = TypeVar("Optimizer", bound=Callable)
+
+
+class CorruptCheckpoint(ValueError):
+    """No checkpoint in a folder is whole; the message says what is wrong with each."""
+
+
+class Checkpoint:
+    """The last ``keep`` states of one run, in files of ``folder``; give it to an optimizer as ``resume``.
+
+    A state is a dictionary of arrays, numbers, text and records of a history. A file is written aside, with
+    its SHA-256, and then put in place: a run that is killed leaves the file before it whole. Other files in
+    the folder are left alone. ValueError or TypeError for a wrong ``folder`` or ``keep``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint = Checkpoint(folder)
+    ...     print(checkpoint.load())
+    ...     checkpoint.save({"iteration": 3})
+    ...     print(Checkpoint(folder).load())
+    None
+    {'iteration': 3}
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f"folder: expected the path of a folder, got {folder!r}")
+        if not os.fspath(folder):
+            raise ValueError("folder: expected the path of a folder, got an empty one")
+        # Absolute: engines may have another working directory.
+        self.folder = Path(folder).expanduser().absolute()
+        self.keep = check_positive_int("keep", keep)
+        self._in_use = False
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.folder)!r}, keep={self.keep})"
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self.folder), self.keep)  # the lock stays with this process
+
+    @property
+    def files(self) -> list[Path]:
+        """The checkpoints there are, from old to new."""
+        return [path for _, path in sorted(self._numbered()) if path.is_file()]
+
+    def _numbered(self) -> list[tuple[int, Path]]:
+        """What there is in the folder under the name of a checkpoint, with its number."""
+        return [(int(name[1]), path) for name, path in self._named(_NAME)]
+
+    def _named(self, pattern: re.Pattern) -> Iterable[tuple[re.Match, Path]]:
+        try:
+            paths = list(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            raise NotADirectoryError(error.errno, "folder: expected a folder", str(self.folder)) from None
+        return [(name, path) for path in paths if (name := pattern.fullmatch(path.name))]
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other runs out of the folder.
+
+        `hfnb.optimizers.lock.FolderInUse` if there is one; OSError if the folder cannot be made or written.
+        """
+        with ExitStack() as stack:
+            with self._saving():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock.locked(self.folder))
+            self._in_use = True
+            stack.callback(setattr, self, "_in_use", False)
+            yield
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Say in an OSError what it kept from being saved, and what there is."""
+        try:
+            yield
+        except OSError as error:
+            try:
+                files = self.files
+            except OSError:
+                files = []
+            last = f"the last one is {files[-1]}" if files else "there is none yet"
+            what = f"cannot save a checkpoint in {self.folder} ({error.strerror}); {last}"
+            raise OSError(error.errno, what) from error
+
+    def save(self, state: dict) -> None:
+        """Add a checkpoint and remove those beyond ``keep``.
+
+        OSError, naming what there is, if it cannot; TypeError for a state that could not be read again.
+        """
+        if not self._in_use:
+            with self.in_use():
+                return self.save(state)
+        payload = _pickled(state)
+        header = b"hfnb checkpoint 2, %s\n" % hashlib.sha256(payload).hexdigest().encode()
+        with self._saving():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            number = max((number for number, _ in self._numbered()), default=-1) + 1
+            with written_whole(self.folder / f"checkpoint-{number:08d}") as path, path.open("wb") as file:
+                file.write(header)
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            for old in [*filter(_ours, self.files[: -self.keep]), *(path for _, path in self._named(_PART))]:
+                old.unlink(missing_ok=True)
+
+    def load(self) -> dict | None:
+        """Return the newest state that is whole, or None if none was saved.
+
+        Warns of each damaged file that it passes over; CorruptCheckpoint if all are.
+        """
+        problems = []
+        for path in reversed(self.files):
+            try:
+                state = _read(path)
+            except MemoryError:
+                raise
+            except Exception as error:  # a damaged pickle may raise anything
+                if not path.exists():  # a run that goes on has put a newer one in its place
+                    return self.load()
+                problems.append(f"{path}: {error}")
+                continue
+            if problems:
+                warnings.warn(
+                    f"damaged checkpoint ({'; '.join(problems)}): going back to {path}", stacklevel=2
+                )
+            return state
+        if problems:
+            raise CorruptCheckpoint(f"no checkpoint is whole: {'; '.join(problems)}")
+        return None
+
+
+def opened(resume):
+    """Return ``resume`` as a checkpoint: None, a path, or anything with the methods load and save."""
+    if resume is None or isinstance(resume, Checkpoint):
+        return resume
+    if isinstance(resume, (str, os.PathLike)):
+        if not os.fspath(resume):
+            raise ValueError("resume: expected a Checkpoint or the path of its folder, got an empty path")
+        return Checkpoint(resume)  # type: ignore[arg-type]
+    if isinstance(resume, type) or not all(
+        callable(getattr(resume, name, None)) for name in ("load", "save")
+    ):
+        raise TypeError(f"resume: expected a Checkpoint or the path of its folder, got {resume!r}")
+    return resume
+
+
+def resumable(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer with a ``resume`` that is the path of a folder, too, and that is its own.
+
+    Put it before an optimizer ``optimizer(objective, w0, *, resume=None, **options)`` that calls
+    ``resume.load()`` once and ``resume.save(state)`` after each iteration. While the run lasts, other runs
+    are kept out of the folder. The state of another run is refused: of another objective
+    (`Objective.identity`), start or options, but ``max_iter``, ``tol`` and ``callback`` may differ. A
+    checkpoint of an earlier version of hfnb does not say whose it is, and is refused as well.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint is another run's: the message has what differs.
+    hfnb.optimizers.lock.FolderInUse
+        Where another run uses the folder.
+    """
+    signature = inspect.signature(optimizer)
+
+    @functools.wraps(optimizer)
+    def run(*args, **kwargs):
+        checkpoint = opened(kwargs.get("resume"))
+        if checkpoint is None:
+            return optimizer(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        (_, objective), (_, w0), *options = given.arguments.items()
+        compared = {name: value for name, value in options if name not in _OF_THE_CALL}
+        with getattr(checkpoint, "in_use", nullcontext)():
+            who = identity.of_call(optimizer, objective, w0, compared)
+            given.arguments["resume"] = Resumed(checkpoint, who)
+            return optimizer(*given.args, **given.kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+class Resumed:
+    """A checkpoint as one run sees it: its states say whose they are, and no other run's comes back."""
+
+    def __init__(self, checkpoint, who: Mapping[str, str]):
+        self.checkpoint, self.who = checkpoint, dict(who)
+
+    def load(self) -> dict | None:
+        """Return the newest state, or None; ValueError, saying what differs, where it is another run's."""
+        saved = self.checkpoint.load()
+        if saved is None:
+            return None
+        state = dict(saved)
+        found = state.pop("run", None)
+        if not isinstance(found, dict):
+            raise ValueError(f"{self._which()} does not say whose it is: an earlier version of hfnb wrote it")
+        differs = [name for name in self.who if name in found and found[name] != self.who[name]]
+        if differs:
+            pairs = (f"{name}: expected {self.who[name]}, got {found[name]}" for name in differs)
+            raise ValueError(
+                f"{self._which()} belongs to another run ({'; '.join(pairs)}). An object that changes "
+                "while it runs can say what it is by a method identity() -> {name: text}"
+            )
+        return state
+
+    def save(self, state: dict) -> None:
+        """Save a state."""
+        self.checkpoint.save({**state, "run": self.who})
+
+    def _which(self) -> str:
+        folder = getattr(self.checkpoint, "folder", None)
+        there = f" in {folder}" if folder else ""
+        return f"resume: expected a new folder or this run's own, but the checkpoint{there}"
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a checkpoint, by its first bytes, or what is left of one."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) in (_MAGIC, b"")
+
+
+def _read(path: Path) -> dict:
+    content = path.read_bytes()
+    header = _HEADER.match(content)
+    if header is None:
+        raise ValueError("not a checkpoint of this format")
+    payload = content[header.end() :]
+    expected, found = header[1].decode(), hashlib.sha256(payload).hexdigest()
+    if found != expected:
+        raise ValueError(f"expected SHA-256 {expected}, found {found} ({len(content)} bytes)")
+    state = _DataOnly(io.BytesIO(payload)).load()
+    if not isinstance(state, dict):
+        raise ValueError(f"expected a dictionary, found {type(state).__name__}")
+    return state
+
+
+def _is_data(module: str, name: str) -> bool:
+    arrays = module.split(".")[0] == "numpy" and name in _ARRAYS
+    return arrays or (module, name) == ("hfnb.optimizers.history", "Record")
+
+
+class _DataOnly(pickle.Unpickler):
+    """Reads arrays and records; a pickle that names anything else could run anything, and is refused."""
+
+    def find_class(self, module: str, name: str):
+        if _is_data(module, name):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"a checkpoint holds data only, not {module}.{name}")
+
+
+class _WritesData(pickle.Pickler):
+    """Writes what `_DataOnly` reads: a run shall not find out when it is resumed that it cannot be."""
+
+    def reducer_override(self, obj):
+        named = obj if hasattr(obj, "__qualname__") else type(obj)
+        if isinstance(obj, (np.generic, np.dtype)) or _is_data(named.__module__, named.__qualname__):
+            return NotImplemented
+        raise TypeError(f"a checkpoint holds numbers, text, arrays and lists of these, not {obj!r}"[:200])
+
+
+def _pickled(state: dict) -> bytes:
+    file = io.BytesIO()
+    _WritesData(file, protocol=5).dump(state)
+    return file.getvalue()

@@ -1,0 +1,286 @@
+"""Our optimizers as a ``method`` of ``scipy.optimize.minimize``."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import OptimizeResult, OptimizeWarning
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+from hfnb.objectives import identity
+from hfnb.objectives.costs import Counts
+from hfnb.objectives.curvature import operator
+from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers.history import Record
+from hfnb.validation import asks_to_stop, check_callable, check_nonnegative, check_nonnegative_int, shown
+
+SUCCESS, MAXITER, NO_PROGRESS, CALLBACK = 0, 1, 2, 99  # SciPy's numbers of why a run ended
+NAMES = {"maxiter": "max_iter", "gtol": "tol"}  # of SciPy's options: what an optimizer calls them
+
+
+class Functions:
+    """An objective made of SciPy's functions of (x, *args); each gets a copy of x.
+
+    ``fun`` may return an array of one number, ``jac`` a list, ``hess`` a list, a number, a sparse matrix or
+    an operator. ``calls`` counts them by name. ValueError, naming the function, for another shape.
+    """
+
+    n = 1
+
+    def __init__(
+        self, fun: Callable, jac: Callable, hess: Callable | None, hessp: Callable | None, args: tuple
+    ):
+        self._functions, self._args = {"fun": fun, "jac": jac, "hess": hess, "hessp": hessp}, args
+        self.calls, self.counts = dict.fromkeys(self._functions, 0), Counts()
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def identity(self) -> dict[str, str]:
+        """Return what this objective is: its functions and their arguments."""
+        found = {name: identity.describe(function) for name, function in self._functions.items()}
+        return {**found, "args": identity.describe(self._args)}
+
+    def value(self, w: np.ndarray, sample=None) -> float:
+        """Return f(w)."""
+        self.counts.add("losses", 1, 0)
+        return self._value(w)
+
+    def value_and_gradient(self, w: np.ndarray, sample=None) -> tuple[float, np.ndarray]:
+        """Return f(w) and its gradient."""
+        self.counts.add("gradients", 1, 0)
+        return self._value(w), self.gradient(w)
+
+    def gradient(self, w: np.ndarray) -> np.ndarray:
+        """Return the gradient at w; it is not evaluated twice in a row at one point."""
+        if self._last is None or not np.array_equal(self._last[0], w):
+            self._last = w.copy(), _vector("jac", self._call("jac", w), w)
+        return self._last[1].copy()
+
+    def curvature(self, w: np.ndarray, kind="hessian", sample=None) -> LinearOperator:
+        """Return the Hessian at w; SciPy's functions have no other curvature."""
+        if kind != "hessian":
+            raise ValueError(f"curvature: expected 'hessian', all that SciPy's functions give, got {kind!r}")
+        w = w.copy()
+        H = None if self._functions["hessp"] else _matrix(self._call("hess", w), w)
+
+        def product(v):
+            self.counts.add("products", 1, 0)
+            if H is not None:
+                return np.asarray(H.matvec(v), dtype=float)
+            return _vector("hessp", self._call("hessp", w, np.array(v)), w)
+
+        return operator(product, w)
+
+    def _value(self, w: np.ndarray) -> float:
+        value = np.asarray(self._call("fun", w))
+        if value.size != 1 or value.dtype.kind not in "biuf":
+            raise ValueError(f"fun: expected one real number, got {_found(value)}")
+        return float(value.item())
+
+    def _call(self, name: str, w: np.ndarray, *more: np.ndarray):
+        self.calls[name] += 1
+        return self._functions[name](w.copy(), *more, *self._args)  # type: ignore[misc]
+
+
+def _found(value: np.ndarray) -> str:
+    return f"shape {value.shape}, dtype {value.dtype}"
+
+
+def _vector(name: str, value, w: np.ndarray) -> np.ndarray:
+    """Return a copy of what a function returned as a vector like w."""
+    value = np.asarray(value)
+    if value.size != w.size or value.ndim > 2 or value.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected {w.size} real numbers, as many as x0 has, got {_found(value)}")
+    return np.array(value, dtype=w.dtype).ravel()
+
+
+def _matrix(value, w: np.ndarray) -> LinearOperator:
+    """Return what a function returned as a Hessian at w."""
+    if not (sparse.issparse(value) or isinstance(value, LinearOperator)):
+        value = np.atleast_2d(np.asarray(value))
+        if value.dtype.kind not in "biuf":
+            raise ValueError(f"hess: expected a matrix of real numbers, got {_found(value)}")
+    if value.shape != (w.size, w.size):
+        raise ValueError(f"hess: expected shape {(w.size, w.size)} for x0 of {w.size}, got {value.shape}")
+    return aslinearoperator(value)
+
+
+def scipy_method(optimizer: Callable = hessian_free, **defaults) -> Callable:
+    """Return ``optimizer`` as a method for ``scipy.optimize.minimize(f, x0, jac=g, hessp=hv, method=...)``.
+
+    ``defaults``, and over them the ``options`` of minimize, go to the optimizer. The options that SciPy's own
+    ``trust-ncg`` has work here as there: ``maxiter`` (200 iterations for each variable if None), ``gtol``
+    (goes before minimize's ``tol``), ``disp`` and ``return_all``; an unknown one is an ``OptimizeWarning``.
+    ``callback(xk)`` gets a vector, ``callback(intermediate_result)``, by that very name, x and fun;
+    StopIteration or a true value ends the run. The result has SciPy's ``status``: 0, 1 at maxiter, 2 where it
+    got no further, 99 by the callback; and ``jac``, ``nfev``, ``njev`` and ``nhev`` (Hessians and products
+    with them). It computes in float64.
+
+    Raises
+    ------
+    ValueError
+        Without functions for the gradient and for the Hessian or its products (no finite differences are
+        taken), with bounds or constraints, which it does not take, and for an x0 that is not finite.
+    TypeError
+        For a default that the optimizer does not have.
+
+    Examples
+    --------
+    >>> from scipy.optimize import minimize, rosen, rosen_der, rosen_hess_prod
+    >>> found = minimize(rosen, [-1.2, 1.0], jac=rosen_der, hessp=rosen_hess_prod, method=scipy_method())
+    >>> found.success, np.round(found.x, 4)
+    (True, array([1., 1.]))
+    """
+    check_callable("optimizer", optimizer, "(objective, w0, **options)")
+    known = _options_of(optimizer)
+    for name in defaults:
+        if known is not None and NAMES.get(name, name) not in known:
+            raise TypeError(
+                f"{name}: expected an option of {optimizer.__name__} ({', '.join(sorted(known))})"
+            )
+
+    def method(
+        fun,
+        x0,
+        args=(),
+        jac=None,
+        hess=None,
+        hessp=None,
+        bounds=None,
+        constraints=(),
+        callback=None,
+        disp=False,
+        return_all=False,
+        **options,
+    ) -> OptimizeResult:
+        _check_functions(jac, hess, hessp, callback)
+        if bounds is not None or constraints:
+            raise ValueError("bounds, constraints: expected none, this method takes none")
+        w0 = _start(x0)
+        unknown = [name for name in options if known is not None and NAMES.get(name, name) not in known]
+        if unknown:
+            warnings.warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning, stacklevel=3)
+        given = {name: value for name, value in options.items() if name not in unknown}
+        chosen = {"max_iter": 200 * w0.size, **_renamed(defaults), **_renamed(given)}
+        objective = Functions(
+            fun,
+            jac,
+            hess if callable(hess) else None,
+            hessp if callable(hessp) else None,
+            args if isinstance(args, tuple) else (args,),
+        )
+        watch = _Watch(callback)
+        result = optimizer(objective, w0, callback=watch, **chosen)
+        result.update(jac=objective.gradient(result.x), status=_status(result, watch, chosen["max_iter"]))
+        calls = objective.calls
+        result.update(nfev=calls["fun"], njev=calls["jac"], nhev=calls["hess"] + calls["hessp"])
+        if return_all:
+            result.allvecs = watch.path
+        if disp:
+            _display(result)
+        return result
+
+    return method
+
+
+class _Watch:
+    """Calls a callback as SciPy does: after each iteration, with a vector or with an intermediate result."""
+
+    def __init__(self, callback: Callable | None):
+        self.callback, self.stopped = callback, False
+        self.path: list[np.ndarray] = []
+
+    def __call__(self, record: Record) -> bool:
+        self.path.append(record.w.copy())
+        if self.callback is not None and record.iteration > 0:
+            self.stopped = asks_to_stop(self._show, self.callback, record)
+        return self.stopped
+
+    def _show(self, callback: Callable, record: Record):
+        if _parameters(callback) == {"intermediate_result"}:
+            return callback(intermediate_result=OptimizeResult(x=record.w.copy(), fun=record.loss))
+        return callback(record.w.copy())
+
+
+def _parameters(function) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters)
+    except ValueError:  # a builtin function without a signature
+        return set()
+
+
+def _options_of(optimizer: Callable) -> set[str] | None:
+    """Return the names of an optimizer's options; None if it takes any."""
+    parameters = list(inspect.signature(optimizer).parameters.values())
+    if len(parameters) < 2:
+        raise TypeError(f"optimizer: expected a function (objective, w0, **options), got {shown(optimizer)}")
+    options = parameters[2:]
+    if any(option.kind is option.VAR_KEYWORD for option in options):
+        return None
+    return {option.name for option in options} - {"callback"}
+
+
+def _renamed(options: dict) -> dict:
+    """Return options by the optimizer's names, without those that are None for SciPy's default."""
+    if {"maxiter", "max_iter"} <= options.keys():
+        raise ValueError("maxiter, max_iter: expected one of these two names of the same option, got both")
+    found = {name: value for name, value in options.items() if name not in NAMES}
+    if found.get("tol", 0) is None:
+        del found["tol"]
+    for name in options.keys() & NAMES.keys():
+        if options[name] is not None:
+            found[NAMES[name]] = _limit(name, options[name])
+    return found
+
+
+def _limit(name: str, value):
+    """Return the value of maxiter, a whole number (SciPy takes 100.0 as well), or of gtol."""
+    if name == "gtol":
+        return check_nonnegative(name, value)
+    return check_nonnegative_int(
+        name, int(value) if isinstance(value, float) and value.is_integer() else value
+    )
+
+
+def _check_functions(jac, hess, hessp, callback) -> None:
+    if not callable(jac):
+        raise ValueError("jac: expected a function for the gradient, or True where fun returns it, too")
+    if not (callable(hess) or callable(hessp)):
+        raise ValueError(
+            f"hess, hessp: expected a function for the Hessian or its products, got {hess!r} and {hessp!r}"
+        )
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function, got {callback!r}")
+
+
+def _start(x0) -> np.ndarray:
+    """Return x0 as a new vector of float64."""
+    w0 = np.atleast_1d(np.asarray(x0))
+    if w0.ndim != 1 or not w0.size or w0.dtype.kind not in "biuf":
+        raise ValueError(f"x0: expected a vector of real numbers, got {_found(w0)}")
+    w0 = w0.astype(float)
+    if not np.isfinite(w0).all():
+        raise ValueError(f"x0: expected finite numbers, got {w0[~np.isfinite(w0)][0]}")
+    return w0
+
+
+def _status(result: OptimizeResult, watch: _Watch, max_iter: int) -> int:
+    if result.success:
+        return SUCCESS
+    if watch.stopped:
+        return CALLBACK
+    return MAXITER if result.nit >= max_iter else NO_PROGRESS
+
+
+def _display(result: OptimizeResult) -> None:
+    """Print how a run ended, as SciPy's methods do; a failure is a warning."""
+    if result.success:
+        print(result.message)
+    else:
+        warnings.warn(result.message, RuntimeWarning, stacklevel=4)
+    print(f"         Current function value: {result.fun:f}")
+    print(f"         Iterations: {result.nit:d}")
+    print(f"         Function evaluations: {result.nfev:d}")
+    print(f"         Gradient evaluations: {result.njev:d}")
+    print(f"         Hessian evaluations: {result.nhev:d}")

@@ -1,0 +1,200 @@
+"""Larger batches: what each method spends until the loss over all samples is at a target."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from hfnb.optimizers._first_order import first_order
+from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers.history import Record
+from hfnb.studies.tasks import OURS as AUTO
+from hfnb.studies.tasks import Task
+
+RATES: dict[str, tuple[float, ...]] = {
+    "sgd": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    "momentum": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+}  # the grids over which every rival is tuned, at every batch
+COSTS = ("iterations", "passes", "reductions")
+OURS = next(iter(AUTO))
+
+
+def costs_to(
+    task: Task,
+    optimizer: Callable,
+    target: float,
+    limit: float,
+    seed: int = 0,
+    patience: float = np.inf,
+    **options: Any,
+) -> dict:
+    """Return the `COSTS` of an optimizer until the loss over all samples is ≤ ``target``, inf if it is not.
+
+    The run ends after ``limit`` passes over the data, or, once ``patience`` of them are spent, where it is
+    `hopeless`. Between the two measurements around the target, costs are interpolated (`crossing`): the loss
+    is measured after every epoch of a first-order method (``batch``: all samples unless given), and whenever
+    the passes of another have grown by 5 %, at no cost. ValueError unless target and limit are positive.
+
+    >>> import numpy as np
+    >>> from hfnb import Dataset, models
+    >>> data = Dataset(np.eye(2), np.array([0, 1]))
+    >>> task = Task("two points", models.mlp([2, 2]), data, data, np.float64)
+    >>> costs_to(task, first_order, 0.1, limit=100, batch=2, learning_rate=1.0)["passes"] < 20
+    True
+    """
+    for name, value in (("target", target), ("limit", limit)):
+        if not value > 0:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    path: list[tuple[float, tuple[float, ...]]] = []
+    full, steps = task.objective(), 1
+    if optimizer is first_order:  # whose iteration is an epoch
+        steps = len(task.train) // options.setdefault("batch", len(task.train))
+
+    def watch(record):
+        if path and optimizer is not first_order and record.passes < min(1.05 * path[-1][1][1], limit):
+            return False
+        loss = record.loss if optimizer is first_order else full.value(record.w)  # there, of the mini-batch
+        path.append((loss, (steps * record.iteration, record.passes, record.reductions)))
+        if loss <= target or not np.isfinite(loss) or record.passes >= limit:
+            return True
+        return record.passes >= patience and hopeless(
+            [(costs[1], loss) for loss, costs in path], target, limit
+        )
+
+    with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges
+        optimizer(task.objective(), task.start(seed), seed=seed, callback=watch, max_iter=10**6, **options)
+    costs = crossing(path, target).tolist()
+    return dict(zip(COSTS, costs if costs[1] <= limit else [np.inf] * 3, strict=True))
+
+
+def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -> bool:
+    """Return whether a path of (passes, loss) is not on its way to the target within the limit.
+
+    It is not if, from now on, the logarithm of the least loss would have to fall more than twice as fast as
+    it has since half these passes. Losses may jump; past a first plateau, they fall ever more slowly.
+
+    >>> hopeless([(10.0, 2.0), (20.0, 1.9)], target=0.1, limit=100)
+    True
+    """
+    passes, least = path[-1][0], min(loss for _, loss in path)
+    early = [loss for spent, loss in path if spent <= passes / 2]
+    if len(early) in (0, len(path)):
+        return False
+    fall = np.log(min(early) / least) / (passes / 2)
+    return bool(np.log(least) - 2 * fall * (limit - passes) > np.log(target))
+
+
+def crossing(path: Sequence[tuple[float, Sequence[float]]], target: float) -> np.ndarray:
+    """Return the costs at which a path of (loss, costs) first is ≤ the target, inf if it never is.
+
+    Between two points, costs are linear in the logarithm of the loss. ValueError for an empty path.
+
+    >>> crossing([(1.0, [0.0]), (0.01, [4.0])], 0.1)
+    array([2.])
+    """
+    if not path:
+        raise ValueError("path: expected at least one (loss, costs), got none")
+    if path[0][0] <= target:
+        return np.array(path[0][1], dtype=float)
+    for (above, before), (below, after) in pairwise(path):
+        if below <= target:
+            below = max(below, np.finfo(float).tiny)  # a loss may be 0
+            share = np.log(above / target) / np.log(above / below)
+            return np.asarray(before) + share * (np.asarray(after) - np.asarray(before))
+    return np.full(len(path[0][1]), np.inf)
+
+
+def tuned(
+    task: Task,
+    method: str,
+    batch: int,
+    target: float,
+    limit: float,
+    seed: int = 0,
+    rates: Sequence[float] | None = None,
+    first: float | None = None,
+) -> Record:
+    """Return the costs of a first-order method at the rate of a grid (`RATES`) that takes the fewest passes.
+
+    The grid is climbed from the rate ``first`` (its middle, if None) in both directions until a rate is no
+    better than the best one; a rate is given up when it has spent more than that, or, past a fifth of the
+    limit, is `hopeless`. ``rate`` is the best, None if no rate gets there; ``tried`` lists
+    [rate, passes], inf where given up. ValueError for an unknown method or a first rate not on the grid.
+    """
+    if method not in RATES:
+        raise ValueError(f"method: expected one of {', '.join(RATES)}, got {method!r}")
+    grid = sorted(rates or RATES[method])
+    if first is not None and first not in grid:
+        raise ValueError(f"first: expected a rate of the grid, {grid}, got {first!r}")
+    middle = (len(grid) - 1) // 2 if first is None else grid.index(first)
+    best = Record(dict.fromkeys(COSTS, np.inf), batch=batch, rate=None)
+    tried = []
+    for way in (grid[middle:], grid[:middle][::-1]):
+        for rate in way:
+            options: dict[str, Any] = {"method": method, "batch": batch, "learning_rate": rate}
+            found = costs_to(task, first_order, target, min(limit, best.passes), seed, limit / 5, **options)
+            tried.append([rate, found["passes"]])
+            if found["passes"] < best.passes:
+                best.update(found, rate=rate)
+            elif np.isfinite(best.passes):
+                break
+    return Record(best, tried=sorted(tried))
+
+
+def sweep(
+    task: Task,
+    batches: Iterable[int],
+    target: float,
+    limit: float,
+    seed: int = 0,
+    methods: Iterable[str] = (OURS, *RATES),
+    callback: Callable | None = None,
+) -> dict[str, list[Record]]:
+    """Return the costs at each batch of Hessian-free optimization ("auto") and of tuned first-order methods.
+
+    Hessian-free has its options by `ours`. A first-order method's search for a rate begins at the best one of
+    the batch before. ``callback(method, record)`` hears each. ValueError for an unknown method.
+
+    >>> import numpy as np
+    >>> from hfnb import Dataset, models
+    >>> data = Dataset(np.eye(4), np.array([0, 1, 0, 1]))
+    >>> task = Task("four points", models.mlp([4, 2]), data, data, np.float64)
+    >>> [record.batch for record in sweep(task, [1, 4], 0.1, limit=100)["adam"]]
+    [1, 4]
+    """
+    found: dict[str, list[Record]] = {method: [] for method in methods}
+    for batch in batches:
+        for method, records in found.items():
+            if method == OURS:
+                costs = costs_to(task, hessian_free, target, limit, seed, **ours(task, batch))
+                records.append(Record(costs, batch=batch))
+            else:
+                first = records[-1].rate if records else None
+                records.append(tuned(task, method, batch, target, limit, seed, first=first))
+            if callback:
+                callback(method, records[-1])
+    return found
+
+
+def ours(task: Task, batch: int) -> dict[str, Any]:
+    """Return the options of "auto" at a batch, a quarter of it for curvature; all samples are not drawn."""
+    batch_options = {"batch": batch} if batch < len(task.train) else {}
+    return {**AUTO[OURS], "curvature_batch": max(batch // 4, 1), **batch_options}
+
+
+def largest_efficient(records: Iterable[dict], factor: float = 1.25) -> int:
+    """Return the largest batch whose passes are within ``factor`` of the fewest over all batches.
+
+    ValueError where no batch reached the target.
+
+    >>> rows = [(64, 4.0), (128, 4.5), (256, 6.0)]
+    >>> largest_efficient([{"batch": batch, "passes": passes} for batch, passes in rows])
+    128
+    """
+    passes = {record["batch"]: record["passes"] for record in records}
+    least = min(passes.values(), default=np.inf)
+    if not np.isfinite(least):
+        raise ValueError(f"records: expected a batch that reached the target, got none among {list(passes)}")
+    return max(batch for batch, spent in passes.items() if spent <= factor * least)

@@ -1,0 +1,162 @@
+"""TIMIT's acoustic model: the task, training that development speakers stop, recognition, and its errors."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hfnb import models
+from hfnb.datasets import Dataset
+from hfnb.datasets.phones import fold, phone_set
+from hfnb.optimizers._first_order import first_order
+from hfnb.optimizers.history import Record
+from hfnb.optimizers.progress import Progress
+from hfnb.studies.decoding import Bigram, count_bigram, log_likelihoods, phone_error_rate, viterbi
+from hfnb.studies.speech import SpeechDataset
+from hfnb.studies.tasks import Task, mode
+from hfnb.studies.timit import timit
+
+PHONES, STATES, SCORED = 48, 3, 39
+# How far each method goes at most on `timit_task`, by mode.
+HESSIAN_FREE: dict[str, dict] = {
+    "fast": {"max_iter": 20, "curvature_batch": 600},
+    "full": {"max_iter": 24, "curvature_batch": 2048, "solver_options": {"maxiter": 30}},
+}
+FIRST_ORDER = {"fast": {"batch": 64, "max_iter": 12}, "full": {"batch": 256, "max_iter": 12}}
+# What the development speakers choose from: learning rates, and weights of the bigram.
+RATES = {
+    "fast": {"sgd": (0.3, 1.0, 3.0), "adam": (1e-3, 3e-3, 1e-2)},
+    "full": {"sgd": (0.1, 0.3, 1.0), "adam": (1e-4, 3e-4, 1e-3)},
+}
+WEIGHTS = (0.25, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcousticTask(Task):
+    """A `Task` whose ``development`` and ``test`` speakers are others than its training speakers, ``spoken``.
+
+    ``train`` are the frames of ``spoken`` that are trained on: all of them or, in fast mode, every tenth.
+    """
+
+    spoken: SpeechDataset
+    development: SpeechDataset
+    test: SpeechDataset
+
+
+def timit_task(size: str | None = None, corpus: str | None = None) -> AcousticTask:
+    """Return a hybrid acoustic model of speech: 360-512-512-144 in float32; fast: 360-64-64-144 in float64.
+
+    The targets are 48 phones of three states. ``corpus`` goes to `hfnb.studies.timit`: by default the corpus
+    that is there, in fast mode synthetic speech, equal on every machine. The last sixth of the training
+    speakers are kept apart to develop on. Raises what `hfnb.studies.timit` raises.
+    """
+    full = (size or mode()) == "full"
+    spoken, test = timit(corpus or (None if full else "synthetic"), phones=PHONES, states=STATES)
+    spoken, development = spoken.split_speakers(-(-len(spoken.speakers) // 6))
+    hidden, step, dtype = ([512, 512], 1, np.float32) if full else ([64, 64], 10, np.float64)
+    return AcousticTask(
+        name=f"TIMIT ({test.kind})",
+        net=models.mlp([test.dim, *hidden, test.classes], weight_decay=1e-3),
+        train=Dataset(spoken.X[::step].astype(dtype, copy=False), spoken.Y[::step], name=spoken.name),
+        spoken=spoken,
+        development=development,
+        test=test,
+        dtype=dtype,
+    )
+
+
+class EarlyStopping:
+    """A callback that keeps the parameters with the least frame error on the development speakers.
+
+    Each record gets the frame errors in per cent, ``development`` and ``error`` (on the test speakers, which
+    choose nothing), and ``data_loss``, the training loss without weight decay. ``best`` is the record with
+    the least ``development`` and ``w`` the parameters then; ``patience`` records later the run is stopped.
+    """
+
+    def __init__(self, task: AcousticTask, patience: int = 5):
+        self.task, self.patience = task, patience
+        self.best: Record | None = None
+
+    def __call__(self, record: Record) -> bool:
+        net, w = self.task.net, record.w
+        quick = w.astype(np.float32, copy=False)  # as the features are
+        record["development"] = 100 * net.error(quick, self.task.development)
+        record["error"] = 100 * net.error(quick, self.task.test)
+        record["data_loss"] = record.loss - 0.5 * float(w @ net.decay(w))
+        if self.best is None or record.development < self.best.development:
+            self.best, self.w = Record(record), w.copy()
+        return record.iteration >= self.best.iteration + self.patience
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run: its ``history``, the ``best`` record by the development speakers, the parameters ``w`` then."""
+
+    history: list[Record]
+    best: Record
+    w: np.ndarray
+
+
+def train(
+    task: AcousticTask, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options
+) -> Trained:
+    """Train with an optimizer until the development speakers stop it (`EarlyStopping`)."""
+    stopping = EarlyStopping(task)
+    bar = Progress(options["max_iter"], stopping, leave=False) if progress else None
+    result = optimizer(task.objective(), task.start(seed), seed=seed, callback=bar or stopping, **options)
+    assert stopping.best is not None, "a run has at least one record"
+    return Trained(result.history, stopping.best, stopping.w)
+
+
+def tune(
+    task: AcousticTask, method: str, rates: Iterable[float], **options
+) -> tuple[float, Trained, dict[float, float]]:
+    """Run a first-order method at each rate; return the best rate, its run, and all development errors."""
+    runs = {rate: train(task, first_order, method=method, learning_rate=rate, **options) for rate in rates}
+    errors = {rate: run.best.development for rate, run in runs.items()}
+    best = min(errors, key=lambda rate: errors[rate])
+    return best, runs[best], errors
+
+
+def bigram(task: AcousticTask) -> Bigram:
+    """Return the bigram of the training speakers' transcriptions in 48 classes."""
+    numbers = {phone: i for i, phone in enumerate(phone_set(PHONES))}
+    data = task.spoken
+    return count_bigram(
+        ([numbers[phone] for phone in data.sequence(i, PHONES)] for i in range(len(data.names))), PHONES
+    )
+
+
+def recognize(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> list[list[str]]:
+    """Return the phones heard in each utterance, of the 39 that errors are counted on.
+
+    The network's outputs become scaled likelihoods; Viterbi finds the best path through them and the bigram,
+    whose log probabilities count ``weight``-fold. See `hfnb.studies.decoding`.
+    """
+    grammar, names, heard = bigram(task), phone_set(PHONES), []
+    for i in range(len(data.names)):
+        outputs = task.net.outputs(w, data.utterance(i).X.astype(w.dtype, copy=False))
+        path = viterbi(log_likelihoods(outputs, task.spoken.Y), grammar, weight=weight)
+        heard.append(fold((names[phone] for phone in path), SCORED))
+    return heard
+
+
+def phone_error(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> float:
+    """Return the phone error rate in per cent, (substitutions + deletions + insertions) / phones said."""
+    said = [data.sequence(i, SCORED) for i in range(len(data.names))]
+    return 100 * phone_error_rate(said, recognize(task, w, data, weight))
+
+
+def tune_weight(task: AcousticTask, w: np.ndarray, weights: Iterable[float] = WEIGHTS) -> float:
+    """Return the weight of the bigram with the least phone error on the development speakers."""
+    return min(weights, key=lambda weight: phone_error(task, w, task.development, weight))
+
+
+def confusion(task: AcousticTask, w: np.ndarray, data: SpeechDataset) -> np.ndarray:
+    """Return how many frames of each phone (row) the network takes for which phone (column), (39, 39)."""
+    number = {phone: i for i, phone in enumerate(phone_set(SCORED))}
+    table = np.array([number[fold([phone], SCORED)[0]] for phone in phone_set(PHONES)])
+    heard = task.net.predict(w, data.X.astype(w.dtype, copy=False))
+    counts = np.zeros((SCORED, SCORED), dtype=np.int64)
+    np.add.at(counts, (table[data.Y // STATES], table[heard // STATES]), 1)
+    return counts

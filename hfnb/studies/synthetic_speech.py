@@ -1,0 +1,149 @@
+"""A synthetic corpus of TIMIT's form, spoken by eSpeak NG: for machines without TIMIT, and for tests.
+
+It is no human speech, and a file at its root and every name shown say so.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from hfnb.datasets.corpus import SYNTHETIC_MARK
+from hfnb.datasets.errors import CorpusError
+from hfnb.datasets.sound import write_sphere
+from hfnb.studies.espeak import Espeak
+from hfnb.studies.sentences import SHARED, sentence
+
+MARK = """This is not TIMIT: it is synthetic speech by eSpeak NG, in the form of TIMIT, made by hfnb.
+No human voice is in it; results on it say nothing about speech recognition.
+"""
+# eSpeak's names of its American English phones, without stress marks, as TIMIT writes them.
+PHONES = {
+    **{
+        "a": "ae",
+        "aa": "ae",
+        "A:": "aa",
+        "0": "aa",
+        "O:": "ao",
+        "O": "ao",
+        "O2": "ao",
+        "V": "ah",
+        "@": "ax",
+        "a#": "ax",
+    },
+    **{
+        "@2": "ax",
+        "I": "ih",
+        "I2": "ix",
+        "I#": "ix",
+        "i": "iy",
+        "i:": "iy",
+        "E": "eh",
+        "U": "uh",
+        "u:": "uw",
+    },
+    **{
+        "u": "uw",
+        "3": "axr",
+        "3:": "er",
+        "eI": "ey",
+        "aI": "ay",
+        "OI": "oy",
+        "aU": "aw",
+        "oU": "ow",
+        "@L": "el",
+    },
+    **{"A@": "aa r", "o@": "ao r", "O@": "ao r", "e@": "eh r", "i@3": "ih r", "U@": "uh r", "aI@": "ay ax"},
+    **{"aI3": "ay axr", "i@": "iy ax", "n-": "en", "t#": "dx", "r-": "r", "N": "ng", "S": "sh", "Z": "zh"},
+    **{"T": "th", "D": "dh", "j": "y", ";": "y", "h": "hh", "?": "q", "tS": "tcl ch", "dZ": "dcl jh"},
+    **{stop: f"{stop}cl {stop}" for stop in "pbtdkg"},
+    **{same: same for same in "fvszmnlrw"},
+    **{"_": "pau", "_:": "pau", "_!": "pau"},
+}
+SILENCE = 1600, 2800  # samples before and after a sentence
+NOISE = 4.0  # standard deviation, throughout
+
+
+def available() -> bool:
+    """Say whether the optional extra with eSpeak NG is installed."""
+    return importlib.util.find_spec("espeakng_loader") is not None
+
+
+def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int = 10, seed: int = 0) -> None:
+    """Write a corpus as SPHERE and .PHN: ``speakers`` in TRAIN and TEST, ``sentences`` by each (two SA).
+
+    The same arguments give the same bits: a process of its own speaks it all. TIMIT has (462, 168) speakers
+    with 10 sentences. Raises ModuleNotFoundError if the extra "speech" is not installed, CorpusError if
+    eSpeak NG fails, ValueError for impossible numbers.
+    """
+    numbers = (*speakers, sentences, seed)
+    if min(speakers) < 1 or sum(speakers) > 676 or not 3 <= sentences <= 99 or seed < 0:
+        raise ValueError(
+            f"speakers, sentences, seed: expected 1 to 676 in all, 3 to 99, at least 0, got {numbers}"
+        )
+    if not available():
+        raise ModuleNotFoundError("synthetic speech needs espeakng-loader: pip install 'hfnb[speech]'")
+    command = [sys.executable, "-m", __name__, str(folder), *map(str, numbers)]
+    run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if run.returncode:
+        raise CorpusError(folder, f"no synthetic corpus made: {run.stderr.strip().splitlines()[-1]}")
+
+
+def speak_corpus(folder: Path, train: int, test: int, sentences: int, seed: int) -> None:
+    """Write the corpus; called in a fresh process, since eSpeak NG carries its state from call to call."""
+    espeak = Espeak(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(train + test):
+        random = np.random.default_rng([seed, number])
+        sex, part = "MF"[number % 2], "TRAIN" if number < train else "TEST"
+        initials = chr(65 + number // 26) + chr(65 + number % 26)
+        place = folder / part / f"DR{number // 2 % 8 + 1}" / f"{sex}S{initials}0"
+        place.mkdir(parents=True)
+        voice = f"en-us+{sex.lower()}{random.integers(1, 6 if sex == 'F' else 8)}"
+        manner = {
+            "rate": int(random.integers(140, 200)),
+            "pitch": int(random.integers(30, 70)),
+            "range": int(random.integers(30, 70)),
+        }
+        for i in range(sentences):
+            kind = "SA" if i < 2 else "SI" if i < 5 else "SX"
+            name = f"{kind}{i + 1 if i < 2 else number * 100 + i}"
+            text = SHARED[i] if i < 2 else sentence(random)
+            samples, labels = _spoken(espeak, text, voice, manner, random)
+            write_sphere(place / f"{name}.WAV", samples)
+            (place / f"{name}.PHN").write_text("".join(f"{a} {b} {phone}\n" for a, b, phone in labels))
+            (place / f"{name}.TXT").write_text(f"0 {len(samples)} {text}\n")
+    (folder / SYNTHETIC_MARK).write_text(MARK)
+
+
+def _spoken(espeak: Espeak, text: str, voice: str, manner: dict, random: np.random.Generator) -> tuple:
+    """Return samples int16 with silence around them and faint noise, and their labels (start, end, phone)."""
+    sound, phones = espeak.speak(text, voice, **manner)
+    before, after = random.integers(*SILENCE, size=2).tolist()
+    noisy = random.normal(scale=NOISE, size=before + len(sound) + after)
+    noisy[before : before + len(sound)] += sound
+    samples = np.clip(np.rint(noisy), -32768, 32767).astype(np.int16)
+    return samples, _labels([(before + start, name) for start, name in phones], len(samples))
+
+
+def _labels(phones: list[tuple[int, str]], total: int) -> list[tuple[int, int, str]]:
+    """Return TIMIT's labels (start, end, phone) for eSpeak's phones, stops in closure and release."""
+    marks = [(0, "h#")]
+    for start, name in phones:
+        written = PHONES[name.strip("',%=|")]
+        if written != "pau" or marks[-1][1] != "pau":
+            marks.append((start, written))
+    marks[-1] = (marks[-1][0], "h#")  # eSpeak ends a sentence with a pause
+    labels: list[tuple[int, int, str]] = []
+    for (start, written), (end, _) in pairwise([*marks, (total, "")]):
+        names = written.split()
+        cuts = np.linspace(start, end, len(names) + 1).astype(int).tolist()
+        labels += zip(cuts[:-1], cuts[1:], names, strict=True)
+    return [label for label in labels if label[0] < label[1]]
+
+
+if __name__ == "__main__":
+    speak_corpus(Path(sys.argv[1]), *map(int, sys.argv[2:]))
