@@ -16,10 +16,9 @@ MODULES = sorted(ROOT.glob("hfnb/**/*.py"))
 SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**/*.py"))
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
-# The folders and root modules of hfnb, from the lowest to the highest: each imports only what comes before it.
-LAYERS = (
-    "validation blas threads krylov checks datasets models objectives problems optimizers plots engines studies"
-).split()
+# The folders and root modules of hfnb from the lowest to the highest: each imports only those before it.
+LAYERS = ["validation", "blas", "threads", "krylov", "checks", "datasets", "models", "objectives"]
+LAYERS += ["problems", "optimizers", "plots", "engines", "studies"]
 
 # Names of peers that are not installed where the tests run, and are not called as their package is.
 BRINGS = {"curvlinops": "curvlinops-for-pytorch", "torchmin": "pytorch-minimize"}

@@ -23,7 +23,7 @@ from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
 from hfnb.engines.interrupts import held
 from hfnb.engines.options import check_options, check_partitions, prepare, slots, without_lost_hosts
 from hfnb.engines.placement import Placements
-from hfnb.engines.pool import Pool
+from hfnb.engines.pool import Pool, greet
 from hfnb.objectives.objective import Objective, check_objective
 from hfnb.optimizers import checkpoint
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int
@@ -133,12 +133,10 @@ class Cluster:
             raise ValueError(f"n: expected at most {len(ids)} of {self._wanted!r}, got {self._n}")
         # Engines find this package, and the user's own modules, where the client does.
         paths = [os.path.abspath(path) for path in sys.path]
-        # Not execute(block=True): it waits for output, which a client that has just connected can miss.
-        call = client[ids].apply_async(exec, f"import sys; sys.path += {paths}")
-        try:
-            call.get(self._timeout)
-        except (TimeoutError, ipp.error.TimeoutError):
-            raise RuntimeError(f"{len(ids)} engines did not answer within {self._timeout:g} s") from None
+        code = f"import sys; sys.path[:] = dict.fromkeys([*sys.path, *{paths}])"
+        if silent := greet(client, ids, code, self._timeout):
+            names = ", ".join(map(str, silent))
+            raise RuntimeError(f"of {len(ids)} engines these did not answer in {self._timeout:g} s: {names}")
         pool = Pool(client, ids, lambda: self._is_alive(client), self._timeout)
         places = dict(zip(ids, pool.ask_all(mpi_evaluator.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}

@@ -6,7 +6,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, wait
 from contextlib import suppress
 
 import cloudpickle
@@ -19,6 +19,7 @@ from hfnb.engines.interrupts import held
 POLL = 1.0  # seconds between two looks at whether the controller is still there
 HISTORY = 1000  # calls whose ids ipyparallel keeps; by itself it keeps those of all
 STUCK = 10.0  # seconds that engines may go on with a call that an exception on another one has ended
+PATIENCE = 2.0  # seconds that an engine may take for its first answer until it is asked again
 LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
 GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
@@ -41,6 +42,29 @@ def boxed(function: Callable, *arguments) -> list:
     Replies are kept for a while, until Python collects cycles: empty lists rather than vectors of millions.
     """
     return [function(*arguments)]
+
+
+def greet(client: ipp.Client, engines: list[int], code: str, timeout: float) -> list[int]:
+    """Run code on each engine, and return those that have not answered within ``timeout`` seconds.
+
+    An engine is listed as soon as its heart beats, and ZeroMQ drops messages to it until its other
+    connections are made, too, a moment later on a busy machine. So engines that do not answer are sent the
+    code again, each time after twice as long; it must do no harm where it runs twice.
+    """
+    end, patience, waiting = time.monotonic() + timeout, PATIENCE, set(engines)
+    replies: dict[int, list] = {engine: [] for engine in engines}
+    while waiting and (now := time.monotonic()) < end:
+        for engine in waiting:
+            replies[engine].append(client[engine].apply_async(exec, code))
+        again, patience = min(now + patience, end), 2 * patience
+        while waiting and (now := time.monotonic()) < again:
+            sent = [reply for engine in waiting for reply in replies[engine]]
+            wait(sent, timeout=again - now, return_when=FIRST_COMPLETED)
+            answered = {engine for engine in waiting if any(reply.done() for reply in replies[engine])}
+            for reply in (reply for engine in answered for reply in replies[engine] if reply.done()):
+                reply.result()  # raises what the engine did
+            waiting -= answered
+    return sorted(waiting)
 
 
 class Pool:
