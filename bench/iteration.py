@@ -5,7 +5,7 @@ import time
 from bench.report import about, save, show
 from bench.rule import METHODS, images
 from hfnb import Objective, hessian_free, models, set_threads
-from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 
 BAR = 0.05
@@ -14,8 +14,8 @@ BAR = 0.05
 class Timed:
     """Sums, and the seconds that they took."""
 
-    def __init__(self, sums):
-        self.sums, self.n, self.seconds = sums, sums.n, 0.0
+    def __init__(self, evaluator):
+        self.evaluator, self.n, self.seconds = evaluator, evaluator.n, 0.0
 
     def timed(self, function, *arguments):
         """Call a function and add up the time."""
@@ -25,31 +25,31 @@ class Timed:
         return found
 
     def loss(self, w, sample=None):
-        return self.timed(self.sums.loss, w, sample)
+        return self.timed(self.evaluator.loss, w, sample)
 
     def gradient(self, w, sample=None):
-        return self.timed(self.sums.gradient, w, sample)
+        return self.timed(self.evaluator.gradient, w, sample)
 
     def linearize(self, w, kind, sample=None):
-        product = self.timed(self.sums.linearize, w, kind, sample)
+        product = self.timed(self.evaluator.linearize, w, kind, sample)
         return lambda v: self.timed(product, v)
 
 
-def share(method: str, n: int, curvature_batch: int, iterations: int) -> dict:
+def share(method: str, n: int, curvature_batch_size: int, iterations: int) -> dict:
     """Run a method and return where its seconds went."""
     net, data = models.mlp([784, 400, 150, 10]), images(n)
-    sums = Timed(LocalSums(net, Shards.of(data)))
-    objective, w0 = Objective.from_sums(net, sums), net.init(0)
+    evaluator = Timed(LocalEvaluator(net, Shards.of(data)))
+    objective, w0 = Objective.from_evaluator(net, evaluator), net.init(0)
     objective.value_and_gradient(w0)  # makes what is made once
-    sums.seconds, start = 0.0, time.perf_counter()
-    options = {"curvature_batch": curvature_batch, "max_iter": iterations, "tol": 0.0}
+    evaluator.seconds, start = 0.0, time.perf_counter()
+    options = {"curvature_batch_size": curvature_batch_size, "max_iter": iterations, "tol": 0.0}
     result = hessian_free(objective, w0, **options, **METHODS[method])
     seconds = time.perf_counter() - start
-    outside = 1 - sums.seconds / seconds
+    outside = 1 - evaluator.seconds / seconds
     return {
         "method": method,
         "images": n,
-        "curvature_batch": curvature_batch,
+        "curvature_batch_size": curvature_batch_size,
         "products": result.history[-1].products,
         "seconds": seconds,
         "outside": outside,

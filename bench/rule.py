@@ -19,7 +19,7 @@ from hfnb import datasets, models
 from hfnb.datasets import Dataset
 from hfnb.objectives.objective import Objective
 from hfnb.optimizers._hessian_free import hessian_free
-from hfnb.optimizers.truncation import THRIFTY
+from hfnb.optimizers.truncation import MARGINAL_GAIN
 from hfnb.studies.timit import timit
 
 LIMIT = 2500  # products a run may spend
@@ -31,7 +31,7 @@ METHODS: dict[str, dict] = {
     "GN-CG": {"solver": "cg", "curvature": "gauss-newton"},
     "Bi-CG-STAB": {"solver": "bicgstab", "curvature": "hessian"},
     # One half of the rule: solves that end when they no longer pay, without looks.
-    "GN-CG, thrifty": {"solver": "cg", "curvature": "gauss-newton", "solver_options": THRIFTY["cg"]},
+    "GN-CG, thrifty": {"solver": "cg", "curvature": "gauss-newton", "solver_options": MARGINAL_GAIN["cg"]},
 }
 
 
@@ -103,12 +103,12 @@ def problems() -> list[Problem]:
 
 def attempt(problem: Problem, method: str, seed: int) -> dict:
     """Run a method from a start: what it had spent when the loss reached each target, None where never."""
-    net, data, curvature_batch = problem.make()
+    net, data, curvature_batch_size = problem.make()
     w0 = net.init(seed, problem.init) * np.float32(problem.scale)
     result = hessian_free(
         Objective(net, data),
         w0,
-        curvature_batch=curvature_batch,
+        curvature_batch_size=curvature_batch_size,
         seed=seed,
         max_iter=LIMIT,
         callback=lambda record: record.loss <= problem.targets[-1] or record.products >= LIMIT,

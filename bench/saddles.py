@@ -56,7 +56,7 @@ def of_first_order(method, rate, problem, start, seed, stop):
             start,
             method=method,
             learning_rate=rate,
-            batch=1,
+            batch_size=1,
             max_iter=STEPS,
             callback=lambda record: stop(record.loss),
         )

@@ -17,7 +17,7 @@ from hfnb.studies import tasks
 
 WAYS = {"1 engine × 1 thread": (1, 1), "1 engine × 2 threads": (1, 2), "2 engines × 1 thread": (2, 1)}
 SHARED, CLIENT = "2 engines × 1 thread", "client drives, 2 engines × 1 thread"
-OPTIONS: dict = {"max_iter": 1, "curvature_batch": 8192, "tol": 0.0}
+OPTIONS: dict = {"max_iter": 1, "curvature_batch_size": 8192, "tol": 0.0}
 AT_LEAST, AT_MOST = 1.85, 0.02  # times as fast as one engine; share of the time in reductions
 
 

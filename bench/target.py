@@ -1,6 +1,6 @@
-"""Time until the training loss of a network is at a target: our methods beside the best of their rivals.
+"""Time until the training loss of a network is at a target: our methods beside the best of their baselines.
 
-Each run is a process of its own, ``python -m bench.target TASK``. First every rival is tuned over its grid
+Each run is a process of its own, ``python -m bench.target TASK``. First every baseline is tuned over its grid
 from one start; then the best setting of each runs from other starts, one after another, start by start.
 """
 
@@ -11,8 +11,8 @@ import sys
 
 import numpy as np
 
+from bench.baselines import BASELINES, Over, Watch
 from bench.report import about, save, show
-from bench.rivals import RIVALS, Over, Watch
 from bench.rule import METHODS, images
 from hfnb import blas, models
 
@@ -35,11 +35,11 @@ GRIDS: dict[str, list[dict]] = {
 
 
 def race(task: dict) -> dict:
-    """Run one rival here; return its seconds to the target, None where it did not get there, and its loss."""
-    rival = RIVALS[task["rival"].partition(",")[0]]
+    """Run one baseline here; return its seconds to the target, None if it never got there, and its loss."""
+    baseline = BASELINES[task["baseline"].partition(",")[0]]
     net, data, watch = models.mlp(SIZES), images(task["images"]), Watch(TARGET, task["limit"])
     try:
-        rival(net, data, net.init(task["seed"]), watch, task["options"])
+        baseline(net, data, net.init(task["seed"]), watch, task["options"])
         ended = "gave up"
     except Over:
         ended = "target" if watch.reached else "time is up"
@@ -47,7 +47,7 @@ def race(task: dict) -> dict:
 
 
 def raced(task: dict, threads: int) -> dict:
-    """Run one rival in a process of its own, which is not waited for much beyond the limit."""
+    """Run one baseline in a process of its own, which is not waited for much beyond the limit."""
     variables = {**blas.environment(), **os.environ, **dict.fromkeys(blas.THREADS, str(threads))}
     command = [sys.executable, "-m", "bench.target", json.dumps(task)]
     try:
@@ -60,7 +60,7 @@ def raced(task: dict, threads: int) -> dict:
         answer, failed = None, ["time is up"]
     answer = answer or {**task, "seconds": None, "least loss": None, "ended": failed[0][:80]}
     print(
-        *(answer[key] for key in ("rival", "options", "seed", "seconds", "ended")),
+        *(answer[key] for key in ("baseline", "options", "seed", "seconds", "ended")),
         file=sys.stderr,
         flush=True,
     )
@@ -68,21 +68,21 @@ def raced(task: dict, threads: int) -> dict:
 
 
 def best(runs: list[dict]) -> dict[str, dict]:
-    """Return the options of each rival that were quickest, of those that reached the target."""
+    """Return the options of each baseline that were quickest, of those that reached the target."""
     found: dict[str, dict] = {}
     for run in sorted((run for run in runs if run["seconds"]), key=lambda run: run["seconds"]):
-        found.setdefault(run["rival"], run["options"])
+        found.setdefault(run["baseline"], run["options"])
     return found
 
 
 def table(runs: list[dict]) -> list[dict]:
-    """Return a row for each rival at its best: median and range of its seconds over the starts."""
+    """Return a row for each baseline at its best: median and range of its seconds over the starts."""
     chosen, rows = best(runs), []
-    for rival in GRIDS:
-        mine = [run for run in runs if run["rival"] == rival]
-        at_best = [run for run in mine if run["options"] == chosen.get(rival)]
+    for baseline in GRIDS:
+        mine = [run for run in runs if run["baseline"] == baseline]
+        at_best = [run for run in mine if run["options"] == chosen.get(baseline)]
         seconds = [run["seconds"] or np.inf for run in at_best]
-        row = {"rival": rival, "options": json.dumps(chosen.get(rival)), "starts": len(seconds)}
+        row = {"baseline": baseline, "options": json.dumps(chosen.get(baseline)), "starts": len(seconds)}
         row["seconds"] = float(np.median(seconds)) if seconds else None
         row["range"] = f"{min(seconds):.3g}–{max(seconds):.3g}" if seconds else ""
         row["loss"] = min((run["least loss"] for run in mine if run["least loss"]), default=None)
@@ -91,25 +91,25 @@ def table(runs: list[dict]) -> list[dict]:
 
 
 def verdict(rows: list[dict]) -> list[dict]:
-    """Return ours over the best second-order rival, and over Adam."""
+    """Return ours over the best second-order baseline, and over Adam."""
 
     def quickest(keep):
         return min(
-            (row for row in rows if keep(row["rival"]) and row["seconds"]),
+            (row for row in rows if keep(row["baseline"]) and row["seconds"]),
             key=lambda row: row["seconds"],
             default=None,
         )
 
-    mine = quickest(lambda rival: rival.startswith("ours"))
-    other = quickest(lambda rival: not rival.startswith("ours") and rival != FIRST_ORDER)
-    adam = quickest(lambda rival: rival == FIRST_ORDER)
+    mine = quickest(lambda baseline: baseline.startswith("ours"))
+    other = quickest(lambda baseline: not baseline.startswith("ours") and baseline != FIRST_ORDER)
+    adam = quickest(lambda baseline: baseline == FIRST_ORDER)
     found = []
     for peer, bar in ((other, BAR), (adam, None)):
         if mine and peer:
             ratio = mine["seconds"] / peer["seconds"]
             word = "" if bar is None else "holds" if ratio <= bar else "DOES NOT HOLD"
             found.append(
-                {"ours": mine["rival"], "÷": peer["rival"], "at most": bar, "measured": ratio, "": word}
+                {"ours": mine["baseline"], "÷": peer["baseline"], "at most": bar, "measured": ratio, "": word}
             )
     return found
 
@@ -121,14 +121,14 @@ def run(options) -> None:
     common = {"images": n, "limit": limit}
     settings = about(network="784-400-150-10, float32", target=TARGET, threads=threads, grids=GRIDS, **common)
     tasks = [
-        {"rival": rival, "options": each, "seed": 0, **common}
-        for rival, grid in GRIDS.items()
+        {"baseline": baseline, "options": each, "seed": 0, **common}
+        for baseline, grid in GRIDS.items()
         for each in grid
     ]
     runs = [raced(task, threads) for task in tasks]
     for seed in range(1, starts):
-        for rival, chosen in best(runs).items():
-            runs.append(raced({"rival": rival, "options": chosen, "seed": seed, **common}, threads))
+        for baseline, chosen in best(runs).items():
+            runs.append(raced({"baseline": baseline, "options": chosen, "seed": seed, **common}, threads))
             save("target", {"about": settings, "rows": table(runs), "runs": runs})
     rows = show(table(runs))
     found = show(verdict(rows))

@@ -81,7 +81,7 @@ def logistic(task) -> dict:
 
 def perceptron(task, rate: float, seed: int) -> tuple[float, dict]:
     """Train scikit-learn's network of the same size by epochs; keep what the development speakers prefer."""
-    batch, epochs = SETTINGS["batch"], SETTINGS["max_iter"]
+    batch, epochs = SETTINGS["batch_size"], SETTINGS["max_iter"]
     model = MLPClassifier(
         task.net.sizes[1:-1],
         activation="tanh",

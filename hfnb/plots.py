@@ -171,7 +171,7 @@ def confusion(counts: np.ndarray, groups: dict[str, Sequence[str]], ax: Axes | N
         start = end - len(groups[name])
         box = ([start, end, end, start, start], [start, start, end, end, start])
         ax.plot(*box, label=name, color=COLOURS[index % len(COLOURS)], clip_on=False)
-    ax.set(xlabel="heard", ylabel="said")
+    ax.set(xlabel="hypothesis", ylabel="reference")
     return ax
 
 

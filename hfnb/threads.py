@@ -177,13 +177,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def deal(task: Callable[[int, Any], Any], shares: Sequence) -> list:
+def parallel_map(task: Callable[[int, Any], Any], shares: Sequence) -> list:
     """Return [task(0, shares[0]), task(1, shares[1]), …], each in a thread of its own, the first in this one.
 
     An exception is raised once all have ended. A single share, and shares dealt while others are being worked
     on, run here one after another, with BLAS as it is.
 
-    >>> deal(lambda number, share: number + sum(share), [[1, 2], [3, 4]])
+    >>> parallel_map(lambda number, share: number + sum(share), [[1, 2], [3, 4]])
     [3, 8]
     """
     lock = _ONE_AT_A_TIME  # this one is freed, even where a share forks

@@ -17,7 +17,7 @@ FLOATS = (np.float32, np.float64)
 def check_positive_int(name: str, value, at_most: int | None = None) -> int:
     """Return an integer of at least 1 and, where it is given, ``at_most`` so much.
 
-    >>> check_positive_int("batch", np.int64(32))
+    >>> check_positive_int("batch_size", np.int64(32))
     32
     """
     return _integer(name, value, 1, at_most)

@@ -90,7 +90,7 @@ def test_the_best_parameters_on_development_speakers_are_kept(task):
 
 
 def test_training_and_tuning_are_judged_by_development_speakers(task):
-    options = {"batch": 32, "max_iter": 3, "progress": False}
+    options = {"batch_size": 32, "max_iter": 3, "progress": False}
     rate, best, errors = speech_recognition.tune(task, "adam", (1e-6, 3e-3), **options)
     assert rate == 3e-3
     assert errors[1e-6] > errors[3e-3] == min(record.development for record in best.history)

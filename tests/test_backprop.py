@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from autograd import value_and_grad
 
-from hfnb.models.backprop import Linearized, Workspace, Written, add_gradient, forward
+from hfnb.models.backprop import Linearized, ManualBackprop, Workspace, add_gradient, forward
 from hfnb.models.mlp import autoencoder, mlp
 from hfnb.objectives.curvature import curvature_sum
 
@@ -49,11 +49,11 @@ def test_products_are_those_of_autograd_and_repeat(case, kind):
 @pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
 def test_what_is_not_kept_is_linearized_in_the_same_arrays(case, kind):
     net, w, X, Y, work = case
-    written, v = Written(net), RANDOM.standard_normal(w.size)
+    manual, v = ManualBackprop(net), RANDOM.standard_normal(w.size)
     found = []
     for shift, rows in ((0.0, 7), (0.1, 7), (0.1, 4)):
         total = np.zeros_like(w)
-        found.append(written.linearize(w + shift, X[:rows], Y[:rows], kind, work, keep=False))
+        found.append(manual.linearize(w + shift, X[:rows], Y[:rows], kind, work, keep=False))
         found[-1].add_product(v, total, work)
         expected = curvature_sum(kind)(net, w + shift, X[:rows], Y[:rows])(v)
         np.testing.assert_allclose(total, expected, atol=1e-12)

@@ -7,7 +7,7 @@ from hfnb import Dataset, first_order, hessian_free
 from hfnb.models.mlp import mlp
 from hfnb.studies import larger_batches
 from hfnb.studies.larger_batches import (
-    OURS,
+    HESSIAN_FREE,
     RATES,
     costs_to,
     crossing,
@@ -50,19 +50,19 @@ def test_full_batch_gradient_descent_costs_a_step_a_pass_and_a_reduction():
     assert len(losses) > 5
     share = np.log(losses[-2] / 0.45) / np.log(losses[-2] / losses[-1])
     steps = len(losses) - 2 + share
-    found = costs_to(TASK, first_order, 0.45, limit=1000, batch=40, learning_rate=0.5)
+    found = costs_to(TASK, first_order, 0.45, limit=1000, batch_size=40, learning_rate=0.5)
     np.testing.assert_allclose([found[cost] for cost in larger_batches.COSTS], 3 * [steps], rtol=1e-12)
 
 
 def test_mini_batches_cost_a_reduction_a_step():
-    found = costs_to(TASK, first_order, 0.45, limit=1000, batch=8, learning_rate=0.5)
+    found = costs_to(TASK, first_order, 0.45, limit=1000, batch_size=8, learning_rate=0.5)
     np.testing.assert_allclose(found["iterations"], 5 * found["passes"], rtol=1e-12)
     np.testing.assert_allclose(found["reductions"], 5 * found["passes"], rtol=1e-12)
 
 
 def test_hessian_free_is_measured_over_all_samples_at_no_cost():
     target, seen = 0.45, []
-    options = {"curvature": "auto", "batch": 20, "curvature_batch": 10}
+    options = {"curvature": "auto", "batch_size": 20, "curvature_batch_size": 10}
     full = TASK.objective()
 
     def watch(record):
@@ -77,9 +77,11 @@ def test_hessian_free_is_measured_over_all_samples_at_no_cost():
 
 
 def test_what_does_not_arrive_costs_infinity():
-    assert costs_to(TASK, first_order, 0.45, limit=3, batch=40, learning_rate=0.5)["passes"] == np.inf
-    assert costs_to(TASK, first_order, 0.45, limit=1000, batch=40, learning_rate=1e-5)["passes"] == np.inf
-    assert costs_to(TASK, hessian_free, 0.45, limit=0.1, batch=20)["passes"] == np.inf
+    assert costs_to(TASK, first_order, 0.45, limit=3, batch_size=40, learning_rate=0.5)["passes"] == np.inf
+    assert (
+        costs_to(TASK, first_order, 0.45, limit=1000, batch_size=40, learning_rate=1e-5)["passes"] == np.inf
+    )
+    assert costs_to(TASK, hessian_free, 0.45, limit=0.1, batch_size=20)["passes"] == np.inf
 
 
 def test_patience_ends_a_hopeless_run_early():
@@ -91,7 +93,7 @@ def test_patience_ends_a_hopeless_run_early():
 
     for patience in (10, np.inf):
         calls.clear()
-        costs_to(TASK, first_order, 0.45, limit=40, batch=40, learning_rate=rate, patience=patience)
+        costs_to(TASK, first_order, 0.45, limit=40, batch_size=40, learning_rate=rate, patience=patience)
         assert len(calls) == min(40, patience)
 
 
@@ -102,7 +104,7 @@ def test_a_loss_of_zero_is_below_every_target():
 def test_a_run_that_diverges_costs_infinity():
     data = Dataset(TASK.train.X, np.eye(2)[TASK.train.Y])
     task = Task("squares", mlp([3, 2], loss="squared_error"), data, data, np.float64)
-    assert costs_to(task, first_order, 0.1, limit=1000, batch=40, learning_rate=1e3)["passes"] == np.inf
+    assert costs_to(task, first_order, 0.1, limit=1000, batch_size=40, learning_rate=1e3)["passes"] == np.inf
 
 
 def test_crossing_of_an_exponential_is_exact():
@@ -144,7 +146,7 @@ def test_hopeless_gives_a_path_that_flattens_out_no_hope():
 
 
 def test_a_target_met_after_the_limit_is_not_met():
-    options = {"batch": 40, "learning_rate": 0.5}
+    options = {"batch_size": 40, "learning_rate": 0.5}
     passes = costs_to(TASK, first_order, 0.45, limit=1000, **options)["passes"]
     assert np.isfinite(passes)
     assert costs_to(TASK, first_order, 0.45, limit=passes - 1e-3, **options)["passes"] == np.inf
@@ -153,7 +155,9 @@ def test_a_target_met_after_the_limit_is_not_met():
 def test_tuned_finds_what_trying_every_rate_finds():
     target = 0.45
     every = {
-        rate: costs_to(TASK, first_order, target, 500, method="sgd", batch=10, learning_rate=rate)["passes"]
+        rate: costs_to(TASK, first_order, target, 500, method="sgd", batch_size=10, learning_rate=rate)[
+            "passes"
+        ]
         for rate in RATES["sgd"]
     }
     best = min(every, key=every.get)
@@ -178,18 +182,18 @@ def test_a_sweep_is_its_parts():
         [8, 40],
         0.45,
         limit=500,
-        methods=(OURS, "momentum"),
+        methods=(HESSIAN_FREE, "momentum"),
         callback=lambda *news: heard.append(news),
     )
     first = tuned(TASK, "momentum", 8, 0.45, limit=500)
     assert found["momentum"][0] == first
     assert found["momentum"][1] == tuned(TASK, "momentum", 40, 0.45, limit=500, first=first.rate)
-    ours = costs_to(TASK, hessian_free, 0.45, 500, curvature="auto", curvature_batch=10)
-    assert found[OURS][1] == {**ours, "batch": 40}
+    ours = costs_to(TASK, hessian_free, 0.45, 500, curvature="auto", curvature_batch_size=10)
+    assert found[HESSIAN_FREE][1] == {**ours, "batch": 40}
     assert [(method, record.batch) for method, record in heard] == [
-        (OURS, 8),
+        (HESSIAN_FREE, 8),
         ("momentum", 8),
-        (OURS, 40),
+        (HESSIAN_FREE, 40),
         ("momentum", 40),
     ]
 
@@ -212,7 +216,7 @@ def test_bad_input_is_named():
         tuned(TASK, "rmsprop", 8, 0.1, limit=10)
     with pytest.raises(ValueError, match="first: expected a rate of the grid"):
         tuned(TASK, "sgd", 8, 0.1, limit=10, first=0.2)
-    with pytest.raises(ValueError, match=r"batch: expected .* at most 40, got 41"):
-        costs_to(TASK, first_order, 0.1, limit=10, batch=41)
+    with pytest.raises(ValueError, match=r"batch_size: expected .* at most 40, got 41"):
+        costs_to(TASK, first_order, 0.1, limit=10, batch_size=41)
     with pytest.raises(ValueError, match="expected a batch that reached the target"):
         largest_efficient([{"batch": 64, "passes": np.inf}])

@@ -22,7 +22,7 @@ from scipy.sparse.linalg import aslinearoperator
 from hfnb import Dataset, Objective, Progress, first_order, hessian_free, krylov, models, scipy_method
 from hfnb.engines.drive import Watch
 from hfnb.objectives.costs import Counts
-from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 from hfnb.optimizers import lock
 from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint
@@ -59,10 +59,10 @@ def test_state_comes_back_as_it_was(checkpoint):
 @pytest.mark.parametrize(
     ("minimize", "options"),
     [
-        (hessian_free, {"batch": 40, "curvature_batch": 20}),
+        (hessian_free, {"batch_size": 40, "curvature_batch_size": 20}),
         (hessian_free, {"solver": "cg", "curvature": "gauss-newton"}),
-        (first_order, {"method": "adam", "batch": 8}),
-        (first_order, {"method": "sgd", "batch": 8}),
+        (first_order, {"method": "adam", "batch_size": 8}),
+        (first_order, {"method": "sgd", "batch_size": 8}),
     ],
     ids=["bicgstab", "cg", "adam", "sgd"],
 )
@@ -72,8 +72,10 @@ def test_resumed_run_equals_uninterrupted_one(minimize, options, dtype, checkpoi
     net = models.mlp([5, 4, 3])
     w0 = net.init(0, dtype=dtype)
     through = minimize(Objective(net, data), w0, max_iter=8, **options)
-    minimize(Objective(net, data), w0, max_iter=3, resume=checkpoint, **options)
-    resumed = minimize(Objective(net, data), w0, max_iter=8, resume=Checkpoint(checkpoint.folder), **options)
+    minimize(Objective(net, data), w0, max_iter=3, checkpoint=checkpoint, **options)
+    resumed = minimize(
+        Objective(net, data), w0, max_iter=8, checkpoint=Checkpoint(checkpoint.folder), **options
+    )
     assert resumed.x.dtype == dtype
     assert resumed.x.tobytes() == through.x.tobytes()
     for one, other in zip(resumed.history, through.history, strict=True):
@@ -196,7 +198,7 @@ def fast_rate(t):
 
 def begin(checkpoint, minimize=hessian_free, objective=None, w0=W0, max_iter=2, **options):
     objective = Objective(network(), DATA) if objective is None else objective
-    return minimize(objective, w0, max_iter=max_iter, resume=checkpoint, **options)
+    return minimize(objective, w0, max_iter=max_iter, checkpoint=checkpoint, **options)
 
 
 def changed(A, *place):
@@ -256,10 +258,10 @@ NOT_THIS_RUN = {
         "solver": "cg",
         "curvature": "gauss-newton",
         "step": "subspace",
-        "curvature_batch": 30,
-        "batch": 30,
+        "curvature_batch_size": 30,
+        "batch_size": 30,
         "damping": 2.0,
-        "warm_start": 0.5,
+        "warm_start_decay": 0.5,
         "seed": 1,
         "solver_options": {"maxiter": 7},
     }.items()
@@ -270,7 +272,9 @@ NOT_THIS_RUN = {
 def test_another_run_is_refused_and_leaves_the_checkpoint_as_it_was(other, said, checkpoint):
     begin(checkpoint)
     before = {path.name: path.read_bytes() for path in checkpoint.files}
-    with pytest.raises(ValueError, match=f"resume: .*checkpoint.*{checkpoint.folder}.*another run .*{said}"):
+    with pytest.raises(
+        ValueError, match=f"checkpoint: .*checkpoint.*{checkpoint.folder}.*another run .*{said}"
+    ):
         begin(checkpoint, **{"max_iter": 4, **other})
     assert {path.name: path.read_bytes() for path in checkpoint.files} == before
     assert begin(checkpoint, max_iter=4).nit == 4
@@ -344,7 +348,7 @@ def test_any_objective_has_an_identity(checkpoint):
 
 def test_scipys_functions_have_an_identity(tmp_path):
     def solve(fun, jac, hess, maxiter, args=()):
-        method = scipy_method(resume=tmp_path)
+        method = scipy_method(checkpoint=tmp_path)
         options = {"maxiter": maxiter}
         return minimize(fun, [-1.2, 1.0], args, method=method, jac=jac, hess=hess, options=options)
 
@@ -369,11 +373,11 @@ def test_problems_have_an_identity(problem, checkpoint):
 
 def test_what_may_differ(checkpoint):
     """The limits, the callback and how the same values are given."""
-    options = {"curvature_batch": np.int64(30), "solver_options": {"maxiter": 7, "rtol": 1e-3}}
+    options = {"curvature_batch_size": np.int64(30), "solver_options": {"maxiter": 7, "rtol": 1e-3}}
     begin(checkpoint, damping=1, **options)
     again = Checkpoint(checkpoint.folder, keep=5)
     same = {
-        "curvature_batch": 30,
+        "curvature_batch_size": 30,
         "solver_options": {"rtol": 1e-3, "maxiter": np.int32(7)},
         "damping": np.float64(1),
     }
@@ -389,7 +393,7 @@ def test_large_data_is_sampled_but_its_labels_are_not(monkeypatch):
     order = np.random.default_rng(0).permutation(10_000)
 
     def of(X, Y):
-        return LocalSums(None, Shards.of(Dataset(X, Y))).identity()
+        return LocalEvaluator(None, Shards.of(Dataset(X, Y))).identity()
 
     mine = of(X, Y)
     assert of(X.copy(), Y.copy()) == mine
@@ -421,15 +425,15 @@ def test_a_path_is_a_checkpoint(kind, minimize, tmp_path, monkeypatch):
     assert len(Checkpoint(tmp_path / "run").files) == 2
 
 
-@pytest.mark.parametrize("resume", [3, True, Checkpoint, b"run", ["run"]])
-def test_what_is_no_checkpoint_is_refused(resume):
-    with pytest.raises(TypeError, match="resume: expected a Checkpoint or the path of its folder, got"):
-        begin(resume)
+@pytest.mark.parametrize("given", [3, True, Checkpoint, b"run", ["run"]])
+def test_what_is_no_checkpoint_is_refused(given):
+    with pytest.raises(TypeError, match="checkpoint: expected a Checkpoint or the path of its folder, got"):
+        begin(given)
 
 
 def test_empty_path_is_refused():
     with pytest.raises(
-        ValueError, match="resume: expected a Checkpoint or the path of its folder, got an empty"
+        ValueError, match="checkpoint: expected a Checkpoint or the path of its folder, got an empty"
     ):
         begin("")
     with pytest.raises(ValueError, match="folder: expected the path of a folder"):
@@ -547,7 +551,7 @@ def callback(record):
         print("halt", flush=True)
         sys.stdin.readline()
 objective, w0 = Objective(net, data), net.init(0, dtype=float)
-hessian_free(objective, w0, max_iter=4, callback=callback, resume=sys.argv[1])
+hessian_free(objective, w0, max_iter=4, callback=callback, checkpoint=sys.argv[1])
 """
 
 
@@ -566,7 +570,9 @@ def test_two_processes_in_one_folder(tmp_path):
         with start(tmp_path) as second:
             _, errors = second.communicate(timeout=60)
         assert second.returncode == 1
-        said = f"resume: the checkpoint folder {tmp_path} is in use by another run (process {first.pid} on "
+        said = (
+            f"checkpoint: the checkpoint folder {tmp_path} is in use by another run (process {first.pid} on "
+        )
         assert said in errors.splitlines()[-1]
         assert Checkpoint(tmp_path).load()["iteration"] == 1
         first.communicate("go on\n", timeout=60)
@@ -591,9 +597,9 @@ def test_two_runs_of_one_process_in_one_folder(checkpoint):
 
     def callback(record):
         if record.iteration == 1:
-            for resume in (checkpoint, Checkpoint(checkpoint.folder), checkpoint.folder):
+            for given in (checkpoint, Checkpoint(checkpoint.folder), checkpoint.folder):
                 with pytest.raises(lock.FolderInUse, match="in use by another run") as error:
-                    begin(resume)
+                    begin(given)
                 refused.append(error)
 
     start = time.monotonic()
@@ -689,8 +695,10 @@ class Decaying:
 
 
 def test_a_schedule_with_private_settings_is_told_from_another(checkpoint):
-    first_order(Objective(network(), DATA), W0, learning_rate=Decaying(0.1), max_iter=1, resume=checkpoint)
+    first_order(
+        Objective(network(), DATA), W0, learning_rate=Decaying(0.1), max_iter=1, checkpoint=checkpoint
+    )
     with pytest.raises(ValueError, match=r"checkpoint.*_rate=0\.2.*_rate=0\.1.*identity\(\)"):
         first_order(
-            Objective(network(), DATA), W0, learning_rate=Decaying(0.2), max_iter=2, resume=checkpoint
+            Objective(network(), DATA), W0, learning_rate=Decaying(0.2), max_iter=2, checkpoint=checkpoint
         )

@@ -47,7 +47,7 @@ def test_same_run_when_the_engines_drive(mpi_cluster, data, w0, alone):
 
 @MPI
 def test_same_first_order_run(mpi_pair, data, w0):
-    options = {"method": "adam", "learning_rate": 1e-3, "batch": 60, "max_iter": 3, "seed": 1}
+    options = {"method": "adam", "learning_rate": 1e-3, "batch_size": 60, "max_iter": 3, "seed": 1}
     expected = first_order(Objective(NET, data), w0, **options)
     assert_same(mpi_pair.minimize(NET, data, w0, first_order, progress=False, **options), expected)
 
@@ -122,7 +122,9 @@ def test_what_a_callback_adds_to_a_record_is_kept(kind, data, w0, tmp_path, requ
         record["error"] = NET.error(record.w, data)
 
     checkpoint, cluster = Checkpoint(tmp_path), request.getfixturevalue(kind)
-    result = cluster.minimize(NET, data, w0, callback=measure, progress=False, resume=checkpoint, max_iter=3)
+    result = cluster.minimize(
+        NET, data, w0, callback=measure, progress=False, checkpoint=checkpoint, max_iter=3
+    )
     assert [record.error for record in result.history][-1] == NET.error(result.x, data)
     assert len([record.error for record in checkpoint.load()["history"]]) == 4
 
@@ -147,7 +149,7 @@ def test_run_that_its_client_leaves_frees_the_checkpoint_folder(kind, data, w0, 
     def callback(record):
         return np.zeros(2) if record.iteration == 2 else None
 
-    cluster, options = request.getfixturevalue(kind), {"resume": tmp_path, "max_iter": 4}
+    cluster, options = request.getfixturevalue(kind), {"checkpoint": tmp_path, "max_iter": 4}
     with pytest.raises(ValueError, match="callback: expected None or one truth value"):
         cluster.minimize(NET, data, w0, callback=callback, progress=False, **options)
     assert hessian_free(Objective(NET, data), w0, **options).nit == 4
@@ -156,7 +158,10 @@ def test_run_that_its_client_leaves_frees_the_checkpoint_folder(kind, data, w0, 
 @pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
 def test_a_run_is_the_same_one_wherever_it_is_computed(kind, data, w0, tmp_path, request):
     """Begun here, gone on with by engines, both ways, and ended here; other data is refused by each."""
-    cluster, options = request.getfixturevalue(kind), {"resume": str(tmp_path), "curvature_batch": 400}
+    cluster, options = (
+        request.getfixturevalue(kind),
+        {"checkpoint": str(tmp_path), "curvature_batch_size": 400},
+    )
     other = Dataset(data.X, (data.Y + 1) % 5)
     runs = [
         lambda data, n: hessian_free(Objective(NET, data), w0, max_iter=n, **options),
@@ -178,13 +183,13 @@ def test_functions_are_the_same_ones_on_engines(kind, data, tmp_path, request):
         return lambda w, X, Y: anp.mean(scale * (anp.dot(X, w) - Y) ** degree)
 
     def minimize(scale, degree, n):
-        options = {"max_iter": n, "resume": tmp_path, "progress": False}
+        options = {"max_iter": n, "checkpoint": tmp_path, "progress": False}
         return request.getfixturevalue(kind).minimize(
             AnyLoss(power(scale, degree)), data, np.ones(20), **options
         )
 
     objective = Objective.from_loss(power(1.0), data)
-    assert hessian_free(objective, np.ones(20), max_iter=1, resume=tmp_path).nit == 1
+    assert hessian_free(objective, np.ones(20), max_iter=1, checkpoint=tmp_path).nit == 1
     assert minimize(1.0, 2, 2).nit == 2
     for other in ((2.0, 2), (1.0, 4)):
         with pytest.raises((ValueError, EngineFailure), match="network: expected AnyLoss"):
@@ -204,14 +209,14 @@ class Clumsy:
 @MPI
 def test_error_that_cannot_be_sent_leaves_no_engine_waiting(mpi_pair, data, w0):
     with pytest.raises(EngineFailure, match="Own: no such luck"):
-        mpi_pair.minimize(NET, data, w0, progress=False, resume=Clumsy())
+        mpi_pair.minimize(NET, data, w0, progress=False, checkpoint=Clumsy())
 
 
 @MPI
 def test_folder_in_use_is_said_by_engines(mpi_pair, data, w0, tmp_path):
     with Checkpoint(tmp_path).in_use(), pytest.raises(EngineFailure, match="in use by another run"):
-        mpi_pair.minimize(NET, data, w0, progress=False, resume=tmp_path)
-    assert mpi_pair.minimize(NET, data, w0, progress=False, resume=tmp_path, max_iter=1).nit == 1
+        mpi_pair.minimize(NET, data, w0, progress=False, checkpoint=tmp_path)
+    assert mpi_pair.minimize(NET, data, w0, progress=False, checkpoint=tmp_path, max_iter=1).nit == 1
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])

@@ -63,7 +63,7 @@ def copy_of(data):
 def blocks(cluster):
     """How many blocks the engines hold, once they know what this client has dropped."""
     gc.collect()
-    cluster._pool.ask_all(len, ())
+    cluster._pool.call_all(len, ())
     return sum(each[0] for each in held(cluster))
 
 
@@ -76,7 +76,7 @@ def test_data_is_sent_once(pair, data, sent):
     sent.clear()
     second, third = pair.objective(models.mlp([20, 5]), mine), pair.objective(NET, copy_of(mine))
     assert 0 < max(sent) < data.X.nbytes / 10
-    assert first.sums.placement is second.sums.placement is third.sums.placement
+    assert first.evaluator.placement is second.evaluator.placement is third.evaluator.placement
     del first, second, third
     pair.objective(NET, mine)
     assert max(sent) < data.X.nbytes / 10
@@ -124,10 +124,10 @@ def test_a_run_on_data_that_was_edited_since_leaves_no_checkpoint(pair, data, w0
     objective = pair.objective(NET, mine)
     mine.X[0] += 1
     with pytest.raises(ValueError, match=r"objective: .* edited in place .* make a new objective"):
-        hessian_free(objective, w0, max_iter=1, resume=tmp_path)
+        hessian_free(objective, w0, max_iter=1, checkpoint=tmp_path)
     assert Checkpoint(tmp_path).load() is None
-    hessian_free(pair.objective(NET, mine), w0, max_iter=1, resume=tmp_path)
-    assert hessian_free(Objective(NET, mine), w0, max_iter=2, resume=tmp_path).nit == 2
+    hessian_free(pair.objective(NET, mine), w0, max_iter=1, checkpoint=tmp_path)
+    assert hessian_free(Objective(NET, mine), w0, max_iter=2, checkpoint=tmp_path).nit == 2
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_mapped_file_is_shared_not_sent(pair, data, w0, tmp_path, sent):
     assert all(maps_of(pair, tmp_path / "X"))
     assert objective.value(w0) == pytest.approx(Objective(NET, mine).value(w0), rel=1e-12)
     sent.clear()
-    assert pair.objective(NET, mine).sums.placement is objective.sums.placement
+    assert pair.objective(NET, mine).evaluator.placement is objective.evaluator.placement
     assert max(sent) < data.X.nbytes / 10
     del objective, mine, on_disk
     blocks(pair)

@@ -74,7 +74,7 @@ def test_exception_in_a_partition_is_reported_with_its_engine_and_not_retried(
     cluster.client[cluster.engines].apply_sync(exec, variable)
     with pytest.raises(EngineFailure, match="engine 1 raised ArithmeticError: a sample beyond 3") as failure:
         cluster.minimize(
-            AnyLoss(broken), outlier, np.ones(20), progress=False, resume=Checkpoint(tmp_path / "run")
+            AnyLoss(broken), outlier, np.ones(20), progress=False, checkpoint=Checkpoint(tmp_path / "run")
         )
     assert tried.read_text() == "once\n"
     assert failure.value.engine == 1
@@ -161,7 +161,7 @@ def test_all_engines_lost_leaves_the_checkpoint(data, w0, alone, tmp_path):
                 for pid in pids:
                     os.kill(pid, signal.SIGKILL)
 
-        objective, options = cluster.objective(NET, data), {**OPTIONS, "resume": Checkpoint(tmp_path)}
+        objective, options = cluster.objective(NET, data), {**OPTIONS, "checkpoint": Checkpoint(tmp_path)}
         with pytest.raises(EngineLost, match="all engines are lost: engine 0 died, engine 1 died"):
             hessian_free(objective, w0, callback=kill_all, **options)
     assert Checkpoint(tmp_path).load()["iteration"] == 4
@@ -206,7 +206,7 @@ def test_mpi_run_starts_again_from_its_checkpoint(data, w0, alone, tmp_path, cap
         checkpoint = Checkpoint(tmp_path)
         look()
         result = cluster.minimize(
-            NET, data, w0, callback=strike, progress=False, resume=checkpoint, **OPTIONS
+            NET, data, w0, callback=strike, progress=False, checkpoint=checkpoint, **OPTIONS
         )
     assert_same(result, alone)
     assert capsys.readouterr().out.count("starting the engines again, from the last checkpoint") == 2
@@ -219,7 +219,7 @@ def test_run_gives_up_after_max_failures(data, w0, tmp_path):
     def strike(record):
         os.kill(engine_pids(cluster)[0], signal.SIGKILL)
 
-    options = {"callback": strike, "resume": Checkpoint(tmp_path), "max_failures": 1, "progress": False}
+    options = {"callback": strike, "checkpoint": Checkpoint(tmp_path), "max_failures": 1, "progress": False}
     causes = "gave up after 2 failures: engine 0 died, after iteration 0; engine 0 died, after iteration 0"
     with Cluster(n=1, engines="mpi") as cluster, pytest.raises(EngineLost, match=causes):
         cluster.minimize(NET, data, w0, **options)
@@ -234,7 +234,7 @@ def die(record):
     if record.iteration == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 with Cluster(n=2, engines="mpi") as cluster:
-    cluster.minimize(net, data, w0, callback=die, resume=Checkpoint(sys.argv[1]), **options)
+    cluster.minimize(net, data, w0, callback=die, checkpoint=Checkpoint(sys.argv[1]), **options)
 """
 
 
@@ -246,7 +246,7 @@ def test_killed_driver_resumes(mpi_pair, data, w0, alone, tmp_path):
     ended = subprocess.run(command, env=PATHS, input=job, stderr=subprocess.DEVNULL)
     assert ended.returncode == -signal.SIGKILL
     through = mpi_pair.minimize(NET, data, w0, progress=False, **OPTIONS)
-    resumed = mpi_pair.minimize(NET, data, w0, progress=False, resume=Checkpoint(tmp_path), **OPTIONS)
+    resumed = mpi_pair.minimize(NET, data, w0, progress=False, checkpoint=Checkpoint(tmp_path), **OPTIONS)
     assert resumed.x.tobytes() == through.x.tobytes()
     assert_same(resumed, alone)
 
@@ -262,7 +262,7 @@ def test_four_engines_then_three_then_four(data, w0, alone, tmp_path):
                     os.kill(engine_pids(cluster)[2], signal.SIGKILL)
 
             objective = cluster.objective(NET, data)
-            options = {**OPTIONS, "max_iter": last_iteration, "resume": checkpoint}
+            options = {**OPTIONS, "max_iter": last_iteration, "checkpoint": checkpoint}
             result = hessian_free(objective, w0, callback=kill_one, **options)
             assert len(cluster.engines) == (3 if last_iteration == 6 else 4)
     assert_same(result, alone)
@@ -294,7 +294,7 @@ def kill_controller(cluster):
 
 @pytest.mark.slow
 def test_killed_controller_is_an_error_and_a_new_cluster_resumes(data, w0, alone, tmp_path):
-    options = {**OPTIONS, "resume": Checkpoint(tmp_path)}
+    options = {**OPTIONS, "checkpoint": Checkpoint(tmp_path)}
     with leaves_nothing_behind() as look, Cluster(n=1, engines="local") as cluster:
         objective, struck = cluster.objective(NET, data), []
         look()
@@ -325,7 +325,7 @@ def test_mpi_run_survives_its_controller(data, w0, alone, tmp_path, capsys):
 
     with leaves_nothing_behind() as look, Cluster(n=2, engines="mpi") as cluster:
         look()
-        options = {**OPTIONS, "resume": Checkpoint(tmp_path), "progress": False}
+        options = {**OPTIONS, "checkpoint": Checkpoint(tmp_path), "progress": False}
         result = cluster.minimize(NET, data, w0, callback=strike, **options)
         look()
     assert_same(result, alone)
@@ -337,5 +337,5 @@ def test_checkpoint_that_cannot_be_written_ends_the_run(kind, data, w0, alone, t
     (tmp_path / "file").touch()
     cluster = request.getfixturevalue(kind)
     with pytest.raises((EngineFailure, OSError), match=r"cannot save a checkpoint .*there is none yet"):
-        cluster.minimize(NET, data, w0, progress=False, resume=Checkpoint(tmp_path / "file" / "run"))
+        cluster.minimize(NET, data, w0, progress=False, checkpoint=Checkpoint(tmp_path / "file" / "run"))
     assert_same(cluster.minimize(NET, data, w0, progress=False, **OPTIONS), alone)

@@ -22,7 +22,7 @@ def gradients():
 
 def test_sgd_momentum_and_adam_are_those_of_autograd():
     # autograd's sgd keeps v ← μv − (1 − μ)g, w ← w + ηv.
-    common = {"batch": 20, "max_iter": 3}
+    common = {"batch_size": 20, "max_iter": 3}
     for method, theirs in {
         "sgd": optimizers.sgd(gradients(), W0, num_iters=30, step_size=0.3, mass=0.0),
         "momentum": optimizers.sgd(gradients(), W0, num_iters=30, step_size=3.0, mass=0.9),
@@ -38,7 +38,9 @@ def test_nesterov_looks_ahead():
     for t in range(30):
         v = 0.9 * v - 0.1 * g(theta + 0.9 * v, t)
         theta = theta + v
-    ours = first_order(Objective(NET, DATA), W0, method="nesterov", learning_rate=0.1, batch=20, max_iter=3)
+    ours = first_order(
+        Objective(NET, DATA), W0, method="nesterov", learning_rate=0.1, batch_size=20, max_iter=3
+    )
     np.testing.assert_allclose(ours.x, theta + 0.9 * v, rtol=1e-11)
 
 
@@ -49,22 +51,22 @@ def test_a_schedule_sees_the_number_of_each_step():
         steps.append(t)
         return 0.1 / (1 + t)
 
-    first_order(Objective(NET, DATA), W0, learning_rate=rate, batch=50, max_iter=3)
+    first_order(Objective(NET, DATA), W0, learning_rate=rate, batch_size=50, max_iter=3)
     assert steps == list(range(12))
 
 
 def test_only_the_methods_own_gradients_are_counted():
-    result = first_order(Objective(NET, DATA), W0, batch=30, max_iter=4, callback=lambda record: None)
+    result = first_order(Objective(NET, DATA), W0, batch_size=30, max_iter=4, callback=lambda record: None)
     last = result.history[-1]
     assert (last.reductions, last.passes) == (4 * 6, 4 * 6 * 30 / 200)
     assert last.numbers == 4 * 6 * (NET.size + 1)
 
 
 def test_resumed_runs_are_bitwise_those_that_were_never_stopped():
-    memory, options = Memory(), {"method": "adam", "learning_rate": 0.01, "batch": 20}
+    memory, options = Memory(), {"method": "adam", "learning_rate": 0.01, "batch_size": 20}
     whole = first_order(Objective(NET, DATA), W0, max_iter=5, **options)
-    first_order(Objective(NET, DATA), W0, max_iter=2, resume=memory, **options)
-    resumed = first_order(Objective(NET, DATA), W0, max_iter=5, resume=memory, **options)
+    first_order(Objective(NET, DATA), W0, max_iter=2, checkpoint=memory, **options)
+    resumed = first_order(Objective(NET, DATA), W0, max_iter=5, checkpoint=memory, **options)
     np.testing.assert_array_equal(resumed.x, whole.x)
     assert [{**r, "seconds": 0} for r in resumed.history] == [{**r, "seconds": 0} for r in whole.history]
 
@@ -80,8 +82,8 @@ def test_divergence_is_said():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="method: expected one of sgd, momentum, nesterov, adam"):
         first_order(Objective(NET, DATA), W0, method="rmsprop")
-    with pytest.raises(ValueError, match="batch: expected a whole number of at least 1 and at most 200"):
-        first_order(Objective(NET, DATA), W0, batch=201)
+    with pytest.raises(ValueError, match="batch_size: expected a whole number of at least 1 and at most 200"):
+        first_order(Objective(NET, DATA), W0, batch_size=201)
     with pytest.raises(ValueError, match="w0: expected a start"):
         first_order(Objective(NET, DATA), W0 * np.nan)
 

@@ -950,8 +950,8 @@ def improves(result, given):
     assert result.x.shape == (P,)
     assert np.isfinite(result.x).all()
     assert np.isfinite(result.fun)
-    close(result.fun, loss(result.x) if given.get("batch") is None else result.fun)
-    if given.get("batch") is None:
+    close(result.fun, loss(result.x) if given.get("batch_size") is None else result.fun)
+    if given.get("batch_size") is None:
         assert result.fun <= loss(given["w0"]) * (1 + 1e-6)
         losses = [record.loss for record in history]
         assert all(after <= before for before, after in itertools.pairwise(losses))
@@ -974,7 +974,7 @@ COMMON = {
     "tol": numbers(1e-8),
     "seed": seeds(),
     "callback": functions(lambda record: None, lambda record: record.iteration > 0, optional=True),
-    "resume": wrong(3, "", [], {}, True, object(), identity, Checkpoint) + fine(None, Kept()),
+    "checkpoint": wrong(3, "", [], {}, True, object(), identity, Checkpoint) + fine(None, Kept()),
     "objective": OBJECTIVES,
 }
 BATCHES = counts(10, optional=True, largest=30) + fine(1, 30)
@@ -987,10 +987,10 @@ TARGETS |= {
             "solver": choices(*krylov.SOLVERS, optional=True, function=True) + SOLUTIONS + fine(own),
             "curvature": choices("hessian", "gauss-newton", "auto", function=True) + FUNCTIONS + fine(half),
             "step": choices("better", "curvilinear", "subspace"),
-            "batch": BATCHES,
-            "curvature_batch": BATCHES,
+            "batch_size": BATCHES,
+            "curvature_batch_size": BATCHES,
             "damping": finite(0.5) + fine(1e6, 1e-12, 10, 0.0),
-            "warm_start": numbers(0.5, high=1.0) + fine(0, 1, 0.0, 1.0),
+            "warm_start_decay": numbers(0.5, high=1.0) + fine(0, 1, 0.0, 1.0),
             "solver_options": OPTIONS,
         },
         improves,
@@ -998,11 +998,11 @@ TARGETS |= {
     ),
     "first_order": Target(
         hfnb.first_order,
-        lambda: {"objective": Objective(NET, DATA), "w0": W.copy(), "max_iter": 2, "batch": 10},
+        lambda: {"objective": Objective(NET, DATA), "w0": W.copy(), "max_iter": 2, "batch_size": 10},
         {
             **COMMON,
             "method": choices("sgd", "momentum", "nesterov", "adam"),
-            "batch": counts(10, largest=30, optional=True) + fine(1, 30),
+            "batch_size": counts(10, largest=30, optional=True) + fine(1, 30),
             "momentum": numbers(0.5, high=1.0) + wrong(1.0, 1, 1.5) + fine(0, 0.0, 0.999),
             "learning_rate": [each for each in finite(0.25) if each[1] is not identity]
             + fine(0.0, lambda t: 0.1 / (1 + t), lambda t: np.float32(0.1))

@@ -109,10 +109,10 @@ def test_auto_leaves_every_saddle_on_the_way_of_a_deep_linear_network(distance, 
 @methods
 def test_resumed_runs_are_bitwise_those_that_were_never_stopped(options):
     w0, memory = small_network().net.init(2, dtype=float), Memory()
-    common = {"curvature_batch": 50, "seed": 5, **options}
+    common = {"curvature_batch_size": 50, "seed": 5, **options}
     whole = hessian_free(small_network(), w0, max_iter=8, **common)
-    hessian_free(small_network(), w0, max_iter=3, resume=memory, **common)
-    resumed = hessian_free(small_network(), w0, max_iter=8, resume=memory, **common)
+    hessian_free(small_network(), w0, max_iter=3, checkpoint=memory, **common)
+    resumed = hessian_free(small_network(), w0, max_iter=8, checkpoint=memory, **common)
     np.testing.assert_array_equal(resumed.x, whole.x)
     for mine, theirs in zip(resumed.history, whole.history, strict=True):
         assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
@@ -121,7 +121,7 @@ def test_resumed_runs_are_bitwise_those_that_were_never_stopped(options):
 def test_mini_batches_train_too():
     objective = small_network()
     w0 = objective.net.init(0, dtype=float)
-    result = hessian_free(objective, w0, batch=100, max_iter=20, solver="cg", curvature="gauss-newton")
+    result = hessian_free(objective, w0, batch_size=100, max_iter=20, solver="cg", curvature="gauss-newton")
     assert objective.value(result.x) < 0.5 * objective.value(w0)
 
 

@@ -144,7 +144,7 @@ def test_ssh_goes_on_where_a_host_is_cut_off(data, w0, alone, tmp_path):
 @MPI
 def test_mpi_restarts_on_the_hosts_that_are_left(data, w0, alone, tmp_path):
     cluster = page('hfnb.Cluster(engines="mpi", hosts') | IMPATIENT
-    runs = [(OPTIONS, None), (OPTIONS | {"resume": Checkpoint(tmp_path / "checkpoint")}, 4)]
+    runs = [(OPTIONS, None), (OPTIONS | {"checkpoint": Checkpoint(tmp_path / "checkpoint")}, 4)]
     with Hosts(2) as hosts:
         job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": runs}
         report, printed = run_on_head(hosts, job, tmp_path, lambda: hosts.cut("host2"))

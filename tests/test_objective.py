@@ -12,7 +12,7 @@ from hfnb import Dataset, Objective, Sample
 from hfnb.checks import dense, hessian_error
 from hfnb.models.mlp import mlp
 from hfnb.objectives import summation
-from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 
 RANDOM = np.random.default_rng(1)
@@ -36,7 +36,7 @@ def test_value_and_gradient_are_the_mean_and_the_decay_of_weights(partitions, ch
 def test_a_sample_is_the_mean_over_its_rows():
     objective = Objective(mlp([4, 5, 3]), DATA, partitions=5)
     sample = Sample(9, seed=4, index=1)
-    rows = sample.rows(objective.sums.shards.offsets)
+    rows = sample.rows(objective.evaluator.shards.offsets)
     loss = objective.net.loss
     value, gradient = objective.value_and_gradient(W, sample)
     assert value == pytest.approx(loss(W, DATA.X[rows], DATA.Y[rows]), rel=1e-14)
@@ -51,7 +51,7 @@ def test_in_float64_it_does_not_matter_who_holds_which_partition(sample):
     def totals(*groups):
         found = []
         for group in groups:
-            sums = LocalSums(NET, shards.select(group), chunk=20)
+            sums = LocalEvaluator(NET, shards.select(group), chunk=20)
             found.append(
                 [sums.loss(W, sample), sums.gradient(W, sample), sums.linearize(W, "hessian", sample)(v)]
             )
@@ -109,7 +109,7 @@ def test_a_loss_of_ones_own_takes_weight_decay_partitions_and_chunk():
     assert check_grad(objective.value, lambda w: objective.value_and_gradient(w)[1], w) < 1e-6
     expected = 2 * DATA.X.T @ DATA.X / len(DATA) + 0.4 * np.eye(4)
     np.testing.assert_allclose(dense(objective.curvature(w)), expected, atol=1e-14)
-    assert objective.sums.shards.partitions == 3
+    assert objective.evaluator.shards.partitions == 3
 
 
 @pytest.mark.parametrize(

@@ -26,18 +26,18 @@ class Untouched:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("batch", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", [3]]),
-        ("curvature_batch", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", [3]]),
+        ("batch_size", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", [3]]),
+        ("curvature_batch_size", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", [3]]),
         ("max_iter", [-3, 2.7, np.inf, None, True]),
         ("damping", [-1.0, np.nan, np.inf, None, "1", 1j]),
         ("tol", [-1.0, np.nan, None, "1"]),
-        ("warm_start", [2.0, -0.1, np.nan, None, True]),
+        ("warm_start_decay", [2.0, -0.1, np.nan, None, True]),
         ("seed", [-1, 0.5, None, True]),
         ("step", ["best", None, 3, ["better"]]),
         ("solver", ["gmres", 3, "", ["cg"]]),
         ("curvature", ["fisher", 3, None, ["hessian"]]),
         ("callback", [3, "f"]),
-        ("resume", [3, dict]),
+        ("checkpoint", [3, dict]),
     ],
 )
 def test_an_option_out_of_range_is_named_before_anything_is_evaluated(name, values):
@@ -59,9 +59,9 @@ def test_objectives_and_starts_of_another_kind_are_named(optimizer):
 
 
 def test_lists_and_integers_of_numpy_will_do():
-    options = {"max_iter": np.int32(3), "batch": np.int64(10), "seed": np.uint8(2)}
+    options = {"max_iter": np.int32(3), "batch_size": np.int64(10), "seed": np.uint8(2)}
     found = hessian_free(Objective(NET, DATA), W0.tolist(), **options)
-    again = hessian_free(Objective(NET, DATA), W0, max_iter=3, batch=10, seed=2)
+    again = hessian_free(Objective(NET, DATA), W0, max_iter=3, batch_size=10, seed=2)
     np.testing.assert_array_equal(found.x, again.x)
 
 

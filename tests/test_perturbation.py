@@ -123,7 +123,7 @@ def test_numbers_are_normal_and_repeatable():
 
 def test_refuses_to_come_too_late():
     importlib.import_module("hfnb.objectives.evaluator")
-    with pytest.raises(RuntimeError, match=r"hfnb\.sums"):
+    with pytest.raises(RuntimeError, match=r"hfnb\.objectives\.evaluator"):
         perturbation.install(1)
 
 

@@ -95,13 +95,13 @@ CALL = dict.fromkeys(range(3), (len, ()))
 
 
 def test_values_come_back_by_engine():
-    assert pool_of({0: 5, 1: 6, 2: 7}).ask(CALL) == ({0: 5, 1: 6, 2: 7}, {})
+    assert pool_of({0: 5, 1: 6, 2: 7}).call(CALL) == ({0: 5, 1: 6, 2: 7}, {})
 
 
 def test_ids_of_calls_are_not_kept_for_ever():
     engines = pool_of({})
     for _ in range(2000):
-        engines.ask(CALL)
+        engines.call(CALL)
     assert len(engines.client.calls) == 6000
     assert len(engines.client.history) == pool.HISTORY
 
@@ -111,7 +111,7 @@ def test_an_engine_that_died_is_recorded_where_another_one_raised(acts):
     dead = next(engine for engine, act in acts.items() if act is DIED)
     engines = pool_of(acts)
     with pytest.raises(EngineFailure, match=rf"engine {3 - dead} raised ArithmeticError: no") as failure:
-        engines.ask(CALL)
+        engines.call(CALL)
     assert not isinstance(failure.value, EngineLost)
     assert engines.lost == {dead: "died"}
     assert engines.engines == [0, 3 - dead]
@@ -120,7 +120,7 @@ def test_an_engine_that_died_is_recorded_where_another_one_raised(acts):
 def test_engines_that_compute_are_kept_where_another_one_raised():
     engines = pool_of({0: None, 1: RAISED})
     with pytest.raises(EngineFailure, match="engine 1 raised"):
-        engines.ask(CALL)
+        engines.call(CALL)
     assert (engines.lost, engines.engines) == ({}, [0, 1, 2])
 
 
@@ -132,11 +132,11 @@ def test_engines_that_wait_for_one_that_raised_are_given_up(late, monkeypatch):
     monkeypatch.setattr(View, "apply_async", lambda *call: replies.append(own(*call)) or replies[-1])
     engines = pool_of({0: None, 1: RAISED, 2: None})
     with pytest.raises(EngineFailure, match="engine 1 raised"):
-        engines.ask_each(CALL)
+        engines.call_each(CALL)
     if late:
         replies[0].set_result([None])
     engines.client.acts = {}
-    values, lost = engines.ask(CALL)
+    values, lost = engines.call(CALL)
     assert sorted(values) == engines.engines == ([0, 1] if late else [1])
     assert lost == dict.fromkeys(
         [2] if late else [0, 2], "was left waiting for an engine that raised an exception"
@@ -147,14 +147,14 @@ def test_an_exception_that_a_death_may_have_caused_is_a_loss():
     """Engines that reduce together: where one dies, MPI raises on the others; the run can start again."""
     engines = pool_of({0: RAISED, 1: DIED})
     with pytest.raises(EngineLost, match=r"engine 1 died; engine 0 raised ArithmeticError"):
-        engines.ask_each(CALL)
+        engines.call_each(CALL)
     assert engines.engines == [0, 2]
 
 
 def test_an_engine_that_was_given_up_is_not_called_again():
     engines = pool_of({1: None}, deadline=0.05)
     for _ in range(2):
-        values, lost = engines.ask(CALL)
+        values, lost = engines.call(CALL)
         assert (values, lost) == ({0: 0, 2: 0}, {1: "gave no answer in 0.05 s"})
     assert engines.client.calls == [0, 1, 2, 0, 2]
 
@@ -164,7 +164,7 @@ def test_an_engine_whose_death_has_no_reply_is_lost(together):
     """It died while the call was sent: ipyparallel does not know of the call, and will never answer it."""
     engines = pool_of({1: None})
     engines.client.ids.remove(1)
-    values, lost = engines.ask(CALL, together)
+    values, lost = engines.call(CALL, together)
     assert (values, lost, engines.engines) == ({0: 0, 2: 0}, {1: "died"}, [0, 2])
 
 
@@ -178,7 +178,7 @@ def test_ctrl_c_among_the_calls_leaves_none_out():
     engines, before = pool_of({0: interrupt}), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            engines.ask_all(len, ())
+            engines.call_all(len, ())
     finally:
         signal.signal(signal.SIGINT, before)
     assert engines.client.calls == [0, 1, 2]
@@ -205,17 +205,17 @@ def test_blocks_cover_all_partitions_whatever_happens(seed):
     engines.client.acts = dict.fromkeys(range(6), act)
     for _ in range(12):
         try:
-            _, lost = engines.ask(dict.fromkeys(placement.held(), (len, ())))
+            _, lost = engines.call(dict.fromkeys(placement.held(), (len, ())))
             while lost:
                 placement.move(lost)
                 assert not {engine for _, engine in placement.blocks.values()} & set(lost)
-                _, lost = engines.ask(dict.fromkeys(placement.held(), (len, ())))
+                _, lost = engines.call(dict.fromkeys(placement.held(), (len, ())))
         except (EngineFailure, KeyboardInterrupt) as error:
             outcomes.add(type(error))
         assert placed(placement) == list(range(partitions))
     engines.client.acts = {}
     if engines.engines:
-        placement.move(engines.ask(dict.fromkeys(placement.held(), (len, ())))[1])
+        placement.move(engines.call(dict.fromkeys(placement.held(), (len, ())))[1])
         assert {engine for _, engine in placement.blocks.values()} <= set(engines.engines)
         assert placed(placement) == list(range(partitions))
     assert outcomes
@@ -228,7 +228,7 @@ def test_partitions_of_a_lost_engine_do_not_move_once_the_data_was_edited():
     placement = Placement(engines, mine, fingerprint(mine), 6)
     mine.X[0] += 1
     engines.client.acts = {1: DIED}
-    _, lost = engines.ask(CALL)
+    _, lost = engines.call(CALL)
     for _ in range(2):
         with pytest.raises(EngineFailure, match=r"engine 1 died, .* edited in place .* Make a new objective"):
             placement.move(lost)

@@ -44,7 +44,7 @@ def run_hessian_free(objective, w, callback=None):
 
 
 def run_sgd(objective, w, callback=None):
-    first_order(objective, w, batch=60, max_iter=1)
+    first_order(objective, w, batch_size=60, max_iter=1)
 
 
 class Counting:
@@ -104,18 +104,18 @@ def test_bytes_between_client_and_engines_are_those_counted(run, dtype, pair, da
     objective, w0 = pair.objective(NET, data), NET.init(0, dtype=dtype)
     sent, received, calls, curvatures = Counter(), Counter(), Counter(), Counter()
 
-    def ask(pool, requests, ask=Pool.ask):
+    def call(pool, requests, call=Pool.call):
         for engine, (function, *arguments) in requests.items():
             calls[engine, function.__name__] += 1
             points = [each[0] for each in arguments if isinstance(each, tuple)]  # the w of a new curvature
             curvatures[engine] += len(points)
             arrays = [each for each in (*arguments, *points) if isinstance(each, np.ndarray)]
             sent[engine] += sum(each.nbytes for each in arrays)
-        values, lost = ask(pool, requests)
+        values, lost = call(pool, requests)
         received.update({engine: value.nbytes for engine, value in values.items()})
         return values, lost
 
-    monkeypatch.setattr(Pool, "ask", ask)
+    monkeypatch.setattr(Pool, "call", call)
     run(objective, w0)
     counts = objective.counts
     assert counted(counts) == formula(counts, dtype)
@@ -204,7 +204,7 @@ def test_profile_adds_up_and_shows_who_waits(kind, lame, request):
 
 def test_what_is_measured_for_the_record_is_not_in_the_profile(pair, data, w0):
     """An epoch of one step is one gradient; the one at the record is not the method's."""
-    history = first_order(pair.objective(NET, data), w0, batch=603, max_iter=2).history
+    history = first_order(pair.objective(NET, data), w0, batch_size=603, max_iter=2).history
     for record in history[1:]:
         assert record.numbers == record.iteration * (P + 1)
         assert all(each["gradient"] > 0 for each in record.profile.values())

@@ -10,9 +10,9 @@ from hfnb import Dataset, Objective, first_order, hessian_free, models
 from hfnb.engines import Cluster
 from hfnb.objectives.costs import Counts
 from hfnb.studies import scaling
-from hfnb.studies.collectives import Network, allreduce, expected_maximum
+from hfnb.studies.collectives import Interconnect, allreduce, expected_maximum
 from hfnb.studies.scaling import Run
-from hfnb.studies.workload import Setting, Work, works
+from hfnb.studies.workload import Setting, Workload, workloads
 
 # What a sum costs
 
@@ -84,7 +84,7 @@ def test_expected_maximum(n):
     assert expected_maximum(n) == pytest.approx(known.get(n, expected_maximum(n)), rel=1e-4)
 
 
-# Work, read from a history
+# Workload, read from a history
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_work_of_hessian_free_is_what_was_asked_for(dtype, data, counted):
         counted.clear()
 
     history = hessian_free(Objective(NET, data), w0, callback=callback, **OPTIONS).history
-    found = works(history, w0, OPTIONS["curvature_batch"])
+    found = workloads(history, w0, OPTIONS["curvature_batch_size"])
     assert len(found) == len(asked) == OPTIONS["max_iter"] + 1
     for work, calls in zip(found, asked, strict=True):
         for what in ("gradients", "products", "losses"):
@@ -119,13 +119,15 @@ def test_work_of_hessian_free_is_what_was_asked_for(dtype, data, counted):
 
 
 def test_work_of_sgd_is_its_steps(data, w0):
-    history = first_order(Objective(NET, data), w0, batch=60, max_iter=2).history
-    assert [(each.gradients, each.batch, each.losses) for each in works(history, w0)[1:]] == [(10, 60, 0)] * 2
+    history = first_order(Objective(NET, data), w0, batch_size=60, max_iter=2).history
+    assert [(each.gradients, each.batch, each.losses) for each in workloads(history, w0)[1:]] == [
+        (10, 60, 0)
+    ] * 2
 
 
 def test_wrong_parameters_are_named(alone, w0):
     with pytest.raises(ValueError, match=r"w0: expected the parameters .* got 7"):
-        works(alone.history, w0[:7], OPTIONS["curvature_batch"])
+        workloads(alone.history, w0[:7], OPTIONS["curvature_batch_size"])
 
 
 # The model, where the truth is known
@@ -136,7 +138,7 @@ def seconds(work, engines, noise):
 
     The times of engines scatter by 3 % of what they compute; a sum takes 10 µs and 1 ns a byte between two.
     """
-    slow, r, s = 1 + 0.1 * (engines - 1), work.batch / engines, work.curvature_batch / engines
+    slow, r, s = 1 + 0.1 * (engines - 1), work.batch / engines, work.curvature_batch_size / engines
     computed = {
         "gradient": work.gradients * (1e-3 + 6e-6 * r * slow),
         "product": work.products * (2e-3 + 12e-6 * s * slow) + (work.products > 0) * 4e-6 * s,
@@ -158,8 +160,8 @@ def measured(noise=lambda: 1.0):
     for engines in (1, 2):
         for s in (500, 2000, 8000):
             counts = [(1, random.integers(10, 60), random.integers(5, 15)) for _ in range(10)]
-            asked = [Work(*each, 20_000, s, 1_500_000) for each in counts]
-            asked += [Work(100, 0, 0, s / 10, 0, 1_500_000), Work(0, 0, 100, s / 10, 0, 1_500_000)]
+            asked = [Workload(*each, 20_000, s, 1_500_000) for each in counts]
+            asked += [Workload(100, 0, 0, s / 10, 0, 1_500_000), Workload(0, 0, 100, s / 10, 0, 1_500_000)]
             found.append(
                 Run(Setting(engines, engines - 1), asked, [seconds(w, engines, noise) for w in asked])
             )
@@ -177,9 +179,9 @@ def test_fit_recovers_the_truth():
 
 
 def by_hand(work, engines, network):
-    """Seconds on nodes of their own: no neighbours; what the network takes comes on top of copying."""
+    """Seconds on nodes of their own: no colocated; what the network takes comes on top of copying."""
     slowest = 1 + 0.03 * expected_maximum(engines)
-    r, s = work.batch / engines, work.curvature_batch / engines
+    r, s = work.batch / engines, work.curvature_batch_size / engines
     computed = (
         1e-3 + 6e-6 * r + work.products * (2e-3 + 12e-6 * s) + 4e-6 * s + work.losses * (5e-4 + 2e-6 * r)
     )
@@ -192,17 +194,17 @@ def by_hand(work, engines, network):
 
 @pytest.mark.parametrize("engines", [1, 16, 32])
 def test_prediction_is_the_sum_by_hand(engines):
-    network, work = Network(50e-6, 10e9), Work(1, 30, 10, 64_000, 32_000 / 4, 1_500_000)
-    found = scaling.fit(measured()).seconds([work], Setting(engines, network=network))
+    network, work = Interconnect(50e-6, 10e9), Workload(1, 30, 10, 64_000, 32_000 / 4, 1_500_000)
+    found = scaling.fit(measured()).seconds([work], Setting(engines, interconnect=network))
     assert found == pytest.approx(by_hand(work, engines, network), rel=1e-4)
 
 
 def test_bootstrap_covers_the_truth():
     random = np.random.default_rng(1)
     runs = measured(lambda: random.uniform(0.95, 1.05))
-    network, work = Network(50e-6, 10e9), Work(1, 30, 10, 64_000, 8000, 1_500_000)
+    network, work = Interconnect(50e-6, 10e9), Workload(1, 30, 10, 64_000, 8000, 1_500_000)
     truth = by_hand(work, 1, network) / by_hand(work, 16, network)
-    low, middle, high = scaling.speedup(scaling.bootstrap(runs), [work], Setting(16, network=network))
+    low, middle, high = scaling.speedup(scaling.bootstrap(runs), [work], Setting(16, interconnect=network))
     assert low <= truth <= high
     assert middle == pytest.approx(truth, rel=0.03)
     assert abs(runs[0].error(scaling.fit(runs[1:]))) < 0.05
@@ -220,7 +222,7 @@ def test_whole_partitions_bound_the_speedup():
             "waiting": np.zeros(2),
         }
     )
-    work = Work(1, 30, 10, 48_000, 9600, 1_500_000)
+    work = Workload(1, 30, 10, 48_000, 9600, 1_500_000)
     found = [
         scaling.speedup([model], [work], Setting(16, partitions=partitions))[1]
         for partitions in (24, 48, None)
@@ -232,7 +234,7 @@ def test_linearizing_anew_does_not_flatter_many_engines():
     """One engine makes its linearization of 20,000 samples anew for each product, two keep theirs."""
     costs = {part: np.zeros(n) for part, n in (("gradient", 3), ("loss", 3), ("serial", 5), ("reduction", 2))}
     model = scaling.Model(costs | {"product": np.array([0, 1e-6, 0, 2e-6]), "waiting": np.zeros(2)})
-    work = Work(0, 30, 0, 0, 20_000, 1_500_000)
+    work = Workload(0, 30, 0, 0, 20_000, 1_500_000)
     assert model.seconds([work], Setting()) == pytest.approx(30 * 20_000 * 3e-6)
     assert model.seconds([work], Setting(2)) == pytest.approx(10_000 * (30 * 1e-6 + 2e-6))
     assert scaling.speedup([model], [work], Setting(2))[1] == pytest.approx(2)
@@ -245,8 +247,8 @@ def test_linearizing_anew_does_not_flatter_many_engines():
 def test_parts_of_a_run_add_up(mpi_cluster, data, w0):
     history = mpi_cluster.minimize(NET, data, w0, progress=False, **OPTIONS).history
     engines = len(mpi_cluster.engines)
-    run = Run.of(history, w0, OPTIONS["curvature_batch"], engines=engines)
-    assert run.works == works(history, w0, OPTIONS["curvature_batch"])[1:]
+    run = Run.of(history, w0, OPTIONS["curvature_batch_size"], engines=engines)
+    assert run.workloads == workloads(history, w0, OPTIONS["curvature_batch_size"])[1:]
     for found, record in zip(run.seconds, history[1:], strict=True):
         profiles = record.profile.values()
         whole = sum(sum(engine.values()) for engine in profiles) / engines
@@ -274,7 +276,7 @@ def model(few, own_ipython_dir):
     for engines in (1, 2):
         with Cluster(n=engines, engines="mpi") as cluster:
             for size in SIZES:
-                options = {"max_iter": 4, "tol": 0.0, "curvature_batch": size, "progress": False}
+                options = {"max_iter": 4, "tol": 0.0, "curvature_batch_size": size, "progress": False}
                 runs.append(
                     Run.of(cluster.minimize(LARGE, few, w0, **options).history, w0, size, engines=engines)
                 )
@@ -290,14 +292,14 @@ def test_sums_over_links_of_known_bandwidth_take_what_is_predicted(n, megabits, 
 
     The links are slow, and of the iterations the least disturbed counts: all hosts share this machine.
     """
-    w0, options = LARGE.init(0), {"max_iter": 4, "tol": 0.0, "curvature_batch": 240}
+    w0, options = LARGE.init(0), {"max_iter": 4, "tol": 0.0, "curvature_batch_size": 240}
     on_hosts = {f"host{i + 1}": 1 for i in range(n)}
     cluster = {"engines": "mpi", "hosts": on_hosts, "deadline": 60, "timeout": 90}
     job = {"cluster": cluster, "arguments": (LARGE, few, w0), "runs": [(options, None)]}
     with Hosts(n, rate=f"{megabits}mbit") as hosts:
         report, _ = run_on_head(hosts, job, tmp_path)
-    run = Run.of(report["runs"][0]["result"].history, w0, options["curvature_batch"], engines=n)
-    there = Setting(n, n - 1, Network(latency=0.0, bandwidth=megabits * 1e6), partitions=24)
-    predicted = [model.parts([work], there)["reduction"] for work in run.works]
+    run = Run.of(report["runs"][0]["result"].history, w0, options["curvature_batch_size"], engines=n)
+    there = Setting(n, n - 1, Interconnect(latency=0.0, bandwidth=megabits * 1e6), partitions=24)
+    predicted = [model.parts([work], there)["reduction"] for work in run.workloads]
     took = [seconds["reduction"] for seconds in run.seconds]
     assert np.min(np.divide(took, predicted)) == pytest.approx(1, abs=0.15)

@@ -54,8 +54,10 @@ def sums(dtype=np.float32, **options):
 @pytest.fixture
 def dealt(monkeypatch):
     """The numbers of shares that were dealt."""
-    found, deal = [], threads.deal
-    monkeypatch.setattr(threads, "deal", lambda task, shares: found.append(len(shares)) or deal(task, shares))
+    found, deal = [], threads.parallel_map
+    monkeypatch.setattr(
+        threads, "parallel_map", lambda task, shares: found.append(len(shares)) or deal(task, shares)
+    )
     return found
 
 
@@ -179,7 +181,7 @@ def test_a_limit_holds_in_a_thread_that_is_not_the_first_to_set_one():
 def test_each_share_runs_with_one_blas_thread_and_the_number_comes_back():
     with threadpool_limits(3, user_api="blas"):
         before = blas_threads()
-        inside = threads.deal(lambda number, share: (number, share, blas_threads()), ["a", "b", "c"])
+        inside = threads.parallel_map(lambda number, share: (number, share, blas_threads()), ["a", "b", "c"])
         assert inside == [(i, share, [1] * len(before)) for i, share in enumerate("abc")]
         assert blas_threads() == before
 
@@ -196,16 +198,16 @@ def test_an_error_in_any_share_is_raised_once_all_have_ended():
     for failing in (0, 1):
         ended.clear()
         with pytest.raises(KeyError, match=f"share {failing}"):
-            threads.deal(task, [failing, failing])
+            threads.parallel_map(task, [failing, failing])
         assert ended == [1 - failing]
     assert blas_threads() == before
 
 
 def test_what_is_dealt_while_others_work_runs_where_it_is():
     def task(number, share):
-        return threads.deal(lambda inner, _: (inner, threading.current_thread().name), [0, 1])
+        return threads.parallel_map(lambda inner, _: (inner, threading.current_thread().name), [0, 1])
 
-    (a, b), (c, d) = threads.deal(task, [0, 1])
+    (a, b), (c, d) = threads.parallel_map(task, [0, 1])
     assert a[1] == b[1] == threading.current_thread().name != c[1] == d[1]
 
 

@@ -27,8 +27,8 @@ def test_plans_have_tests_of_every_form(mode):
 def test_measured_where_asked_and_read_apart(task, pair):
     plans = {
         "all": (1, hessian_free, OPTIONS | {"max_iter": 2}),
-        "a part": (timings.NODES, hessian_free, {"max_iter": 1, "curvature_batch": 30}),
-        "test: sgd": (1, first_order, {"max_iter": 2, "batch": 60}),
+        "a part": (timings.NODES, hessian_free, {"max_iter": 1, "curvature_batch_size": 30}),
+        "test: sgd": (1, first_order, {"max_iter": 2, "batch_size": 60}),
     }
     both, settings = timings.measure(task, {2: pair}, plans)
     assert list(both) == list(settings) == ["all (N = 2)", "test: sgd (N = 2)"]
@@ -36,19 +36,19 @@ def test_measured_where_asked_and_read_apart(task, pair):
     fitted, tests = timings.read(both | one, settings | others, task.start())
     assert list(tests) == ["sgd (N = 2)", "sgd (N = 1)"]
     assert list(fitted) == ["all (N = 2)", "all (N = 1)", "a part (N = 1)"]
-    assert fitted["a part (N = 1)"].works[0].batch == len(task.train) // timings.NODES
-    assert [work.batch for work in tests["sgd (N = 2)"].works] == [60, 60]
+    assert fitted["a part (N = 1)"].workloads[0].batch == len(task.train) // timings.NODES
+    assert [work.batch for work in tests["sgd (N = 2)"].workloads] == [60, 60]
     assert fitted["all (N = 2)"].setting.engines == 2
 
 
-def test_rivals_are_the_quickest_of_their_rates(task, pair, monkeypatch):
+def test_baselines_are_the_quickest_of_their_rates(task, pair, monkeypatch):
     rates, target = (1e-3, 1e-2, 1e-4), 1.5
-    monkeypatch.setattr(timings, "RIVALS", {60: rates, 603: (1e-6,)})
-    found = timings.rivals(task, pair, target)
+    monkeypatch.setattr(timings, "BASELINES", {60: rates, 603: (1e-6,)})
+    found = timings.baselines(task, pair, target)
     epochs = []
     for rate in rates:
         objective = Objective(NET, task.train)
-        options = {"method": "adam", "batch": 60, "learning_rate": rate, "max_iter": 12}
+        options = {"method": "adam", "batch_size": 60, "learning_rate": rate, "max_iter": 12}
         history = first_order(objective, task.start(), **options).history
         epochs.append(next((record.iteration for record in history if record.loss <= target), np.inf))
     assert min(epochs) < 12
@@ -58,9 +58,9 @@ def test_rivals_are_the_quickest_of_their_rates(task, pair, monkeypatch):
 
 def test_works_end_at_the_target(alone, w0):
     target = alone.history[4].loss
-    found = timings.works_to(alone.history, target, w0, OPTIONS["curvature_batch"])
+    found = timings.works_to(alone.history, target, w0, OPTIONS["curvature_batch_size"])
     assert sum(work.products for work in found) == alone.history[4].products
     sums = sum(work.products + work.gradients + work.losses for work in found)
     assert sums == alone.history[4].reductions
     with pytest.raises(ValueError, match=r"target: .* got -1"):
-        timings.works_to(alone.history, -1, w0, OPTIONS["curvature_batch"])
+        timings.works_to(alone.history, -1, w0, OPTIONS["curvature_batch_size"])

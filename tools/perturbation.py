@@ -4,7 +4,7 @@
 then on modules of hfnb are changed as they are imported; nothing is imported earlier than the lesson imports
 it. Perturbed are
 
-- the parts of every total of losses, gradients or curvature products (`LocalSums`), in one process
+- the parts of every total of losses, gradients or curvature products (`LocalEvaluator`), in one process
   and on engines;
 - products of `hfnb.objectives.curvature`, with which lessons build operators of their own;
 - values, gradients and products of `hfnb.problems`;
@@ -121,7 +121,7 @@ class Noise:
 
 def change_sums(module: ModuleType, noise: Noise) -> None:
     """Perturb what is added to float64 totals, so that it does not matter who adds it, and float32 totals."""
-    original = module.LocalSums._total
+    original = module.LocalEvaluator._total
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -138,7 +138,7 @@ def change_sums(module: ModuleType, noise: Noise) -> None:
         bound.arguments["add"] = add_perturbed
         return original(*bound.args, **bound.kwargs)
 
-    module.LocalSums._total = total
+    module.LocalEvaluator._total = total
 
 
 def change_curvature(module: ModuleType, noise: Noise) -> None:

@@ -17,8 +17,8 @@ from hfnb.objectives.sampling import Sample, Shards
 from hfnb.objectives.summation import value, zeros
 
 
-class RemoteSums:
-    """Sums over a dataset whose partitions are on engines; the same methods as `LocalSums`.
+class ClientEvaluator:
+    """Sums over a dataset whose partitions are on engines; the same methods as `LocalEvaluator`.
 
     Where an engine is lost its partitions move to the others, and only its part of the sum is computed again.
     """
@@ -28,11 +28,11 @@ class RemoteSums:
         self.key = placement.pool.key()
         prepare = worker.prepare, self.key, pack("net", net), placement.key, chunk
         placement.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
-        _, lost = placement.pool.ask(dict.fromkeys(placement.held(), prepare))
+        _, lost = placement.pool.call(dict.fromkeys(placement.held(), prepare))
         placement.move(lost)
 
     def identity(self) -> dict[str, str]:
-        """Return what the data is, by name, as `hfnb.objectives.evaluator.LocalSums` does.
+        """Return what the data is, by name, as `hfnb.objectives.evaluator.LocalEvaluator` does.
 
         It is read here: ValueError where the data was edited in place, so that the engines have another.
         """
@@ -65,7 +65,7 @@ class RemoteSums:
         start, parts, computing = time.perf_counter(), dict[int, np.ndarray](), Counter[int]()
         held = self.placement.held()
         while held:
-            values, lost = self.placement.pool.ask({engine: call(blocks) for engine, blocks in held.items()})
+            values, lost = self.placement.pool.call({engine: call(blocks) for engine, blocks in held.items()})
             check_shapes(what, values, w)
             parts |= {held[engine][0]: value for engine, value in values.items()}
             computing.update(self.placement.pool.seconds)
@@ -76,7 +76,7 @@ class RemoteSums:
         if not np.isfinite(total).all():
             held = self.placement.held()
             calls = {e: (worker.not_finite, self.key, blocks, w, sample) for e, blocks in held.items()}
-            warn_not_finite(self.placement.pool.ask(calls)[0], len(self.placement.offsets) - 1)
+            warn_not_finite(self.placement.pool.call(calls)[0], len(self.placement.offsets) - 1)
         return total
 
 
@@ -103,21 +103,21 @@ def warn_not_finite(found: dict[int, list[int]], partitions: int) -> None:
 class RemoteProduct:
     """v ↦ the sum of curvature products at w; taped on the engines at the first product, freed with this."""
 
-    def __init__(self, sums: RemoteSums, w: np.ndarray, kind, sample: Sample | None):
-        self.sums, self.key = sums, sums.placement.pool.key()
+    def __init__(self, evaluator: ClientEvaluator, w: np.ndarray, kind, sample: Sample | None):
+        self.evaluator, self.key = evaluator, evaluator.placement.pool.key()
         self.where = np.array(w), sample
         self.kind = pack("kind", kind)
         self.taped: set[int] = set()
-        sums.placement.pool.forget_with(self)
+        evaluator.placement.pool.forget_with(self)
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
         """Return the product, (p,)."""
-        total = self.sums.add(
+        total = self.evaluator.add(
             "product",
-            lambda blocks: (worker.multiply, self.sums.key, blocks, self.key, v, self._at(blocks)),
+            lambda blocks: (worker.multiply, self.evaluator.key, blocks, self.key, v, self._at(blocks)),
             *self.where,
         )
-        self.taped = set(self.sums.placement.blocks)
+        self.taped = set(self.evaluator.placement.blocks)
         return total
 
     def _at(self, blocks: list[int]) -> tuple | None:

@@ -18,8 +18,8 @@ from hfnb import blas
 from hfnb.datasets import fingerprint
 from hfnb.engines import launch, mpi_evaluator, segments, worker
 from hfnb.engines.attach import attach
-from hfnb.engines.client_evaluator import RemoteSums
-from hfnb.engines.drive import Watch, iterations, run_on_engines, survive
+from hfnb.engines.client_evaluator import ClientEvaluator
+from hfnb.engines.drive import Watch, iterations, run_engine_driven, run_with_restarts
 from hfnb.engines.interrupts import held
 from hfnb.engines.options import check_options, check_partitions, prepare, slots, without_lost_hosts
 from hfnb.engines.placement import Placements
@@ -138,20 +138,22 @@ class Cluster:
             names = ", ".join(map(str, silent))
             raise RuntimeError(f"of {len(ids)} engines these did not answer in {self._timeout:g} s: {names}")
         pool = Pool(client, ids, lambda: self._is_alive(client), self._timeout)
-        places = dict(zip(ids, pool.ask_all(mpi_evaluator.place), strict=True))
+        places = dict(zip(ids, pool.call_all(mpi_evaluator.place), strict=True))
         self._ranks = {engine: place[0] for engine, place in places.items() if place}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job
             self._ranks = {}
         if self._ranks:
-            pool.ask_all(segments.unlink)
+            pool.call_all(segments.unlink)
         pool.engines = sorted(ids, key=lambda engine: self._ranks.get(engine, engine))[: self._n]
-        found = pool.ask_all(worker.limit_threads, self._threads)
+        found = pool.call_all(worker.limit_threads, self._threads)
         blas.warn_of_others(dict(zip(pool.engines, found, strict=True)))
         pool.deadline = self._deadline  # not before: an engine's first call imports this package
         self._pool, self._placements = pool, Placements(pool)
         if not self._own:  # engines that stay shall not keep the data
             process = psutil.Process()
-            pool.ask_all(worker.register, pool.name, socket.gethostname(), process.pid, process.create_time())
+            pool.call_all(
+                worker.register, pool.name, socket.gethostname(), process.pid, process.create_time()
+            )
             self._leave = pool.leave
 
     def _is_alive(self, client: ipp.Client) -> bool:
@@ -218,13 +220,13 @@ class Cluster:
         """Whether the engines are connected by MPI."""
         return bool(self.client and self._ranks)
 
-    def _sums(self, net, data, partitions: int | None, chunk: int | None) -> RemoteSums:
+    def _evaluator(self, net, data, partitions: int | None, chunk: int | None) -> ClientEvaluator:
         """Return sums of the network over the data, which is sent unless engines hold the same content."""
         placements = self.client and self._placements
         partitions = self._partitions if partitions is None else partitions
         check_partitions(partitions, len(self._pool.engines))
         chunk = check_objective(net, data, chunk)
-        return RemoteSums(net, placements.of(data, fingerprint(data), partitions), chunk)
+        return ClientEvaluator(net, placements.of(data, fingerprint(data), partitions), chunk)
 
     def objective(self, net, data, *, partitions: int | None = None, chunk: int | None = None) -> Objective:
         """Return the objective of ``net`` over ``data`` whose sums the engines make: the client drives.
@@ -238,7 +240,7 @@ class Cluster:
         EngineFailure for an exception on an engine, with its traceback, when no engine is left, and where
         data that was edited since would have to move; ValueError for fewer ``partitions`` than engines.
         """
-        return Objective.from_sums(net, self._sums(net, data, partitions, chunk))
+        return Objective.from_evaluator(net, self._evaluator(net, data, partitions, chunk))
 
     def minimize(
         self,
@@ -259,30 +261,29 @@ class Cluster:
         Every engine runs the same loop, and sums travel by MPI Allreduce; where the engines have no MPI, the
         client drives. After each iteration the client shows progress and calls ``callback(record)``, which
         stops the run by any true value; so does Ctrl-C. Returns the optimizer's result. With a checkpoint or
-        the path of its folder, ``resume``, the loss of an engine restarts them all and goes on from there,
-        ``max_failures`` times.
-        EngineFailure for an exception on an engine, with its traceback; EngineLost, with the causes, when
-        engines are lost.
+        the path of its folder, ``checkpoint``, the loss of an engine restarts them all and goes on from
+        there, ``max_failures`` times. EngineFailure for an exception on an engine, with its traceback;
+        EngineLost, with the causes, when engines are lost.
         """
         optimizer = _named(optimizer)
         check_callable("callback", callback, "(record) -> whether to stop", optional=True)
         max_failures = check_nonnegative_int("max_failures", max_failures)
-        if options.get("resume") is not None:
-            options["resume"] = checkpoint.opened(
-                options["resume"]
+        if options.get("checkpoint") is not None:
+            options["checkpoint"] = checkpoint.opened(
+                options["checkpoint"]
             )  # engines may have another working directory
         with Watch(callback, iterations(optimizer, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:
-                sums = self._sums(net, data, partitions, chunk)
+                evaluator = self._evaluator(net, data, partitions, chunk)
                 if self.has_mpi:
-                    return run_on_engines(sums, self._ranks, w0, optimizer, options, watch)
-                return optimizer(Objective.from_sums(net, sums), w0, callback=watch, **options)
+                    return run_engine_driven(evaluator, self._ranks, w0, optimizer, options, watch)
+                return optimizer(Objective.from_evaluator(net, evaluator), w0, callback=watch, **options)
 
             if not self.has_mpi:
                 print("These engines are not connected by MPI: the client drives.")
-            again = max_failures if self._own and options.get("resume") is not None else 0
-            return watch.finish(survive(run, self._restart, watch, again))
+            again = max_failures if self._own and options.get("checkpoint") is not None else 0
+            return watch.finish(run_with_restarts(run, self._restart, watch, again))
 
 
 def _named(optimizer: Callable | str) -> Callable:

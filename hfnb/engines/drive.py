@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.engines import run
-from hfnb.engines.client_evaluator import RemoteSums, warn_not_finite
+from hfnb.engines.client_evaluator import ClientEvaluator, warn_not_finite
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.objectives.profiler import of_engines
 from hfnb.optimizers.progress import Progress, interrupted
@@ -60,31 +60,36 @@ class Watch:
         return result
 
 
-def run_on_engines(
-    sums: RemoteSums, ranks: dict[int, int], w0: np.ndarray, optimizer: Callable, options: dict, watch: Watch
+def run_engine_driven(
+    evaluator: ClientEvaluator,
+    ranks: dict[int, int],
+    w0: np.ndarray,
+    optimizer: Callable,
+    options: dict,
+    watch: Watch,
 ) -> OptimizeResult:
     """Run the optimizer on every engine ({engine: its rank}); EngineFailure if one is lost."""
-    pool, held = sums.placement.pool, sums.placement.held()
+    pool, held = evaluator.placement.pool, evaluator.placement.held()
     order = [ranks[engine] for engine in pool.engines]
     job = pack("optimizer or its options", (optimizer, options))
     try:
-        pool.ask_each(
-            {engine: (run.begin, sums.key, held[engine], order, w0, job) for engine in pool.engines}
+        pool.call_each(
+            {engine: (run.begin, evaluator.key, held[engine], order, w0, job) for engine in pool.engines}
         )
-        return _drive(sums, watch)
+        return _drive(evaluator, watch)
     except (
         BaseException
     ):  # an interrupt or an error of the callback, too: engines must not wait for an answer
-        pool.tell_all(run.abandon)
+        pool.notify_all(run.abandon)
         raise
 
 
-def _drive(sums: RemoteSums, watch: Watch) -> OptimizeResult:
+def _drive(evaluator: ClientEvaluator, watch: Watch) -> OptimizeResult:
     """Let the engines go on from iteration to iteration, until they have a result."""
-    pool, partitions = sums.placement.pool, len(sums.placement.offsets) - 1
+    pool, partitions = evaluator.placement.pool, len(evaluator.placement.offsets) - 1
     stop, kind, entries = False, "record", dict[str, Any]()
     while kind == "record":
-        replies = pool.ask_all(run.step, sums.key, stop, entries)
+        replies = pool.call_all(run.step, evaluator.key, stop, entries)
         kind, value, *_ = replies[0]
         warn_not_finite(
             {engine: reply[3] for engine, reply in zip(pool.engines, replies, strict=True)}, partitions
@@ -99,7 +104,9 @@ def _drive(sums: RemoteSums, watch: Watch) -> OptimizeResult:
     return value
 
 
-def survive(attempt: Callable, restart: Callable, watch: Watch, max_failures: int) -> OptimizeResult:
+def run_with_restarts(
+    attempt: Callable, restart: Callable, watch: Watch, max_failures: int
+) -> OptimizeResult:
     """Return attempt(), made again after restart() where engines were lost; EngineLost lists the causes."""
     causes: list[str] = []
     while True:

@@ -10,7 +10,7 @@ from functools import cache, partial
 import numpy as np
 
 from hfnb.engines import worker
-from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample
 from hfnb.objectives.summation import merge, value, zeros
@@ -45,20 +45,20 @@ def communicator(ranks: tuple[int, ...]):
     return MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Incl(ranks))
 
 
-class MPISums:
-    """Sums over the engines of an MPI communicator; the same methods as `LocalSums`.
+class MPIEvaluator:
+    """Sums over the engines of an MPI communicator; the same methods as `LocalEvaluator`.
 
     Each sum is one Allreduce of its numbers. An engine that fails to make its part gives NaN instead; after a
     sum that is not finite the engines tell each other whether one failed. So an exception on one engine ends
     the run on all of them, and none is left waiting.
     """
 
-    def __init__(self, local: LocalSums, comm):
+    def __init__(self, local: LocalEvaluator, comm):
         self.local, self.comm, self.n, self.clock = local, comm, local.n, Clock()
         self.not_finite: list[int] = []  # partitions found to blame for a sum that is not finite
 
     def identity(self) -> dict[str, str]:
-        """Return what the data is, by name, as `LocalSums` does; all engines must call this."""
+        """Return what the data is, by name, as `LocalEvaluator` does; all engines must call this."""
         return self.local.identity(
             lambda mine: {i: each for part in self.comm.allgather(mine) for i, each in part.items()}
         )

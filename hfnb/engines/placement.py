@@ -85,9 +85,9 @@ class Placement:
     def _send(self, new: dict[int, tuple[range, int]]) -> dict[int, str]:
         """Give blocks to their engines, of mapped rows only the place where they can; return the lost."""
         calls = {e: self._call(block, share, worker.reference) for block, (share, e) in new.items()}
-        held, lost = self.pool.ask(calls)
+        held, lost = self.pool.call(calls)
         calls = {e: self._call(block, share) for block, (share, e) in new.items() if not held.get(e, True)}
-        return lost | self.pool.ask(calls)[1] if calls else lost
+        return lost | self.pool.call(calls)[1] if calls else lost
 
     def _call(self, block: int, numbers: range, form: Callable = lambda rows: rows) -> tuple:
         rows = slice(self.offsets[numbers.start], self.offsets[numbers.stop])

@@ -85,7 +85,7 @@ class Pool:
         self._unanswered: dict = {}  # {engine: reply} of a call that an exception on another engine has ended
         self._dropped: list[str] = []  # keys that nothing here refers to any more
 
-    def ask(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
+    def call(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
         """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
 
         ``together``: the engines may wait for each other, so that the death of one ends the call of all.
@@ -152,18 +152,18 @@ class Pool:
             del self.client.history[:-HISTORY]
         return pending, lost
 
-    def ask_each(self, calls: dict[int, tuple]) -> list:
+    def call_each(self, calls: dict[int, tuple]) -> list:
         """Run {engine: (function, *arguments)}; EngineLost if one is lost."""
-        values, lost = self.ask(calls, together=True)
+        values, lost = self.call(calls, together=True)
         if lost:
             raise EngineLost(_names(lost))
         return [values[engine] for engine in calls]
 
-    def ask_all(self, function: Callable, *arguments) -> list:
+    def call_all(self, function: Callable, *arguments) -> list:
         """Run the same call on every engine; EngineLost if one is lost."""
-        return self.ask_each(dict.fromkeys(self.engines, (function, *arguments)))
+        return self.call_each(dict.fromkeys(self.engines, (function, *arguments)))
 
-    def tell_all(self, function: Callable, *arguments) -> None:
+    def notify_all(self, function: Callable, *arguments) -> None:
         """Run the same call on every engine without waiting: engines take calls in order."""
         with held():
             for engine in self.engines:
@@ -187,14 +187,14 @@ class Pool:
             return
         with held():
             keys = self._dropped[:]
-            self.tell_all(worker.forget, keys)
+            self.notify_all(worker.forget, keys)
             del self._dropped[: len(keys)]
 
     def leave(self) -> None:
         """Have engines that stay forget all that this client gave them, within a few seconds."""
         self.deadline = min(LEAVING, self.deadline or LEAVING)
         with suppress(EngineFailure):
-            self.ask_all(worker.leave, self.name)
+            self.call_all(worker.leave, self.name)
 
     def causes(self) -> str:
         """Say which engines were lost and why."""

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from hfnb.engines import worker
-from hfnb.engines.mpi_evaluator import MPISums, SharedCheckpoint, communicator
-from hfnb.objectives.evaluator import LocalSums
+from hfnb.engines.mpi_evaluator import MPIEvaluator, SharedCheckpoint, communicator
+from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.sampling import Shards
 
@@ -26,8 +26,11 @@ class Run:
     alike, so all stop at the same iteration.
     """
 
-    def __init__(self, sums: MPISums, w0: np.ndarray, optimizer: Callable, options: dict):
-        self.sums, arguments = sums, (Objective.from_sums(sums.local.net, sums), w0, optimizer, options)
+    def __init__(self, evaluator: MPIEvaluator, w0: np.ndarray, optimizer: Callable, options: dict):
+        self.evaluator, arguments = (
+            evaluator,
+            (Objective.from_evaluator(evaluator.local.net, evaluator), w0, optimizer, options),
+        )
         self._records: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._optimize, args=arguments, daemon=True)
@@ -43,7 +46,7 @@ class Run:
     def _halt(self, record) -> bool:
         if self._abandoned:
             raise Abandoned
-        self.spent = *self.sums.clock.take(), self._idle
+        self.spent = *self.evaluator.clock.take(), self._idle
         self._records.put(("record", record))
         start = time.perf_counter()
         stop, entries = self._answers.get()
@@ -83,34 +86,36 @@ def abandon() -> None:
         worker.RUNS.popitem()[1].abandon()
 
 
-def begin(sums: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: bytes) -> None:
+def begin(evaluator: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: bytes) -> None:
     """Set up a run of the engines with these ranks on the blocks that this one holds."""
     abandon()
-    net, dataset, chunk = worker.NETS[sums]
+    net, dataset, chunk = worker.NETS[evaluator]
     optimizer, options = worker.unpack("optimizer or its options", job)
     comm = communicator(tuple(ranks))
-    if options.get("resume") is not None:
-        options["resume"] = SharedCheckpoint(options["resume"], comm)
+    if options.get("checkpoint") is not None:
+        options["checkpoint"] = SharedCheckpoint(options["checkpoint"], comm)
     shards = [worker.BLOCKS[dataset, block] for block in blocks]
     mine = Shards(shards[0].offsets, {number: part for held in shards for number, part in held.parts.items()})
-    worker.RUNS[sums] = Run(MPISums(LocalSums(net, mine, chunk), comm), np.array(w0), optimizer, options)
+    worker.RUNS[evaluator] = Run(
+        MPIEvaluator(LocalEvaluator(net, mine, chunk), comm), np.array(w0), optimizer, options
+    )
 
 
-def step(sums: str, stop: bool, entries: dict) -> tuple:
+def step(evaluator: str, stop: bool, entries: dict) -> tuple:
     """Run one iteration; return "record" or "result", what it is, a digest of the final parameters, the
     partitions found not finite, and where the time went. The first engine alone returns what it is: the
     others have the same. RuntimeError if the run is no longer there.
     """
-    if sums not in worker.RUNS:
+    if evaluator not in worker.RUNS:
         raise RuntimeError(
             "the run was ended by another one on the same engines, of another client or of a callback"
         )
-    run = worker.RUNS.pop(sums)
+    run = worker.RUNS.pop(evaluator)
     kind, value = run.step(stop, entries)
     digest = None
     if kind == "result":
         digest = hashlib.sha256(value.x.tobytes()).hexdigest()
     else:
-        worker.RUNS[sums] = run
-    not_finite, run.sums.not_finite = run.sums.not_finite, []
-    return kind, value if run.sums.comm.rank == 0 else None, digest, not_finite, run.spent
+        worker.RUNS[evaluator] = run
+    not_finite, run.evaluator.not_finite = run.evaluator.not_finite, []
+    return kind, value if run.evaluator.comm.rank == 0 else None, digest, not_finite, run.spent

@@ -15,13 +15,13 @@ import threadpoolctl
 from hfnb import blas, threads
 from hfnb.datasets._fingerprint import checksum
 from hfnb.datasets.mapped import MappedArray
-from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 from hfnb.objectives.summation import merge
 
 BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
 NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)
-SUMS: dict[tuple, LocalSums] = {}  # (sums, block)
+EVALUATORS: dict[tuple, LocalEvaluator] = {}  # (sums, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
 CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, and when that began
 RUNS: dict[str, Any] = {}  # sums: the run of an optimizer on this engine (hfnb.engines.run), at most one
@@ -78,9 +78,9 @@ def unpack(name: str, pickled: bytes):
         raise TypeError(f"{name}: expected something that can be unpickled on the engines: {why}") from error
 
 
-def prepare(sums: str, net: bytes, dataset: str, chunk: int | None) -> None:
+def prepare(evaluator: str, net: bytes, dataset: str, chunk: int | None) -> None:
     """Learn a network and the dataset that its sums run over."""
-    NETS[sums] = unpack("net", net), dataset, chunk
+    NETS[evaluator] = unpack("net", net), dataset, chunk
 
 
 def forget(keys: list[str]) -> None:
@@ -89,7 +89,7 @@ def forget(keys: list[str]) -> None:
         NETS.pop(key, None)
         if key in RUNS:
             RUNS.pop(key).abandon()
-    for table in (BLOCKS, SUMS, PRODUCTS):
+    for table in (BLOCKS, EVALUATORS, PRODUCTS):
         for pair in [pair for pair in table if pair[0] in keys]:
             table.pop(pair)
 
@@ -109,7 +109,7 @@ def register(client: str, host: str, pid: int, began: float) -> None:
 def leave(client: str, keep=()) -> None:
     """Free all that a client has left here, but for the keys to ``keep``."""
     CLIENTS.pop(client, None)
-    keys = {*NETS, *RUNS, *(pair[0] for table in (BLOCKS, SUMS, PRODUCTS) for pair in table)}
+    keys = {*NETS, *RUNS, *(pair[0] for table in (BLOCKS, EVALUATORS, PRODUCTS) for pair in table)}
     forget([key for key in keys.difference(keep) if key.startswith(client)])
 
 
@@ -122,17 +122,17 @@ def _runs(pid: int, began: float) -> bool:
         return False
 
 
-def loss(sums: str, blocks: list[int], w, sample) -> np.ndarray:
+def loss(evaluator: str, blocks: list[int], w, sample) -> np.ndarray:
     """Return the sum of losses over the blocks, a total of 1 number."""
-    return add(_sums(sums, block).loss(w, sample) for block in blocks)
+    return add(_evaluator(evaluator, block).loss(w, sample) for block in blocks)
 
 
-def gradient(sums: str, blocks: list[int], w, sample) -> np.ndarray:
+def gradient(evaluator: str, blocks: list[int], w, sample) -> np.ndarray:
     """Return the sum of gradients and losses over the blocks, a total of p + 1 numbers."""
-    return add(_sums(sums, block).gradient(w, sample) for block in blocks)
+    return add(_evaluator(evaluator, block).gradient(w, sample) for block in blocks)
 
 
-def multiply(sums: str, blocks: list[int], product: str, v, at: tuple | None) -> np.ndarray:
+def multiply(evaluator: str, blocks: list[int], product: str, v, at: tuple | None) -> np.ndarray:
     """Return the sum of curvature products over the blocks, a total of p numbers.
 
     ``at``: the parameters, sample and kind of the product, where a block has not been taped for it.
@@ -140,27 +140,36 @@ def multiply(sums: str, blocks: list[int], product: str, v, at: tuple | None) ->
     for block in blocks:
         if at and (product, block) not in PRODUCTS:
             w, sample, kind = at
-            PRODUCTS[product, block] = _sums(sums, block).linearize(w, unpack("curvature", kind), sample)
+            PRODUCTS[product, block] = _evaluator(evaluator, block).linearize(
+                w, unpack("curvature", kind), sample
+            )
     return add(PRODUCTS[product, block](v) for block in blocks)
 
 
-def not_finite(sums: str, blocks: list[int], w, sample) -> list[int]:
+def not_finite(evaluator: str, blocks: list[int], w, sample) -> list[int]:
     """Return the numbers of the partitions whose loss at w is not finite."""
-    return [number for block in blocks for number in partitions_not_finite(_sums(sums, block), w, sample)]
+    return [
+        number
+        for block in blocks
+        for number in partitions_not_finite(_evaluator(evaluator, block), w, sample)
+    ]
 
 
-def partitions_not_finite(sums: LocalSums, w, sample) -> list[int]:
+def partitions_not_finite(evaluator: LocalEvaluator, w, sample) -> list[int]:
     """Return the numbers of the partitions in these sums whose loss at w is not finite."""
-    alone = {i: LocalSums(sums.net, sums.shards.select([i]), sums.chunk) for i in sums.shards.held}
+    alone = {
+        i: LocalEvaluator(evaluator.net, evaluator.shards.select([i]), evaluator.chunk)
+        for i in evaluator.shards.held
+    }
     return [number for number, one in alone.items() if not np.isfinite(one.loss(w, sample)).all()]
 
 
-def _sums(sums: str, block: int) -> LocalSums:
+def _evaluator(evaluator: str, block: int) -> LocalEvaluator:
     """Return the sums of a network over a block, made when first asked for."""
-    if (sums, block) not in SUMS:
-        net, dataset, chunk = NETS[sums]
-        SUMS[sums, block] = LocalSums(net, BLOCKS[dataset, block], chunk)
-    return SUMS[sums, block]
+    if (evaluator, block) not in EVALUATORS:
+        net, dataset, chunk = NETS[evaluator]
+        EVALUATORS[evaluator, block] = LocalEvaluator(net, BLOCKS[dataset, block], chunk)
+    return EVALUATORS[evaluator, block]
 
 
 def add(parts) -> np.ndarray:

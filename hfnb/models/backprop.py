@@ -139,7 +139,7 @@ class Linearized:
                     Ru += np.matmul(d, layer.weights(v).T, out=work.t[number - 1][:rows])
 
 
-class Written:
+class ManualBackprop:
     """Sums over a batch of a `Network`, by back-propagation written out; safe to run in several threads."""
 
     parallel = True

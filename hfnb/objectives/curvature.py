@@ -92,7 +92,7 @@ def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
     return CURVATURES[check_choice("curvature", kind, CURVATURES, " or a function")]
 
 
-class Taped:
+class Autograd:
     """Sums over a batch by autograd, for any model; its tracer is one for the process: no threads."""
 
     parallel = False

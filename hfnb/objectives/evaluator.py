@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from hfnb import threads
-from hfnb.models.backprop import Written
+from hfnb.models.backprop import ManualBackprop
 from hfnb.models.mlp import Network
 from hfnb.objectives import identity, summation
-from hfnb.objectives.curvature import Product, Taped, curvature_sum
+from hfnb.objectives.curvature import Autograd, Product, curvature_sum
 from hfnb.objectives.sampling import Sample, Shards
 
 CHUNK = 512  # rows a chunk: more, and activations leave the cache; fewer, and products suffer
@@ -17,7 +17,7 @@ APART = 16  # rows a partition, on average, below which a mini-batch is worked t
 DEALT = 2e7  # samples × parameters from which on chunks are dealt to threads: less is not worth their start
 
 
-class LocalSums:
+class LocalEvaluator:
     """Sums over the samples that this process holds: the parts that every way of running adds up.
 
     The samples are worked through ``chunk`` rows at a time, so that memory does not grow with the dataset.
@@ -30,7 +30,10 @@ class LocalSums:
 
     def __init__(self, net, shards: Shards, chunk: int | None = None):
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
-        self.written, self.taped = Written(net) if isinstance(net, Network) else Taped(net), Taped(net)
+        self.backprop, self.autograd = (
+            ManualBackprop(net) if isinstance(net, Network) else Autograd(net),
+            Autograd(net),
+        )
         self._workspaces: dict = {}
 
     def identity(self, gather: Callable[[dict], dict] = dict) -> dict[str, str]:
@@ -42,25 +45,25 @@ class LocalSums:
 
         def add(total, batch, work, first):
             X, Y = _as(w, batch)
-            total += self.written.loss(w, X, Y, work)
+            total += self.backprop.loss(w, X, Y, work)
 
-        shares = self._shares(self.written, w, sample)
-        return self._total(self.written, w, shares, add, 1, np.dtype(float))
+        shares = self._shares(self.backprop, w, sample)
+        return self._total(self.backprop, w, shares, add, 1, np.dtype(float))
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of gradients and, last, of losses: p + 1 numbers in the precision of w."""
 
         def add(total, batch, work, first):
             X, Y = _as(w, batch)
-            total[-1] += self.written.add_gradient(w, X, Y, total[:-1], work, first)
+            total[-1] += self.backprop.add_gradient(w, X, Y, total[:-1], work, first)
 
-        shares = self._shares(self.written, w, sample)
-        return self._total(self.written, w, shares, add, w.size + 1, w.dtype)
+        shares = self._shares(self.backprop, w, sample)
+        return self._total(self.backprop, w, shares, add, w.size + 1, w.dtype)
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Product:
         """Return v ↦ the total of curvature products at w, p numbers; ValueError for an unknown kind."""
         curvature_sum(kind)
-        parts = self.taped if callable(kind) else self.written
+        parts = self.autograd if callable(kind) else self.backprop
         shares, keep = self._shares(parts, w, sample), self.shards.count(sample) <= KEPT
         spaces = self._workspaces_of(parts, w, len(shares))
 
@@ -128,9 +131,9 @@ class LocalSums:
 
 
 def _dealt(task: Callable, shares: list, dtype: np.dtype) -> list:
-    """Return threads.deal(task, shares): one BLAS thread in float64, the requested number in float32."""
+    """Return parallel_map(task, shares): one BLAS thread in float64, the requested number in float32."""
     with threads.limited(1 if dtype == np.float64 else threads.count()):
-        return threads.deal(task, shares)
+        return threads.parallel_map(task, shares)
 
 
 def _as(w, batch):

@@ -10,7 +10,7 @@ from hfnb.krylov import dot
 from hfnb.objectives import identity, summation
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
-from hfnb.objectives.evaluator import LocalSums
+from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Sample, Shards
 from hfnb.validation import (
     check_callable,
@@ -42,13 +42,13 @@ class Objective:
 
     def __init__(self, net, data, *, partitions: int = 24, chunk: int | None = None):
         chunk = check_objective(net, data, chunk)
-        self._set(net, LocalSums(net, Shards.of(data, partitions), chunk))
+        self._set(net, LocalEvaluator(net, Shards.of(data, partitions), chunk))
 
     @classmethod
-    def from_sums(cls, net, sums) -> "Objective":
+    def from_evaluator(cls, net, evaluator) -> "Objective":
         """Return the objective whose global sums come from ``sums``, made by many engines, say."""
         objective = cls.__new__(cls)
-        objective._set(net, sums)
+        objective._set(net, evaluator)
         return objective
 
     @classmethod
@@ -80,14 +80,14 @@ class Objective:
             AnyLoss(loss, outputs, output_loss, weight_decay), data, partitions=partitions, chunk=chunk
         )
 
-    def _set(self, net, sums):
-        self.net, self.sums, self.n, self.counts = net, sums, sums.n, Counts()
+    def _set(self, net, evaluator):
+        self.net, self.evaluator, self.n, self.counts = net, evaluator, evaluator.n, Counts()
         self._decays = getattr(net, "weight_decay", 0) > 0
         self._at: tuple[np.ndarray, LinearOperator] | None = None
 
     def identity(self) -> dict[str, str]:
         """Return what this objective is, by name, wherever it is evaluated (`hfnb.objectives.identity`)."""
-        return {"network": identity.describe(self.net), **self.sums.identity()}
+        return {"network": identity.describe(self.net), **self.evaluator.identity()}
 
     def _size(self, w, sample):
         """The number of samples; an error where w cannot be parameters."""
@@ -102,14 +102,14 @@ class Objective:
         """Return F(w); one reduction of one number."""
         size = self._size(w, sample)
         self.counts.add("losses", size, 1, summation.nbytes(1, float))
-        value = float(summation.value(self.sums.loss(w, sample))[0]) / size
+        value = float(summation.value(self.evaluator.loss(w, sample))[0]) / size
         return value + 0.5 * dot(w, self.net.decay(w)) if self._decays else value
 
     def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
         """Return F(w) and ∇F(w), (p,); one reduction of p + 1 numbers."""
         size = self._size(w, sample)
         self.counts.add("gradients", size, w.size + 1, summation.nbytes(w.size + 1, w.dtype))
-        total = summation.value(self.sums.gradient(w, sample))
+        total = summation.value(self.evaluator.gradient(w, sample))
         total /= w.dtype.type(size)
         value, gradient = float(total[-1]), total[:-1]
         if self._decays:
@@ -137,7 +137,7 @@ class Objective:
         """
         size = self._size(w, sample)
         w = np.array(w)  # products read it again
-        parts = self.sums.linearize(w, kind, sample)
+        parts = self.evaluator.linearize(w, kind, sample)
 
         def product(v):
             v = self._vector(v, w)

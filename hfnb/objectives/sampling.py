@@ -45,26 +45,26 @@ class Sample:
 class Draws:
     """Which samples an iteration uses: all, or the mini-batch that (seed, iteration) draws on any engine.
 
-    ``batch`` samples for loss and gradient, ``curvature_batch`` for curvature; None are all of them, and for
-    curvature those of the gradient.
+    ``batch_size`` samples for loss and gradient, ``curvature_batch_size`` for curvature; None are all of
+    them, and for curvature those of the gradient.
 
-    >>> Draws(seed=1, batch=None, curvature_batch=32).curvature(5)
+    >>> Draws(seed=1, batch_size=None, curvature_batch_size=32).curvature(5)
     Sample(size=32, seed=2, index=5)
     """
 
     seed: int
-    batch: int | None
-    curvature_batch: int | None
+    batch_size: int | None
+    curvature_batch_size: int | None
 
     def loss(self, iteration: int) -> Sample | None:
         """Return the samples of loss and gradient in an iteration."""
-        return None if self.batch is None else Sample(self.batch, self.seed, iteration)
+        return None if self.batch_size is None else Sample(self.batch_size, self.seed, iteration)
 
     def curvature(self, iteration: int) -> Sample | None:
         """Return the samples of curvature in an iteration."""
-        if self.curvature_batch is None:
+        if self.curvature_batch_size is None:
             return self.loss(iteration)
-        return Sample(self.curvature_batch, self.seed + 1, iteration)
+        return Sample(self.curvature_batch_size, self.seed + 1, iteration)
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""The rivals on the same objective: stochastic gradient descent, momentum, Nesterov's acceleration, Adam."""
+"""First-order methods on the same objective: SGD, momentum, Nesterov's acceleration, Adam."""
 
 from collections.abc import Callable
 
@@ -73,36 +73,37 @@ def first_order(
     *,
     method: str = "sgd",
     learning_rate: float | Callable[[int], float] = 0.1,
-    batch: int | None = None,
+    batch_size: int | None = None,
     momentum: float = 0.9,
     max_iter: int = 10,
     tol: float = 0.0,
     seed: int = 0,
     callback: Callable | None = None,
-    resume=None,
+    checkpoint=None,
 ) -> OptimizeResult:
     """Minimize an objective by steps along the gradients of mini-batches; an iteration is one epoch.
 
-    ``method``: sgd, momentum, nesterov or adam; ``learning_rate``: a number, or a function of the number
-    t = 0, 1, … of the step (a schedule); ``batch``: samples a step (64, or all of fewer), none drawn twice
-    within an epoch.
-    After every epoch the loss and gradient over all samples are recorded, at a cost that is not counted as
-    the method's own. ``tol``, ``seed``, ``callback``, ``resume`` and the result are those of `hessian_free`.
-    ValueError for an unknown method, numbers out of range (a batch outside 1 … n, a rate that is negative or
-    not finite, a momentum outside [0, 1)), or a start that is not finite.
+    ``method``: sgd, momentum, nesterov or adam; ``learning_rate``: a number, or a function of the number t =
+    0, 1, … of the step (a schedule); ``batch_size``: samples a step (64, or all of fewer), none drawn twice
+    within an epoch. After every epoch the loss and gradient over all samples are recorded, at a cost that is
+    not counted as the method's own. ``tol``, ``seed``, ``callback``, ``checkpoint`` and the result are those
+    of `hessian_free`. ValueError for an unknown method, numbers out of range (a batch outside 1 … n, a rate
+    that is negative or not finite, a momentum outside [0, 1)), or a start that is not finite.
 
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 2])
     >>> objective = Objective(net, Dataset(np.eye(2), np.array([0, 1])))
-    >>> first_order(objective, net.init(0), method="adam", batch=2, max_iter=100).fun < 0.1
+    >>> first_order(objective, net.init(0), method="adam", batch_size=2, max_iter=100).fun < 0.1
     True
     """
     check_choice("method", method, METHODS)
-    check_run(objective, w0, max_iter=max_iter, tol=tol, seed=seed, callback=callback, resume=resume)
-    batch = check_positive_int("batch", min(64, objective.n) if batch is None else batch, at_most=objective.n)
+    check_run(objective, w0, max_iter=max_iter, tol=tol, seed=seed, callback=callback, checkpoint=checkpoint)
+    batch_size = check_positive_int(
+        "batch_size", min(64, objective.n) if batch_size is None else batch_size, at_most=objective.n
+    )
     momentum, tol = check_fraction("momentum", momentum, below_one=True), float(tol)
     rate = _schedule(learning_rate)
-    saved = resume.load() if resume else None
+    saved = checkpoint.load() if checkpoint else None
     recorder = Recorder(objective, callback, saved["history"] if saved else None)
     w, memory = (saved["w"], saved["memory"]) if saved else (np.array(w0), {})
     update = METHODS[method](lambda t: w.dtype.type(rate(t)), momentum)
@@ -110,16 +111,16 @@ def first_order(
     if not np.isfinite(loss + norm):
         raise ValueError("w0: expected a start with finite loss and gradient, got NaN or infinity")
     stop = not saved and recorder.add(w, iteration=0, loss=loss, gradient_norm=norm)
-    steps = objective.n // batch
+    steps = objective.n // batch_size
 
     while not (stop or norm <= tol or not np.isfinite(loss) or recorder.history[-1].iteration >= max_iter):
         epoch = recorder.history[-1].iteration
         for t in range(epoch * steps, (epoch + 1) * steps):
-            update(w, objective.value_and_gradient(w, Sample(batch, seed, t))[1], t, memory)
+            update(w, objective.value_and_gradient(w, Sample(batch_size, seed, t))[1], t, memory)
         loss, norm = _measure(objective, recorder, w)
         stop = recorder.add(w, iteration=epoch + 1, loss=loss, gradient_norm=norm)
-        if resume:
-            resume.save({"w": w, "memory": memory, "history": recorder.history})
+        if checkpoint:
+            checkpoint.save({"w": w, "memory": memory, "history": recorder.history})
 
     reasons = {
         f"gradient norm {norm:.1e} <= tol = {tol:.1e}": norm <= tol,

@@ -14,10 +14,10 @@ from hfnb.optimizers.checkpoint import resumable
 from hfnb.optimizers.history import Recorder
 from hfnb.optimizers.iteration import State
 from hfnb.optimizers.options import check_hessian_free
-from hfnb.optimizers.probing import LONGEST_PAUSE, PLATEAU, explore
+from hfnb.optimizers.probing import LONGEST_INTERVAL, PLATEAU, probe
 from hfnb.optimizers.progress import watched
 from hfnb.optimizers.steps import STEPS, Step, negative_curvature_step
-from hfnb.optimizers.truncation import MARTENS, THRIFTY, truncated
+from hfnb.optimizers.truncation import MARGINAL_GAIN, MARTENS, truncated
 
 REJECTIONS = 10  # steps rejected one after another before the certificate is asked: λ has grown 5·10⁹-fold
 LEAVES = 3  # times that a run then tries to leave a saddle, by a fresh certificate each time
@@ -32,34 +32,36 @@ def hessian_free(
     solver: str | Callable | None = None,
     curvature: str | Callable = "hessian",
     step: str = "better",
-    curvature_batch: int | None = None,
-    batch: int | None = None,
+    curvature_batch_size: int | None = None,
+    batch_size: int | None = None,
     damping: float = 1.0,
-    warm_start: float = 0.95,
+    warm_start_decay: float = 0.95,
     max_iter: int = 50,
     tol: float = 1e-6,
     seed: int = 0,
     callback: Callable | None = None,
-    resume=None,
+    checkpoint=None,
     solver_options: dict | None = None,
 ) -> OptimizeResult:
     """Minimize an objective by truncated Newton steps and steps along directions of negative curvature.
 
     Each iteration solves (B + λI) s = −∇F(w) approximately, B the Hessian ("hessian") or Gauss–Newton matrix
-    ("gauss-newton") on ``curvature_batch`` samples, starting from ``warm_start`` times the last solution. It
-    takes the better of s and of the direction of most negative curvature that the solver met, each by a line
-    search, and adapts λ (from ``damping`` on). The paper's method is the default, solver="bicgstab",
-    curvature="hessian"; Martens' (2010) is solver="cg", curvature="gauss-newton". Ours is curvature="auto":
-    Martens' with solves that end when they no longer pay (``overhead`` of `krylov.cg`) and, on a plateau, a
-    look for negative curvature of the Hessian (`exploration`). Elsewhere, without ``batch``, line searches
-    see the samples of curvature; the loss over all, which comes with the next gradient, has to fall, too.
+    ("gauss-newton") on ``curvature_batch_size`` samples, starting from ``warm_start_decay`` times the last
+    solution. It takes the better of s and of the direction of most negative curvature that the solver met,
+    each by a line search, and adapts λ (from ``damping`` on). The paper's method is the default,
+    solver="bicgstab", curvature="hessian"; Martens' (2010) is solver="cg", curvature="gauss-newton". Ours is
+    curvature="auto": Martens' with solves that end when they no longer pay (``overhead`` of `krylov.cg`) and,
+    on a plateau, a look for negative curvature of the Hessian (`exploration`). Elsewhere, without
+    ``batch_size``, line searches see the samples of curvature; the loss over all, which comes with the next
+    gradient, has to fall, too.
 
     ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
-    ``batch``: samples for loss and gradient, all if None; ``curvature_batch``: samples for B, those of the
-    gradient if None. ``solver_options``: the solver's; a solver by name has its `truncation` beside them, a
-    function has these alone. ``callback(record)`` finds the parameters as ``record.w`` and may stop the run
-    by returning any true value. ``resume``: a `hfnb.Checkpoint`, or its folder, to continue from, if it holds
-    anything, and to save to at each iteration; ValueError where it is another run's (`checkpoint.resumable`).
+    ``batch_size``: samples for loss and gradient, all if None; ``curvature_batch_size``: samples for B, those
+    of the gradient if None. ``solver_options``: the solver's; a solver by name has its `truncation` beside
+    them, a function has these alone. ``callback(record)`` finds the parameters as ``record.w`` and may stop
+    the run by returning any true value. ``checkpoint``: a `hfnb.Checkpoint`, or its folder, to continue from,
+    if it holds anything, and to save to at each iteration; ValueError where it is another run's
+    (`checkpoint.resumable`).
     Returns an ``OptimizeResult`` with ``history``. ValueError for unknown names, numbers out of range or a
     start that is not finite; TypeError for arguments of another kind.
 
@@ -76,15 +78,24 @@ def hessian_free(
     >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
     True
     """
-    run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "resume": resume}
+    run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(
-        objective, w0, solver, curvature, step, batch, curvature_batch, damping, warm_start, **run
+        objective,
+        w0,
+        solver,
+        curvature,
+        step,
+        batch_size,
+        curvature_batch_size,
+        damping,
+        warm_start_decay,
+        **run,
     )
     auto = curvature == "auto"
-    samples = Draws(seed, batch, curvature_batch)
+    samples = Draws(seed, batch_size, curvature_batch_size)
     kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")
-    solve = truncated(solver, THRIFTY if auto else MARTENS, solver_options)
-    saved = resume.load() if resume else None
+    solve = truncated(solver, MARGINAL_GAIN if auto else MARTENS, solver_options)
+    saved = checkpoint.load() if checkpoint else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = State(**saved) if saved else _start(objective, w0, damping, samples)
     stop = not saved and recorder.add(state.w, iteration=0, **state.entries())
@@ -101,16 +112,16 @@ def hessian_free(
         else:
             B = objective.curvature(state.w, kind, samples.curvature(state.iteration))
             f, f0, own = _searched(objective, state, samples, auto)
-            solution, state = _solve(state, solve, warm_start, B)
+            solution, state = _solve(state, solve, warm_start_decay, B)
             taken, new_damping = _step(f, f0, state, STEPS[step], B, solution)
-            if auto and state.plateau and state.iteration >= state.next_look:
-                taken = _look(objective, f, f0, state, taken, samples)
+            if auto and state.plateau and state.iteration >= state.next_probe:
+                taken = _probe(objective, f, f0, state, taken, samples)
             # A loss over other samples is not the objective's: NaN.
             taken = taken if own else taken._replace(loss=np.nan)
         state = _move(objective, state, taken, solution, new_damping, samples)
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
-        if resume:
-            resume.save({**vars(state), "history": recorder.history})
+        if checkpoint:
+            checkpoint.save({**vars(state), "history": recorder.history})
 
     if end:
         return recorder.result(state.w, *end)
@@ -202,15 +213,15 @@ def _searched(objective, state, samples, auto):
     By ``auto`` it is over those of curvature, but not on a plateau, nor with mini-batches: there the noise of
     a sample outweighs what is to gain.
     """
-    if not auto or samples.batch or state.plateau:
+    if not auto or samples.batch_size or state.plateau:
         return partial(objective.value, sample=samples.loss(state.iteration)), state.loss, True
     f = partial(objective.value, sample=samples.curvature(state.iteration))
     return f, f(state.w), False
 
 
-def _solve(state, solve, warm_start, B):
+def _solve(state, solve, warm_start_decay, B):
     """Solve (B + λI) s = −g; return the solution, None where a product is not finite, and the state."""
-    x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start)
+    x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start_decay)
     try:
         solution = solve(B, -state.g, x0, damping=state.damping)
     except NonFiniteProduct as error:
@@ -225,15 +236,15 @@ def _step(f, f0, state, choose, B, solution):
     return choose(f, state.w, f0, state.g, B, solution, state.damping)
 
 
-def _look(objective, f, f0, state, step, samples):
+def _probe(objective, f, f0, state, step, samples):
     """Add negative curvature of the Hessian to the step; after each look in vain pause for longer."""
     H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
     try:
-        found = explore(f, state.w, f0, state.g, H, step)
+        found = probe(f, state.w, f0, state.g, H, step)
     except NonFiniteProduct:
         return step
-    state.pause = min(2 * state.pause, LONGEST_PAUSE) if found is step else 1
-    state.next_look = state.iteration + state.pause
+    state.interval = min(2 * state.interval, LONGEST_INTERVAL) if found is step else 1
+    state.next_probe = state.iteration + state.interval
     return found
 
 
@@ -248,9 +259,9 @@ def _move(objective, state, step, solution, damping, samples):
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
-        if finite and np.isfinite(step.loss) and not samples.batch:
+        if finite and np.isfinite(step.loss) and not samples.batch_size:
             loss = step.loss  # the same number, not rounded to the precision of the packed gradient
-        if finite and (samples.batch or loss < before):
+        if finite and (samples.batch_size or loss < before):
             plateau, warm = before - loss <= PLATEAU * abs(before), solution.x if solution else None
             accepted = {"w": w, "g": g, "loss": loss, "warm": warm, "plateau": plateau, "rejected": 0}
             return replace(state, damping=damping, trusted=damping, trouble="", **accepted)

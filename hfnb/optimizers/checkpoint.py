@@ -26,7 +26,7 @@ _NAME = re.compile(r"checkpoint-([0-9]{8,})")
 _PART = re.compile(r"checkpoint-[0-9]{8,}\.[0-9a-f]{32}\.part")
 _ARRAYS = {"_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"}  # what NumPy's pickles are made of
 # What may differ when a run is resumed: when it ends and who looks on, but not what it computes.
-_OF_THE_CALL = {"max_iter", "tol", "callback", "resume"}
+_OF_THE_CALL = {"max_iter", "tol", "callback", "checkpoint"}
 
 Optimizer = TypeVar("Optimizer", bound=Callable)
 
@@ -36,7 +36,7 @@ class CorruptCheckpoint(ValueError):
 
 
 class Checkpoint:
-    """The last ``keep`` states of one run, in files of ``folder``; give it to an optimizer as ``resume``.
+    """The last ``keep`` states of one run, in files of ``folder``; give it to an optimizer as ``checkpoint``.
 
     A state is a dictionary of arrays, numbers, text and records of a history. A file is written aside, with
     its SHA-256, and then put in place: a run that is killed leaves the file before it whole. Other files in
@@ -162,26 +162,26 @@ class Checkpoint:
 
 
 def opened(resume):
-    """Return ``resume`` as a checkpoint: None, a path, or anything with the methods load and save."""
+    """Return ``checkpoint`` as a checkpoint: None, a path, or anything with the methods load and save."""
     if resume is None or isinstance(resume, Checkpoint):
         return resume
     if isinstance(resume, (str, os.PathLike)):
         if not os.fspath(resume):
-            raise ValueError("resume: expected a Checkpoint or the path of its folder, got an empty path")
+            raise ValueError("checkpoint: expected a Checkpoint or the path of its folder, got an empty path")
         return Checkpoint(resume)  # type: ignore[arg-type]
     if isinstance(resume, type) or not all(
         callable(getattr(resume, name, None)) for name in ("load", "save")
     ):
-        raise TypeError(f"resume: expected a Checkpoint or the path of its folder, got {resume!r}")
+        raise TypeError(f"checkpoint: expected a Checkpoint or the path of its folder, got {resume!r}")
     return resume
 
 
 def resumable(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer with a ``resume`` that is the path of a folder, too, and that is its own.
+    """Return the optimizer with a ``checkpoint`` that is the path of a folder, too, and that is its own.
 
-    Put it before an optimizer ``optimizer(objective, w0, *, resume=None, **options)`` that calls
-    ``resume.load()`` once and ``resume.save(state)`` after each iteration. While the run lasts, other runs
-    are kept out of the folder. The state of another run is refused: of another objective
+    Put it before an optimizer ``optimizer(objective, w0, *, checkpoint=None, **options)`` that calls
+    ``checkpoint.load()`` once and ``checkpoint.save(state)`` after each iteration. While the run lasts, other
+    runs are kept out of the folder. The state of another run is refused: of another objective
     (`Objective.identity`), start or options, but ``max_iter``, ``tol`` and ``callback`` may differ. A
     checkpoint of an earlier version of hfnb does not say whose it is, and is refused as well.
 
@@ -196,7 +196,7 @@ def resumable(optimizer: Optimizer) -> Optimizer:
 
     @functools.wraps(optimizer)
     def run(*args, **kwargs):
-        checkpoint = opened(kwargs.get("resume"))
+        checkpoint = opened(kwargs.get("checkpoint"))
         if checkpoint is None:
             return optimizer(*args, **kwargs)
         given = signature.bind(*args, **kwargs)
@@ -205,7 +205,7 @@ def resumable(optimizer: Optimizer) -> Optimizer:
         compared = {name: value for name, value in options if name not in _OF_THE_CALL}
         with getattr(checkpoint, "in_use", nullcontext)():
             who = identity.of_call(optimizer, objective, w0, compared)
-            given.arguments["resume"] = Resumed(checkpoint, who)
+            given.arguments["checkpoint"] = Resumed(checkpoint, who)
             return optimizer(*given.args, **given.kwargs)
 
     return run  # type: ignore[return-value]
@@ -242,7 +242,7 @@ class Resumed:
     def _which(self) -> str:
         folder = getattr(self.checkpoint, "folder", None)
         there = f" in {folder}" if folder else ""
-        return f"resume: expected a new folder or this run's own, but the checkpoint{there}"
+        return f"checkpoint: expected a new folder or this run's own, but the checkpoint{there}"
 
 
 def _ours(path: Path) -> bool:

@@ -39,7 +39,7 @@ class Recorder:
 
     def __init__(self, objective, callback: Callable | None, history: list | None = None):
         self.objective, self.callback, self.history = objective, callback, list(history or [])
-        self._clock = getattr(getattr(objective, "sums", None), "clock", None) or Clock()
+        self._clock = getattr(getattr(objective, "evaluator", None), "clock", None) or Clock()
         self._clock.take()
         last = self.history[-1] if self.history else dict.fromkeys((*self._costs(), "seconds"), 0)
         self._spent = {key: last[key] - value for key, value in self._costs().items()}

@@ -27,8 +27,8 @@ class State:
     plateau: bool = (
         True  # and when to look next for a way down from there, how many iterations after the last
     )
-    next_look: int = 0
-    pause: int = 1
+    next_probe: int = 0
+    interval: int = 1
     steepest: float = 0.0
     trusted: float = 0.0
     trouble: str = ""

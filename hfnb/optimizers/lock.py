@@ -36,7 +36,7 @@ def locked(folder: Path, wait: float = WAIT) -> Iterator[None]:
                 holder = _holder(folder)
                 if time.monotonic() > end or holder.startswith(f"{_self()},"):
                     raise FolderInUse(
-                        f"resume: the checkpoint folder {folder} is in use by another run ({holder}): "
+                        f"checkpoint: the checkpoint folder {folder} is in use by another run ({holder}): "
                         f"give each run a folder of its own. If its machine is gone for good, remove {NAME}"
                     )
                 time.sleep(0.05)

@@ -19,7 +19,7 @@ from hfnb.validation import (
 METHODS = ("value", "value_and_gradient", "curvature")  # what an optimizer calls of an objective
 
 
-def check_run(objective, w0, *, max_iter, tol, seed, callback, resume) -> None:
+def check_run(objective, w0, *, max_iter, tol, seed, callback, checkpoint) -> None:
     """Check what every optimizer takes; an error names the argument."""
     check_methods("objective", objective, METHODS, "hfnb.Objective(net, data)")
     start = np.asarray(w0) if isinstance(w0, (list, tuple)) else w0
@@ -30,12 +30,12 @@ def check_run(objective, w0, *, max_iter, tol, seed, callback, resume) -> None:
     check_nonnegative("tol", tol)
     check_nonnegative_int("seed", seed)
     check_callable("callback", callback, "(record) -> whether to stop", optional=True)
-    if resume is not None:
-        check_methods("resume", resume, ("load", "save"), "hfnb.Checkpoint(folder)")
+    if checkpoint is not None:
+        check_methods("checkpoint", checkpoint, ("load", "save"), "hfnb.Checkpoint(folder)")
 
 
 def check_hessian_free(
-    objective, w0, solver, curvature, step, batch, curvature_batch, damping, warm_start, **run
+    objective, w0, solver, curvature, step, batch_size, curvature_batch_size, damping, warm_start_decay, **run
 ) -> None:
     """Check the arguments of `hessian_free`, those in ``run`` by `check_run`; an error names the argument."""
     check_run(objective, w0, **run)
@@ -44,8 +44,8 @@ def check_hessian_free(
     if not callable(curvature):
         check_choice("curvature", curvature, [*CURVATURES, "auto"], " or a function")
     check_choice("step", step, STEPS)
-    for name, size in (("batch", batch), ("curvature_batch", curvature_batch)):
+    for name, size in (("batch_size", batch_size), ("curvature_batch_size", curvature_batch_size)):
         if size is not None:
             check_positive_int(name, size, at_most=objective.n)
     check_nonnegative("damping", damping, finite=True)
-    check_fraction("warm_start", warm_start)
+    check_fraction("warm_start_decay", warm_start_decay)

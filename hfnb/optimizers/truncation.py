@@ -11,7 +11,7 @@ from hfnb.validation import shown
 MARTENS: dict[str, dict] = {name: {"progress": 5e-4, "maxiter": 100} for name in SOLVERS}
 MARTENS["bicgstab"]["stop_indefinite"] = True
 # By gain per product: the gradient and losses around a solve cost about 12 products.
-THRIFTY: dict[str, dict] = {"cg": {"progress": 0.0, "overhead": 12.0, "maxiter": 100}}
+MARGINAL_GAIN: dict[str, dict] = {"cg": {"progress": 0.0, "overhead": 12.0, "maxiter": 100}}
 
 
 def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | None) -> Callable:
@@ -19,7 +19,7 @@ def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | No
 
     ValueError for an unknown name, and for options that the solver does not take.
 
-    >>> truncated("cg", THRIFTY, {"maxiter": 30}).keywords
+    >>> truncated("cg", MARGINAL_GAIN, {"maxiter": 30}).keywords
     {'progress': 0.0, 'overhead': 12.0, 'maxiter': 30}
     """
     solve, options = find_solver(solver), _checked(find_solver(solver), options)

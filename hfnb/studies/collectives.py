@@ -10,10 +10,10 @@ SHORT = 2048  # bytes of an Allreduce up to which MPICH takes recursive doubling
 
 
 @dataclass(frozen=True)
-class Network:
+class Interconnect:
     """The links between hosts: ``latency`` α, seconds a message; ``bandwidth``, bits a second either way.
 
-    >>> round(Network(latency=50e-6, bandwidth=10e9).seconds(messages=2, size=1_500_000), 6)
+    >>> round(Interconnect(latency=50e-6, bandwidth=10e9).seconds(messages=2, size=1_500_000), 6)
     0.0013
     """
 

@@ -9,16 +9,15 @@ import numpy as np
 from hfnb.optimizers._first_order import first_order
 from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers.history import Record
-from hfnb.studies.tasks import OURS as AUTO
-from hfnb.studies.tasks import Task
+from hfnb.studies.tasks import AUTO, Task
 
 RATES: dict[str, tuple[float, ...]] = {
     "sgd": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     "momentum": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-}  # the grids over which every rival is tuned, at every batch
+}  # the grids over which every baseline is tuned, at every batch
 COSTS = ("iterations", "passes", "reductions")
-OURS = next(iter(AUTO))
+HESSIAN_FREE = next(iter(AUTO))
 
 
 def costs_to(
@@ -34,14 +33,15 @@ def costs_to(
 
     The run ends after ``limit`` passes over the data, or, once ``patience`` of them are spent, where it is
     `hopeless`. Between the two measurements around the target, costs are interpolated (`crossing`): the loss
-    is measured after every epoch of a first-order method (``batch``: all samples unless given), and whenever
-    the passes of another have grown by 5 %, at no cost. ValueError unless target and limit are positive.
+    is measured after every epoch of a first-order method (``batch_size``: all samples unless given), and
+    whenever the passes of another have grown by 5 %, at no cost. ValueError unless target and limit are
+    positive.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
     >>> data = Dataset(np.eye(2), np.array([0, 1]))
     >>> task = Task("two points", models.mlp([2, 2]), data, data, np.float64)
-    >>> costs_to(task, first_order, 0.1, limit=100, batch=2, learning_rate=1.0)["passes"] < 20
+    >>> costs_to(task, first_order, 0.1, limit=100, batch_size=2, learning_rate=1.0)["passes"] < 20
     True
     """
     for name, value in (("target", target), ("limit", limit)):
@@ -50,7 +50,7 @@ def costs_to(
     path: list[tuple[float, tuple[float, ...]]] = []
     full, steps = task.objective(), 1
     if optimizer is first_order:  # whose iteration is an epoch
-        steps = len(task.train) // options.setdefault("batch", len(task.train))
+        steps = len(task.train) // options.setdefault("batch_size", len(task.train))
 
     def watch(record):
         if path and optimizer is not first_order and record.passes < min(1.05 * path[-1][1][1], limit):
@@ -133,7 +133,7 @@ def tuned(
     tried = []
     for way in (grid[middle:], grid[:middle][::-1]):
         for rate in way:
-            options: dict[str, Any] = {"method": method, "batch": batch, "learning_rate": rate}
+            options: dict[str, Any] = {"method": method, "batch_size": batch, "learning_rate": rate}
             found = costs_to(task, first_order, target, min(limit, best.passes), seed, limit / 5, **options)
             tried.append([rate, found["passes"]])
             if found["passes"] < best.passes:
@@ -149,13 +149,14 @@ def sweep(
     target: float,
     limit: float,
     seed: int = 0,
-    methods: Iterable[str] = (OURS, *RATES),
+    methods: Iterable[str] = (HESSIAN_FREE, *RATES),
     callback: Callable | None = None,
 ) -> dict[str, list[Record]]:
     """Return the costs at each batch of Hessian-free optimization ("auto") and of tuned first-order methods.
 
-    Hessian-free has its options by `ours`. A first-order method's search for a rate begins at the best one of
-    the batch before. ``callback(method, record)`` hears each. ValueError for an unknown method.
+    Hessian-free has its options by `hessian_free_options`. A first-order method's search for a rate begins at
+    the best one of the batch before. ``callback(method, record)`` hears each. ValueError for an unknown
+    method.
 
     >>> import numpy as np
     >>> from hfnb import Dataset, models
@@ -167,8 +168,8 @@ def sweep(
     found: dict[str, list[Record]] = {method: [] for method in methods}
     for batch in batches:
         for method, records in found.items():
-            if method == OURS:
-                costs = costs_to(task, hessian_free, target, limit, seed, **ours(task, batch))
+            if method == HESSIAN_FREE:
+                costs = costs_to(task, hessian_free, target, limit, seed, **hessian_free_options(task, batch))
                 records.append(Record(costs, batch=batch))
             else:
                 first = records[-1].rate if records else None
@@ -178,10 +179,10 @@ def sweep(
     return found
 
 
-def ours(task: Task, batch: int) -> dict[str, Any]:
+def hessian_free_options(task: Task, batch: int) -> dict[str, Any]:
     """Return the options of "auto" at a batch, a quarter of it for curvature; all samples are not drawn."""
-    batch_options = {"batch": batch} if batch < len(task.train) else {}
-    return {**AUTO[OURS], "curvature_batch": max(batch // 4, 1), **batch_options}
+    batch_options = {"batch_size": batch} if batch < len(task.train) else {}
+    return {**AUTO[HESSIAN_FREE], "curvature_batch_size": max(batch // 4, 1), **batch_options}
 
 
 def largest_efficient(records: Iterable[dict], factor: float = 1.25) -> int:

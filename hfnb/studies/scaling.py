@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from hfnb.objectives.evaluator import KEPT
 from hfnb.studies.collectives import expected_maximum
-from hfnb.studies.workload import Setting, Work, works
+from hfnb.studies.workload import Setting, Workload, workloads
 
 COMPUTED = ("gradient", "product", "loss")
 RIDGE = 1e-5  # where runs do not tell two costs apart, rounding shall not choose
@@ -29,26 +29,26 @@ RIDGE = 1e-5  # where runs do not tell two costs apart, rounding shall not choos
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was measured: where it ran, the work of each record, and its seconds, means over engines."""
+    """A measured run: where it ran, and the workload and seconds of each record, means over engines."""
 
     setting: Setting
-    works: list[Work]
+    workloads: list[Workload]
     seconds: list[dict[str, float]]
 
     @classmethod
-    def of(cls, history, w0, curvature_batch: int = 0, *, engines: int, partitions: int = 24) -> "Run":
+    def of(cls, history, w0, curvature_batch_size: int = 0, *, engines: int, partitions: int = 24) -> "Run":
         """Read a run on ``engines`` of this host from its history, without the first record: caches are cold.
 
-        ``w0`` and ``curvature_batch`` are those of `works`.
+        ``w0`` and ``curvature_batch_size`` are those of `workloads`.
         """
         seconds = [_mean(record["profile"]) for record in history[1:]]
-        measured = works(history, w0, curvature_batch)[1:]
+        measured = workloads(history, w0, curvature_batch_size)[1:]
         return cls(Setting(engines, engines - 1, partitions=partitions), measured, seconds)
 
     def error(self, model: "Model") -> float:
         """Return by how much a model misses the seconds of all records together, relative to them."""
         measured = sum(sum(each.values()) for each in self.seconds)
-        return model.seconds(self.works, self.setting) / measured - 1
+        return model.seconds(self.workloads, self.setting) / measured - 1
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Model:
 
     costs: dict[str, np.ndarray]
 
-    def parts(self, works: Sequence[Work], setting: Setting) -> dict[str, float]:
-        """Return the seconds, by part, that the works take there, on the engine that holds most samples."""
-        return self._spend(*_demand(works, setting))
+    def parts(self, workloads: Sequence[Workload], setting: Setting) -> dict[str, float]:
+        """Return the seconds, by part, that the workloads take there on the engine with the most samples."""
+        return self._spend(*_demand(workloads, setting))
 
-    def seconds(self, works: Sequence[Work], setting: Setting) -> float:
-        """Return the seconds that the works take there."""
-        return sum(self.parts(works, setting).values())
+    def seconds(self, workloads: Sequence[Workload], setting: Setting) -> float:
+        """Return the seconds that the workloads take there."""
+        return sum(self.parts(workloads, setting).values())
 
     def _spend(self, columns: dict[str, np.ndarray], scatter: float, sent: float) -> dict[str, float]:
         seconds = {part: float(self.costs[part] @ columns[part]) for part in columns}
@@ -92,19 +92,19 @@ def bootstrap(runs: Sequence[Run], draws: int = 200, seed: int = 0) -> list[Mode
     return models
 
 
-def predict(models: Sequence[Model], works: Sequence[Work], setting: Setting) -> np.ndarray:
-    """Return the seconds that the works take there by each model."""
-    demand = _demand(works, setting)
+def predict(models: Sequence[Model], workloads: Sequence[Workload], setting: Setting) -> np.ndarray:
+    """Return the seconds that the workloads take there by each model."""
+    demand = _demand(workloads, setting)
     return np.array([sum(model._spend(*demand).values()) for model in models])
 
 
-def speedup(models: Sequence[Model], works: Sequence[Work], setting: Setting) -> np.ndarray:
-    """Return how many times as fast as on one engine the works are there: 5, 50, 95 % quantiles of models.
+def speedup(models: Sequence[Model], workloads: Sequence[Workload], setting: Setting) -> np.ndarray:
+    """Return the speed-up over one engine of the workloads there: 5, 50 and 95 % quantiles of the models.
 
-    That engine has memory for its linearization, however many samples there are: it is no easy rival.
+    That engine has memory for its linearization, however many samples there are: it is no easy baseline.
     """
     alone = Setting(kept=np.inf)
-    return np.percentile(predict(models, works, alone) / predict(models, works, setting), [5, 50, 95])
+    return np.percentile(predict(models, workloads, alone) / predict(models, workloads, setting), [5, 50, 95])
 
 
 def _mean(profile: dict) -> dict[str, float]:
@@ -114,12 +114,16 @@ def _mean(profile: dict) -> dict[str, float]:
     return mean | {"serial": mean.pop("optimizer") + mean.pop("idle")}
 
 
-def _columns(work: Work, setting: Setting) -> dict[str, Sequence[float]]:
+def _columns(workload: Workload, setting: Setting) -> dict[str, Sequence[float]]:
     """The table above, but for the waiting, which depends on the seconds of other parts."""
-    h, r, s = setting.neighbours, setting.held(work.batch), setting.held(work.curvature_batch)
-    G, P, L = work.gradients, work.products, work.losses
+    h, r, s = (
+        setting.colocated,
+        setting.local_samples(workload.batch),
+        setting.local_samples(workload.curvature_batch_size),
+    )
+    G, P, L = workload.gradients, workload.products, workload.losses
     M = P if s > (setting.kept or KEPT) else min(P, 1.0)
-    sums, _, size = work.travels(setting.engines)
+    sums, _, size = workload.communication_cost(setting.engines)
     return {
         "gradient": [G, G * r, G * r * h],
         "product": [P, P * s, P * s * h, M * s],
@@ -129,20 +133,20 @@ def _columns(work: Work, setting: Setting) -> dict[str, Sequence[float]]:
     }
 
 
-def _demand(works: Sequence[Work], setting: Setting) -> tuple[dict[str, np.ndarray], float, float]:
-    """The columns of all works together, m(N), and the seconds that their sums spend on the network."""
-    each = [_columns(work, setting) for work in works]
+def _demand(workloads: Sequence[Workload], setting: Setting) -> tuple[dict[str, np.ndarray], float, float]:
+    """The columns of all workloads together, m(N), and the seconds that their sums spend on the network."""
+    each = [_columns(workload, setting) for workload in workloads]
     columns = {part: np.sum([one[part] for one in each], axis=0) for part in each[0]}
-    paths = [work.travels(setting.engines)[1:] for work in works]
-    sent = sum(setting.network.seconds(*path) for path in paths) if setting.network else 0.0
+    paths = [workload.communication_cost(setting.engines)[1:] for workload in workloads]
+    sent = sum(setting.interconnect.seconds(*path) for path in paths) if setting.interconnect else 0.0
     return columns, expected_maximum(setting.engines), sent
 
 
 def _observations(run: Run) -> list[tuple[dict, dict]]:
     """The columns and the seconds of each record; engines wait for what was computed, not predicted."""
     found, scatter = [], expected_maximum(run.setting.engines)
-    for work, seconds in zip(run.works, run.seconds, strict=True):
-        columns = _columns(work, run.setting)
+    for workload, seconds in zip(run.workloads, run.seconds, strict=True):
+        columns = _columns(workload, run.setting)
         wait = columns["reduction"][0], sum(seconds[part] for part in COMPUTED)
         found.append((columns | {"waiting": [scatter * each for each in wait]}, seconds))
     return found

@@ -19,10 +19,10 @@ from hfnb.studies.timit import timit
 PHONES, STATES, SCORED = 48, 3, 39
 # How far each method goes at most on `timit_task`, by mode.
 HESSIAN_FREE: dict[str, dict] = {
-    "fast": {"max_iter": 20, "curvature_batch": 600},
-    "full": {"max_iter": 24, "curvature_batch": 2048, "solver_options": {"maxiter": 30}},
+    "fast": {"max_iter": 20, "curvature_batch_size": 600},
+    "full": {"max_iter": 24, "curvature_batch_size": 2048, "solver_options": {"maxiter": 30}},
 }
-FIRST_ORDER = {"fast": {"batch": 64, "max_iter": 12}, "full": {"batch": 256, "max_iter": 12}}
+FIRST_ORDER = {"fast": {"batch_size": 64, "max_iter": 12}, "full": {"batch_size": 256, "max_iter": 12}}
 # What the development speakers choose from: learning rates, and weights of the bigram.
 RATES = {
     "fast": {"sgd": (0.3, 1.0, 3.0), "adam": (1e-3, 3e-3, 1e-2)},
@@ -128,23 +128,23 @@ def bigram(task: AcousticTask) -> Bigram:
 
 
 def recognize(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> list[list[str]]:
-    """Return the phones heard in each utterance, of the 39 that errors are counted on.
+    """Return the hypothesis for each utterance, a list of phones, of the 39 that errors are counted on.
 
     The network's outputs become scaled likelihoods; Viterbi finds the best path through them and the bigram,
     whose log probabilities count ``weight``-fold. See `hfnb.studies.decoding`.
     """
-    grammar, names, heard = bigram(task), phone_set(PHONES), []
+    grammar, names, hypotheses = bigram(task), phone_set(PHONES), []
     for i in range(len(data.names)):
         outputs = task.net.outputs(w, data.utterance(i).X.astype(w.dtype, copy=False))
         path = viterbi(log_likelihoods(outputs, task.spoken.Y), grammar, weight=weight)
-        heard.append(fold((names[phone] for phone in path), SCORED))
-    return heard
+        hypotheses.append(fold((names[phone] for phone in path), SCORED))
+    return hypotheses
 
 
 def phone_error(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> float:
-    """Return the phone error rate in per cent, (substitutions + deletions + insertions) / phones said."""
-    said = [data.sequence(i, SCORED) for i in range(len(data.names))]
-    return 100 * phone_error_rate(said, recognize(task, w, data, weight))
+    """Return the phone error rate in per cent: substitutions, deletions, insertions per reference phone."""
+    references = [data.sequence(i, SCORED) for i in range(len(data.names))]
+    return 100 * phone_error_rate(references, recognize(task, w, data, weight))
 
 
 def tune_weight(task: AcousticTask, w: np.ndarray, weights: Iterable[float] = WEIGHTS) -> float:
@@ -156,7 +156,7 @@ def confusion(task: AcousticTask, w: np.ndarray, data: SpeechDataset) -> np.ndar
     """Return how many frames of each phone (row) the network takes for which phone (column), (39, 39)."""
     number = {phone: i for i, phone in enumerate(phone_set(SCORED))}
     table = np.array([number[fold([phone], SCORED)[0]] for phone in phone_set(PHONES)])
-    heard = task.net.predict(w, data.X.astype(w.dtype, copy=False))
+    predicted = task.net.predict(w, data.X.astype(w.dtype, copy=False))
     counts = np.zeros((SCORED, SCORED), dtype=np.int64)
-    np.add.at(counts, (table[data.Y // STATES], table[heard // STATES]), 1)
+    np.add.at(counts, (table[data.Y // STATES], table[predicted // STATES]), 1)
     return counts

@@ -103,13 +103,13 @@ SECOND_ORDER: dict[str, dict] = {
     "Hessian-free (CG, Gauss–Newton)": {"solver": "cg", "curvature": "gauss-newton"},
 }
 # What this project makes of them: `hessian_free`'s curvature="auto".
-OURS: dict[str, dict] = {"Hessian-free (auto)": {"curvature": "auto"}}
-# How far each goes on `mnist_task`, by mode; and the learning rates over which the rivals are tuned.
+AUTO: dict[str, dict] = {"Hessian-free (auto)": {"curvature": "auto"}}
+# How far each goes on `mnist_task`, by mode; and the learning rates over which the baselines are tuned.
 HESSIAN_FREE = {
-    "fast": {"max_iter": 15, "curvature_batch": 600},
-    "full": {"max_iter": 40, "curvature_batch": 4096},
+    "fast": {"max_iter": 15, "curvature_batch_size": 600},
+    "full": {"max_iter": 40, "curvature_batch_size": 4096},
 }
-FIRST_ORDER = {"fast": {"batch": 64, "max_iter": 15}, "full": {"batch": 64, "max_iter": 30}}
+FIRST_ORDER = {"fast": {"batch_size": 64, "max_iter": 15}, "full": {"batch_size": 64, "max_iter": 30}}
 RATES = {"sgd": (0.03, 0.1, 0.3, 1.0), "adam": (3e-4, 1e-3, 3e-3)}
 
 

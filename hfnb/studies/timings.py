@@ -11,7 +11,7 @@ from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers.history import Record
 from hfnb.studies.scaling import Run
 from hfnb.studies.tasks import Task
-from hfnb.studies.workload import Work, works
+from hfnb.studies.workload import Workload, workloads
 
 # Samples of a product, and of a step of SGD, on `experiments.mnist_task`; of those the third, and of these
 # the second, are for testing.
@@ -20,7 +20,7 @@ BATCHES = {"fast": (64, 256, 1000), "full": (64, 512, 4096)}
 NODES = 16  # some runs are on the part of the data that one of so many nodes would hold
 TEST = "test: "
 # Adam with batches larger than lesson 06's, and the learning rates tried at each.
-RIVALS = {512: (1e-3, 3e-3), 4096: (3e-3, 1e-2)}
+BASELINES = {512: (1e-3, 3e-3), 4096: (3e-3, 1e-2)}
 
 Plan = tuple[int, Callable, dict]  # a run on which part of the data, 1 in so many; the optimizer; its options
 
@@ -37,15 +37,15 @@ def plans(mode: str) -> dict[str, Plan]:
     newton = {"max_iter": 3 if mode == "full" else 2, "tol": 0.0, "solver_options": {"maxiter": 4}}
     for size in SIZES[mode]:
         test, name = TEST if size == SIZES[mode][2] else "", f"products over {size:,}"
-        found[test + name] = 1, hessian_free, newton | {"curvature_batch": size}
+        found[test + name] = 1, hessian_free, newton | {"curvature_batch_size": size}
         found[f"{test}a {NODES}th of {name}"] = (
             NODES,
             hessian_free,
-            newton | {"curvature_batch": size // NODES},
+            newton | {"curvature_batch_size": size // NODES},
         )
     for batch in BATCHES[mode]:
         test = TEST if batch == BATCHES[mode][1] else ""
-        found[f"{test}SGD, batch {batch:,}"] = 1, first_order, {"max_iter": 2, "batch": batch}
+        found[f"{test}SGD, batch {batch:,}"] = 1, first_order, {"max_iter": 2, "batch_size": batch}
     return found
 
 
@@ -59,25 +59,25 @@ def measure(task: Task, clusters: dict[int, Cluster], plans: dict[str, Plan]) ->
     for name, (share, optimizer, options) in tqdm(plans.items(), unit="plan"):
         for n, cluster in clusters.items():
             if n == 1 or share == 1:
-                partitions, size = 24 if share == 1 else 2, options.get("curvature_batch", 0)
+                partitions, size = 24 if share == 1 else 2, options.get("curvature_batch_size", 0)
                 arguments = task.net, data[share], task.start(), optimizer
                 run = cluster.minimize(*arguments, partitions=partitions, progress=False, **options)
                 histories[f"{name} (N = {n})"] = run.history
-                setting = {"curvature_batch": size, "engines": n, "partitions": partitions}
+                setting = {"curvature_batch_size": size, "engines": n, "partitions": partitions}
                 settings[f"{name} (N = {n})"] = setting
     return histories, settings
 
 
-def rivals(task: Task, cluster: Cluster, target: float) -> dict[str, list[Record]]:
-    """Return histories of Adam, by name, for each batch of `RIVALS` at the rate that takes the fewest epochs.
+def baselines(task: Task, cluster: Cluster, target: float) -> dict[str, list[Record]]:
+    """Return histories of Adam, by name, for each batch of `BASELINES` at the rate with the fewest epochs.
 
     They end at the target or after 12 epochs.
     """
     found = {}
-    for batch, rates in tqdm(RIVALS.items(), unit="batch"):
+    for batch, rates in tqdm(BASELINES.items(), unit="batch"):
         best, limit = None, 12
         for rate in rates:
-            options = {"method": "adam", "batch": batch, "learning_rate": rate, "max_iter": limit}
+            options = {"method": "adam", "batch_size": batch, "learning_rate": rate, "max_iter": limit}
             arguments = task.net, task.train, task.start(), first_order
             run = cluster.minimize(
                 *arguments, callback=lambda record: record.loss <= target, progress=False, **options
@@ -97,10 +97,10 @@ def read(histories: dict, settings: dict, w0: np.ndarray) -> tuple[dict[str, Run
 
 
 def works_to(
-    history: Sequence[Record], target: float, w0: np.ndarray, curvature_batch: int = 0
-) -> list[Work]:
-    """Return the works of a history up to the first record whose loss is ≤ target; ValueError if none is."""
+    history: Sequence[Record], target: float, w0: np.ndarray, curvature_batch_size: int = 0
+) -> list[Workload]:
+    """Return the workloads of a history up to the first loss ≤ target; ValueError if there is none."""
     end = next((i for i, record in enumerate(history) if record.loss <= target), None)
     if end is None:
         raise ValueError(f"target: expected a loss that the run reaches, got {target}")
-    return works(history[: end + 1], w0, curvature_batch)
+    return workloads(history[: end + 1], w0, curvature_batch_size)

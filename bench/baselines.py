@@ -1,6 +1,6 @@
 """Whole optimizers on one loss, until it is at a target: ours, SciPy's, pytorch-minimize's and PyTorch's.
 
-A rival is a function (network, data, start, watch, options) that shows each loss over all images to the
+A baseline is a function (network, data, start, watch, options) that shows each loss over all images to the
 watch, which ends it. PyTorch is imported where it is used: every run has a process of its own.
 """
 
@@ -53,7 +53,7 @@ def ours(net, data, w0, watch, options):
     hessian_free(
         objective,
         w0,
-        curvature_batch=len(data) // 30,
+        curvature_batch_size=len(data) // 30,
         damping=options["damping"],
         max_iter=10**6,
         tol=0.0,
@@ -162,7 +162,7 @@ def torch_adam(net, data, w0, watch, options):
                 watch.see(value)
 
 
-RIVALS = {
+BASELINES = {
     "ours": ours,
     **{f"SciPy {method}": partial(scipy, method) for method in ("L-BFGS-B", "Newton-CG", "trust-krylov")},
     **{
