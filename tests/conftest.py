@@ -1,4 +1,4 @@
-"""Fixtures that tests of several rooms share: clusters that start once, and the run in one process."""
+"""Fixtures that several test modules share: clusters that start once, and the run in one process."""
 
 import os
 import signal

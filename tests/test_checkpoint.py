@@ -20,7 +20,7 @@ from scipy.optimize import minimize, rosen, rosen_der, rosen_hess
 from scipy.sparse.linalg import aslinearoperator
 
 from hfnb import Dataset, Objective, Progress, first_order, hessian_free, krylov, models, scipy_method
-from hfnb.engines.drive import Watch
+from hfnb.engines.engine_driven import Watch
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
@@ -388,8 +388,8 @@ def test_what_may_differ(checkpoint):
 
 def test_large_data_is_sampled_but_its_labels_are_not(monkeypatch):
     X, Y = np.arange(40_000.0).reshape(-1, 4), np.zeros(10_000, int)
-    monkeypatch.setattr("hfnb.datasets._fingerprint.WHOLE", X.nbytes - 1)
-    monkeypatch.setattr("hfnb.datasets._fingerprint.BLOCK", 1024)  # several blocks in each partition
+    monkeypatch.setattr("hfnb.datasets.dataset.WHOLE", X.nbytes - 1)
+    monkeypatch.setattr("hfnb.datasets.dataset.BLOCK", 1024)  # several blocks in each partition
     order = np.random.default_rng(0).permutation(10_000)
 
     def of(X, Y):

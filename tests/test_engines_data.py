@@ -20,7 +20,7 @@ from on_engines import MPI, NET, OPTIONS, PATHS, assert_same, engine_pids
 from hfnb import Checkpoint, Dataset, Objective, hessian_free, models
 from hfnb.datasets import fingerprint
 from hfnb.engines import Cluster, EngineFailure
-from hfnb.engines.run import Run
+from hfnb.engines.engine_driven import Run
 from hfnb.objectives.objective import AnyLoss
 from hfnb.objectives.profiler import Clock
 
@@ -43,7 +43,7 @@ def sent(pair, monkeypatch):
 
 def held(cluster):
     """How many (blocks, networks and their sums, products, runs) each engine holds."""
-    count = "[len(each) for each in (w.BLOCKS, {**w.NETS, **w.SUMS}, w.PRODUCTS, w.RUNS)]"
+    count = "[len(each) for each in (w.BLOCKS, {**w.NETS, **w.EVALUATORS}, w.PRODUCTS, w.RUNS)]"
     worker = "__import__('importlib').import_module('hfnb.engines.worker')"
     return cluster.client[cluster.engines].apply_sync(eval, f"(lambda w: {count})({worker})")
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from hfnb.optimizers.probing import both, probe
-from hfnb.optimizers.steps import Step
+from hfnb.optimizers.steps import Step, both, probe
 
 
 @pytest.mark.parametrize("seed", range(5))

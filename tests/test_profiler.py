@@ -64,7 +64,7 @@ PRECISIONS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # Every buffer handed to MPI on an engine goes through a communicator that writes down its bytes.
 WATCH = """
 from mpi4py import MPI
-from hfnb.engines import run
+from hfnb.engines import engine_driven
 class Watched(MPI.Intracomm):
     seen = []
     def Allreduce(self, send, receive, op=MPI.SUM):
@@ -73,11 +73,11 @@ class Watched(MPI.Intracomm):
     def allreduce(self, value, op=MPI.SUM):
         Watched.seen.append(None)
         return super().allreduce(value, op)
-run.watched, run.real = Watched, run.communicator
-run.communicator = lambda ranks: Watched(run.real(ranks))
+engine_driven.watched, engine_driven.real = Watched, engine_driven.communicator
+engine_driven.communicator = lambda ranks: Watched(engine_driven.real(ranks))
 """
-SEEN = "__import__('hfnb.engines.run').engines.run.watched.seen"
-UNWATCH = "from hfnb.engines import run; run.communicator = run.real"
+SEEN = "__import__('hfnb.engines.engine_driven').engines.engine_driven.watched.seen"
+UNWATCH = "from hfnb.engines import engine_driven; engine_driven.communicator = engine_driven.real"
 
 
 @MPI

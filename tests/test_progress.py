@@ -12,7 +12,7 @@ from scipy.optimize import OptimizeResult
 from tqdm.notebook import tqdm as widget
 
 from hfnb import Dataset, Objective, Progress, first_order, hessian_free, models
-from hfnb.engines.drive import Watch
+from hfnb.engines.engine_driven import Watch
 from hfnb.optimizers import progress
 from hfnb.optimizers.history import Record
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from hfnb.datasets import CorpusError, network
+from hfnb.datasets import CorpusError, files
 from hfnb.datasets.corpus import CORE_TEST, open_corpus, read_labels, read_utterance
-from hfnb.datasets.mapped import MappedArray
+from hfnb.datasets.dataset import MappedArray
 from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
 from hfnb.datasets.sound import read_sound, write_sphere
 from hfnb.studies.decoding import count_bigram, log_likelihoods, phone_error_rate, viterbi
@@ -54,7 +54,7 @@ def alone(monkeypatch, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setattr(Path, "home", lambda: home)
     monkeypatch.setenv("HFNB_CACHE", str(home / "cache"))
-    monkeypatch.setattr(network, "answering", lambda urls: set())
+    monkeypatch.setattr(files, "answering", lambda urls: set())
     return home
 
 
@@ -806,7 +806,7 @@ def test_the_corpus_that_is_there_is_used(spoken, sample, monkeypatch, capsys):
 
 def test_a_folder_that_the_user_named_is_not_passed_over(quick, alone, monkeypatch, capsys):
     """HFNB_DATA without the sample: nothing is fetched, and what was found there is said."""
-    monkeypatch.setattr(network, "answering", lambda urls: pytest.fail("asks the network"))
+    monkeypatch.setattr(files, "answering", lambda urls: pytest.fail("asks the network"))
     (alone / "data" / "mnist").mkdir(parents=True)
     monkeypatch.setenv("HFNB_DATA", str(alone / "data"))
     assert timit()[0].kind == "synthetic"
@@ -896,7 +896,7 @@ def internet(corpus, monkeypatch, tmp_path):
         monkeypatch.setattr(
             sys.modules["hfnb.studies.timit"], "SAMPLE", f"http://127.0.0.1:{server.server_port}/timit.zip"
         )
-        monkeypatch.setattr(network, "answering", set)
+        monkeypatch.setattr(files, "answering", set)
         yield web / "timit.zip"
         server.shutdown()
 

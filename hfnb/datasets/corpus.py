@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnb.datasets.errors import CorpusError
-from hfnb.datasets.folders import entries, folders_below, listing
+from hfnb.datasets.files import CorpusError, entries, folders_below, listing
 from hfnb.datasets.phones import PHONES_61
 from hfnb.datasets.sound import RATE, WINDOW, is_compressed, read_sound
 

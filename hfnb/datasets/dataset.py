@@ -1,10 +1,146 @@
-"""A dataset: inputs, targets, and a name."""
+"""Inputs and targets, in memory or mapped from a file, and the fingerprint of their content.
 
+Other content has another fingerprint, wherever it is stored. Arrays that are mapped from a file are passed
+between the processes of one machine by name, never copied whole.
+"""
+
+import hashlib
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from hfnb.validation import check_plain_array, shown
+
+
+@dataclass(frozen=True)
+class MappedArray:
+    """Where in which file the numbers of an array are: a few bytes to send instead of the array.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "x")
+    ...     _ = path.write_bytes(np.arange(6.0).tobytes())
+    ...     X = MappedArray(str(path), "<f8", (3, 2), 0).open()
+    ...     X[1:].tolist(), MappedArray.of(X[1:]).offset
+    ([[2.0, 3.0], [4.0, 5.0]], 16)
+    """
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def open(self) -> np.ndarray:
+        """Map the file, to be read only; raises FileNotFoundError on a machine that does not have it."""
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(
+                f"{self.path}: no such file here: engines on other machines need the cache on a file system "
+                "that they share (HFNB_CACHE), or a copy of the data"
+            )
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        # A plain array over the map: np.memmap itself passes its type on to what is computed from it.
+        return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "MappedArray | None":
+        """Return where in a mapped file the rows are that ``array`` views; None for any other array."""
+        owner: np.ndarray | None = array
+        while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
+            owner = owner.base
+        if not isinstance(owner, np.memmap) or not owner.filename or owner.mode == "c":
+            return None  # what is changed in a copy-on-write map is not in the file
+        if not array.flags.c_contiguous:
+            return None
+        while isinstance(owner.base, np.memmap):
+            owner = owner.base
+        distance = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+        return cls(
+            str(Path(str(owner.filename)).resolve()), array.dtype.str, array.shape, owner.offset + distance
+        )
+
+
+WHOLE = 2**30  # bytes of an array up to which every one of them counts
+BLOCK = 2**20  # bytes of the blocks of rows that are read at once
+SAMPLED = 64  # blocks of a larger array that are read
+
+
+def fingerprint(data) -> str:
+    """Return a text of 64 characters that names the content of ``data.X`` and ``data.Y``.
+
+    Parameters
+    ----------
+    data : Dataset
+        Anything with arrays X and Y of numbers, in memory or mapped from files.
+
+    Returns
+    -------
+    str
+        Equal for equal values, order of rows, shapes and dtypes, whatever the layout in memory. The name of
+        the dataset does not count.
+
+    Raises
+    ------
+    TypeError
+        If ``data`` has no X and Y, or if they do not hold numbers.
+
+    Notes
+    -----
+    Arrays up to 1 GiB are read whole, at some GB/s: one label or pixel that changes is noticed. Of a
+    larger array (see `is_sampled`) 64 blocks of 1 MiB are read, spread evenly from the first row to the
+    last: another scale, another order of the rows or another dataset is noticed, a change of a few rows
+    probably not. The checksums (CRC-32 of each block) find mistakes, not forgeries.
+
+    >>> import numpy as np
+    >>> from hfnb import Dataset
+    >>> X, Y = np.eye(3), np.array([0, 1, 2])
+    >>> name = fingerprint(Dataset(X, Y))
+    >>> name == fingerprint(Dataset(np.asfortranarray(X), Y.copy())), name == fingerprint(Dataset(X + 1, Y))
+    (True, False)
+    """
+    digest = hashlib.sha256()
+    for name in ("X", "Y"):
+        array = getattr(data, name, None)
+        if array is None:
+            raise TypeError(f"data: expected a Dataset, hfnb.Dataset(X, Y), got {type(data).__name__}")
+        digest.update(checksum(name, array))
+    return digest.hexdigest()
+
+
+def checksum(name: str, array, most: int | None = None) -> bytes:
+    """Return shape, dtype and checksums of the blocks of an array, of ``most`` blocks spread evenly if given.
+
+    TypeError if it holds no numbers.
+    """
+    array = np.atleast_1d(array)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
+    rows = max(1, BLOCK * len(array) // max(array.nbytes, 1))
+    starts = np.arange(0, len(array), rows)
+    if most is None and is_sampled(array):
+        most = SAMPLED
+    if most is not None and most < len(starts):
+        starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
+    sums = [zlib.crc32(_bytes(array[start : start + rows])) for start in starts]
+    return repr((array.dtype.str, array.shape, sums)).encode()
+
+
+def is_sampled(array: np.ndarray) -> bool:
+    """Whether an array is so large that only part of it is read for a fingerprint."""
+    return is_large(array.nbytes)
+
+
+def is_large(nbytes: int) -> bool:
+    """Whether of data of so many bytes only part is read for a fingerprint."""
+    return nbytes > WHOLE
+
+
+def _bytes(rows: np.ndarray):
+    """The bytes of an array in the order of its indices."""
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+
 
 _ROWS_AT_ONCE = 8192
 

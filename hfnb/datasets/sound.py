@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnb.datasets.errors import CorpusError
+from hfnb.datasets.files import CorpusError
 
 RATE = 16_000  # Hz, of TIMIT
 WINDOW = 400  # samples, 25 ms: the shortest sound of which a frame of features can be made

@@ -19,7 +19,7 @@ from hfnb.datasets import fingerprint
 from hfnb.engines import launch, mpi_evaluator, segments, worker
 from hfnb.engines.attach import attach
 from hfnb.engines.client_evaluator import ClientEvaluator
-from hfnb.engines.drive import Watch, iterations, run_engine_driven, run_with_restarts
+from hfnb.engines.engine_driven import Watch, iterations, run_engine_driven, run_with_restarts
 from hfnb.engines.interrupts import held
 from hfnb.engines.options import check_options, check_partitions, prepare, slots, without_lost_hosts
 from hfnb.engines.placement import Placements

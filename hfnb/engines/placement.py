@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hfnb.datasets._fingerprint import fingerprint, is_sampled
+from hfnb.datasets.dataset import fingerprint, is_sampled
 from hfnb.engines import worker
 from hfnb.engines.pool import EngineFailure, EngineLost, Pool
 from hfnb.objectives.sampling import Shards

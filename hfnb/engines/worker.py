@@ -13,8 +13,7 @@ import psutil
 import threadpoolctl
 
 from hfnb import blas, threads
-from hfnb.datasets._fingerprint import checksum
-from hfnb.datasets.mapped import MappedArray
+from hfnb.datasets.dataset import MappedArray, checksum
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 from hfnb.objectives.summation import merge
@@ -24,7 +23,7 @@ NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)
 EVALUATORS: dict[tuple, LocalEvaluator] = {}  # (sums, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
 CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, and when that began
-RUNS: dict[str, Any] = {}  # sums: the run of an optimizer on this engine (hfnb.engines.run), at most one
+RUNS: dict[str, Any] = {}  # sums: the run of an optimizer on this engine (see `engine_driven`), at most one
 
 
 def limit_threads(number: int) -> tuple[str | None, str]:

@@ -23,15 +23,13 @@ import numpy as np
 from hfnb.krylov._bicgstab import bicgstab
 from hfnb.krylov._capped_cg import capped_cg
 from hfnb.krylov._cg import cg
-from hfnb.krylov._lanczos import LanczosResult, lanczos, random_start
+from hfnb.krylov._lanczos import LanczosResult, Tridiagonal, lanczos, lanczos_process, random_start
 from hfnb.krylov._minres import minres
 from hfnb.krylov._saddle_free import saddle_free
 from hfnb.krylov._steihaug import steihaug
 from hfnb.krylov.monitor import Monitor
 from hfnb.krylov.preconditioners import LBFGS, diagonal
-from hfnb.krylov.result import KrylovResult, NonFiniteProduct
-from hfnb.krylov.system import System
-from hfnb.krylov.tridiagonal import Tridiagonal, lanczos_process
+from hfnb.krylov.system import KrylovResult, NonFiniteProduct, System
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_choice, shown
 

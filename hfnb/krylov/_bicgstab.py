@@ -3,8 +3,7 @@
 import numpy as np
 
 from hfnb.krylov.monitor import Monitor
-from hfnb.krylov.result import KrylovResult
-from hfnb.krylov.system import System
+from hfnb.krylov.system import KrylovResult, System
 from hfnb.krylov.vectors import axpy, dot, norm
 
 

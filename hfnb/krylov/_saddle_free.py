@@ -2,10 +2,9 @@
 
 import numpy as np
 
+from hfnb.krylov._lanczos import lanczos_process
 from hfnb.krylov.monitor import Monitor
-from hfnb.krylov.result import KrylovResult
-from hfnb.krylov.system import ROUNDING, System
-from hfnb.krylov.tridiagonal import lanczos_process
+from hfnb.krylov.system import ROUNDING, KrylovResult, System
 from hfnb.krylov.vectors import combine, norm
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hfnb.krylov.result import KrylovResult
-from hfnb.krylov.system import ROUNDING, System
+from hfnb.krylov.system import ROUNDING, KrylovResult, System
 from hfnb.krylov.vectors import dot, norm
 from hfnb.validation import (
     asks_to_stop,

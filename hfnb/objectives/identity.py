@@ -23,7 +23,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from hfnb.datasets._fingerprint import SAMPLED, checksum, is_large
+from hfnb.datasets.dataset import SAMPLED, checksum, is_large
 
 # Functions of these change with a new version, not by the user's hand: their names are enough.
 LIBRARIES = {"autograd", "hfnb", "numpy", "scipy"}

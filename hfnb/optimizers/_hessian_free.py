@@ -14,9 +14,8 @@ from hfnb.optimizers.checkpoint import resumable
 from hfnb.optimizers.history import Recorder
 from hfnb.optimizers.iteration import State
 from hfnb.optimizers.options import check_hessian_free
-from hfnb.optimizers.probing import LONGEST_INTERVAL, PLATEAU, probe
 from hfnb.optimizers.progress import watched
-from hfnb.optimizers.steps import STEPS, Step, negative_curvature_step
+from hfnb.optimizers.steps import LONGEST_INTERVAL, PLATEAU, STEPS, Step, negative_curvature_step, probe
 from hfnb.optimizers.truncation import MARGINAL_GAIN, MARTENS, truncated
 
 REJECTIONS = 10  # steps rejected one after another before the certificate is asked: λ has grown 5·10⁹-fold

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hfnb.datasets.cache import written_whole
+from hfnb.datasets.files import written_whole
 from hfnb.objectives import identity
 from hfnb.optimizers import lock
 from hfnb.validation import check_positive_int

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 
-from hfnb.problems.networks import deep_linear, tiny_network
 from hfnb.problems.problem import Problem
-from hfnb.problems.surfaces import (
+from hfnb.problems.saddles import (
+    deep_linear,
     hard_case,
     monkey_saddle,
     quartic_saddle,
     random_saddle,
     rosenbrock,
     tensor_decomposition,
+    tiny_network,
 )
 from hfnb.problems.systems import SPECTRA, LinearSystem, linear_system
 from hfnb.validation import check_nonnegative_int

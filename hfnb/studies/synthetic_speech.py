@@ -1,8 +1,11 @@
 """A synthetic corpus of TIMIT's form, spoken by eSpeak NG: for machines without TIMIT, and for tests.
 
-It is no human speech, and a file at its root and every name shown say so.
+It is no human speech, and a file at its root and every name shown say so. The sentences come from a small
+grammar that uses every phone of English; eSpeak NG (the optional package ``espeakng-loader``) is called by
+ctypes and tells the time of each phone.
 """
 
+import ctypes
 import importlib.util
 import subprocess
 import sys
@@ -12,10 +15,128 @@ from pathlib import Path
 import numpy as np
 
 from hfnb.datasets.corpus import SYNTHETIC_MARK
-from hfnb.datasets.errors import CorpusError
+from hfnb.datasets.files import CorpusError
 from hfnb.datasets.sound import write_sphere
-from hfnb.studies.espeak import Espeak
-from hfnb.studies.sentences import SHARED, sentence
+
+WORDS = {
+    "name": "Mary|George|Roy|Judith|Thelma|Hugh|Charles|Joyce|Yvonne|Ruth|Zachary|Beth|Owen|Theo|Sheila",
+    "person": "teacher|boy|old cook|young girl|fisherman|engineer|neighbor|judge|author|pilot|nurse|thief",
+    "adjective": "yellow|heavy|usual|smooth|thin|noisy|beige|good|huge|rare|cheap|azure|quiet|broken|raw",
+    "thing": "bottle|measure|book|treasure|garage|leather jacket|chair|button|river|garden|pencil|mirror|"
+    "kitchen table|watch|engine|piano|letter|ladder|sugar bowl|cushion|oyster|bath|rug|house|vision|toy",
+    "verb": "found|bought|carried|followed|noticed|pushed|wanted|watched|enjoyed|forgot|painted|gathered|"
+    "measured|put away|breathed on|hid|brought|paid for|jumped over|thought about",
+    "place": "near the harbor|under the bridge|at the corner|by the fireplace|in the south|along the shore|"
+    "beyond the hill|on the judge's yacht|behind the church|in the city|across the road",
+    "time": "yesterday|every Thursday|in July|before noon|at five|after the storm|once a year|last winter",
+    "reason": "because it was cheap|although nobody asked|while the others slept|so that we could hear|"
+    "if the weather allows it|until the music stopped|though her throat was sore|as the fog grew thicker",
+}
+PATTERNS = (
+    "{name} {verb} the {adjective} {thing} {place}.",
+    "The {person} {verb} a {thing} {time}, {reason}.",
+    "{time}, the {adjective} {person} {verb} {name}'s {thing}.",
+    "Why has the {person} {place} {verb} this {adjective} {thing}?",
+    "The {thing} {place} is {adjective}, {reason}.",
+    "{name} and the {person} {verb} their {adjective}, {adjective} {thing}.",
+)
+# Read by every synthetic speaker, as TIMIT's two dialect sentences are.
+SHARED = (
+    "Both boys thought the huge yellow bird was measuring good water near our house.",
+    "Usually your father sings as he washes the dark leather chair in the garage.",
+)
+
+
+def sentence(random: np.random.Generator) -> str:
+    """Return a sentence drawn from the grammar.
+
+    >>> sentence(np.random.default_rng(0)) == sentence(np.random.default_rng(0))
+    True
+    """
+    text = PATTERNS[random.integers(len(PATTERNS))]
+    for kind, words in WORDS.items():
+        choices = words.split("|")
+        while "{" + kind + "}" in text:
+            text = text.replace("{" + kind + "}", choices[random.integers(len(choices))], 1)
+    return text[0].upper() + text[1:]
+
+
+RATE = 22_050  # Hz
+_SYNCHRONOUS, _PHONEME_EVENTS, _DONT_EXIT, _UTF8, _END, _PHONEME = 2, 0x1, 0x8000, 1, 0, 7
+_PARAMETERS = {"rate": 1, "pitch": 3, "range": 4}
+
+
+class _Identity(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class _Event(ctypes.Structure):
+    """``espeak_EVENT`` of speak_lib.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Identity),
+    )
+
+
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
+
+
+class Espeak:
+    """A synthesizer; the same calls in the same order in a fresh process give the same bits."""
+
+    def __init__(self, seed: int = 0):
+        import espeakng_loader  # an optional extra
+
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        data = espeakng_loader.get_data_path().encode()
+        if self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT) != RATE:
+            raise RuntimeError(f"eSpeak NG does not start with its data in {data.decode()}")
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+        self._pieces: list[np.ndarray] = []
+        self._phones: list[tuple[int, str]] = []
+        self._callback = _CALLBACK(self._receive)
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, samples, count: int, events) -> int:
+        """Take a piece of sound and the events in it."""
+        if samples and count:
+            self._pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        i = 0
+        while events[i].type != _END:
+            if events[i].type == _PHONEME:
+                self._phones.append((events[i].sample, events[i].id.string.decode()))
+            i += 1
+        return 0
+
+    def speak(self, text: str, voice: str, **parameters: int) -> tuple[np.ndarray, list[tuple[int, str]]]:
+        """Return sound at 16 kHz (n,) float64, and (first sample, eSpeak's name) of each phone.
+
+        ``voice`` is such as "en-us+f3"; ``parameters`` are rate (words a minute), pitch and range (0 to 99).
+        Raises ValueError for an unknown voice.
+        """
+        if self._library.espeak_SetVoiceByName(voice.encode()):
+            raise ValueError(f"voice: eSpeak NG has none called {voice!r}")
+        for name, value in parameters.items():
+            self._library.espeak_SetParameter(_PARAMETERS[name], value, 0)
+        self._pieces.clear()
+        self._phones.clear()
+        raw = text.encode() + b"\0"
+        self._library.espeak_Synth(raw, ctypes.c_size_t(len(raw)), 0, 1, 0, _UTF8, None, None)
+        self._library.espeak_Synchronize()
+        from scipy.signal import resample_poly  # slow to import, and seldom needed
+
+        sound = resample_poly(np.concatenate(self._pieces).astype(np.float64), 320, 441)
+        return sound, [(sample * 320 // 441, name) for sample, name in self._phones]
+
 
 MARK = """This is not TIMIT: it is synthetic speech by eSpeak NG, in the form of TIMIT, made by hfnb.
 No human voice is in it; results on it say nothing about speech recognition.

@@ -9,9 +9,8 @@ from hfnb.engines import Cluster
 from hfnb.optimizers._first_order import first_order
 from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers.history import Record
-from hfnb.studies.scaling import Run
+from hfnb.studies.scaling_model import Run, Workload, workloads
 from hfnb.studies.tasks import Task
-from hfnb.studies.workload import Workload, workloads
 
 # Samples of a product, and of a step of SGD, on `experiments.mnist_task`; of those the third, and of these
 # the second, are for testing.

@@ -5,11 +5,17 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from hfnb.datasets import network
-from hfnb.datasets.cache import cache_folder, named_folder, writable, written_whole
+from hfnb.datasets import files
 from hfnb.datasets.corpus import is_corpus, open_corpus
-from hfnb.datasets.errors import CorpusError
-from hfnb.datasets.folders import entries, listing
+from hfnb.datasets.files import (
+    CorpusError,
+    cache_folder,
+    entries,
+    listing,
+    named_folder,
+    writable,
+    written_whole,
+)
 from hfnb.studies import synthetic_speech
 from hfnb.studies.frames import load_frames
 from hfnb.studies.speech import FrameOptions, SpeechDataset
@@ -115,14 +121,14 @@ def _fetched_sample(may_fetch: bool) -> Path | None:
     folder = cache_folder("timit-sample")
     if folder.is_dir():
         return folder
-    if not may_fetch or not network.answering([SAMPLE]):
+    if not may_fetch or not files.answering([SAMPLE]):
         return None
     print(f"TIMIT: fetching the free sample from {SAMPLE}")
     writable(folder.parent)
     try:
         with written_whole(folder) as working, tempfile.TemporaryDirectory() as place:
             archive = Path(place, "timit.zip")
-            network.download(SAMPLE, archive)
+            files.download(SAMPLE, archive)
             with zipfile.ZipFile(archive) as opened:
                 opened.extractall(working)
             open_corpus(working)

@@ -15,13 +15,144 @@ scatter wait for the slowest: m(N) is the expected maximum of N standard normal 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import nnls
+from scipy.special import ndtri
 
+from hfnb.objectives import summation
 from hfnb.objectives.evaluator import KEPT
-from hfnb.studies.collectives import expected_maximum
-from hfnb.studies.workload import Setting, Workload, workloads
+
+SHORT = 2048  # bytes of an Allreduce up to which MPICH takes recursive doubling
+
+
+@dataclass(frozen=True)
+class Interconnect:
+    """The links between hosts: ``latency`` α, seconds a message; ``bandwidth``, bits a second either way.
+
+    >>> round(Interconnect(latency=50e-6, bandwidth=10e9).seconds(messages=2, size=1_500_000), 6)
+    0.0013
+    """
+
+    latency: float
+    bandwidth: float
+
+    def seconds(self, messages: float, size: float) -> float:
+        """Return α × messages + β × size, ``size`` in bytes, β = 8 / bandwidth."""
+        return self.latency * messages + 8 * size / self.bandwidth
+
+
+def allreduce(size: int, engines: int, pairs: bool = False) -> tuple[float, float]:
+    """Return the messages and the bytes on the critical path of an Allreduce of ``size`` bytes.
+
+    With N engines and k = ⌊log₂ N⌋, recursive doubling takes k messages of all bytes. What is longer than
+    `SHORT` and summed by MPI itself, not as ``pairs`` (see `summation`), is scattered and gathered again:
+    2k messages, 2 (N − 1)/N of the bytes. Where N is no power of two, two messages of all bytes come on top.
+    Source: Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH"
+    (2005), and the comments in MPICH's allreduce.c.
+
+    >>> allreduce(8, engines=16), allreduce(1_600_000, engines=16)
+    ((4, 32), (8, 3000000.0))
+    """
+    k = engines.bit_length() - 1
+    extra = 0 if engines == 2**k else 2
+    if pairs or size <= SHORT:
+        return k + extra, (k + extra) * size
+    return 2 * k + extra, (2 * (engines - 1) / engines + extra) * size
+
+
+@lru_cache
+def expected_maximum(n: int) -> float:
+    """Return the mean of the largest of n independent standard normal variables.
+
+    It is the mean of Φ⁻¹(u^(1/n)) over u from 0 to 1, since the largest has the distribution Φⁿ.
+
+    >>> round(expected_maximum(2) * np.pi**0.5, 3)  # known: 1/√π
+    1.0
+    """
+    u = (np.arange(100_000) + 0.5) / 100_000
+    return float(ndtri(u ** (1 / n)).mean()) if n > 1 else 0.0
+
+
+COUNTED = ("samples", "products", "reductions", "numbers")
+LOSS = summation.nbytes(1, float)  # bytes of the sum of a loss
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a run runs: on so many engines, ``colocated`` other ones on the host of each.
+
+    ``interconnect`` links the hosts, None where there is one; of the dataset's ``partitions`` an engine holds
+    whole ones, None are as many as divide evenly. ``kept``: the most samples of which an engine keeps the
+    linearization between products, None is `hfnb.objectives.evaluator.KEPT`.
+    """
+
+    engines: int = 1
+    colocated: int = 0
+    interconnect: Interconnect | None = None
+    partitions: int | None = None
+    kept: float | None = None
+
+    def local_samples(self, samples: float) -> float:
+        """Return how many of ``samples`` the engine holds that holds most.
+
+        >>> [Setting(engines=16, partitions=each).local_samples(60_000) for each in (24, None)]
+        [5000.0, 3750.0]
+        """
+        partitions = self.partitions or self.engines
+        return float(np.ceil(samples * -(-partitions // self.engines) / partitions))
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What an iteration asks of all engines together: how many sums of each kind, over how many samples.
+
+    ``size``: bytes of a gradient or product in an Allreduce; ``pairs``: whether those are summed as pairs.
+    """
+
+    gradients: float
+    products: float
+    losses: float
+    batch: float
+    curvature_batch_size: float
+    size: int
+    pairs: bool = False
+
+    def communication_cost(self, engines: int) -> tuple[float, float, float]:
+        """Return how many sums there are, and the messages and bytes that they take one after another."""
+        vectors = self.gradients + self.products
+        short, long = (allreduce(size, engines, self.pairs) for size in (LOSS, self.size))
+        messages, path = (self.losses * a + vectors * b for a, b in zip(short, long, strict=True))
+        return vectors + self.losses, messages, path
+
+
+def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int = 0) -> list[Workload]:
+    """Return the workload of each record of a history, from the costs that it counted.
+
+    ``w0``: parameters, or any vector of their number and precision; ``curvature_batch_size``: the samples of
+    a product. ValueError where the counts are not those of so many parameters.
+
+    >>> from hfnb import Dataset, Objective, first_order, models
+    >>> net, data = models.mlp([2, 2]), Dataset(np.eye(2), np.array([0, 1]))
+    >>> history = first_order(Objective(net, data), net.init(0), batch_size=1, max_iter=1).history
+    >>> workloads(history, net.init(0))[1]
+    Workload(gradients=2.0, products=0.0, losses=0.0, batch=1.0, curvature_batch_size=0, size=24, pairs=False)
+    """
+    p, pairs, found = w0.size, w0.dtype == np.float64, []
+    costs = np.array([[record[key] for key in COUNTED] for record in history], dtype=int).reshape(-1, 4)
+    for samples, products, reductions, numbers in np.diff(costs, axis=0, prepend=0):
+        gradients, rest = divmod(numbers - reductions - (p - 1) * products, p)
+        losses = reductions - gradients - products
+        if rest or min(gradients, losses) < 0:
+            raise ValueError(f"w0: expected the parameters that the history has counted, got {p} of them")
+        batch = (samples - curvature_batch_size * products) / max(gradients + losses, 1)
+        sums = float(gradients), float(products), float(losses)
+        found.append(
+            Workload(*sums, float(batch), curvature_batch_size, summation.nbytes(p, w0.dtype), pairs)
+        )
+    return found
+
 
 COMPUTED = ("gradient", "product", "loss")
 RIDGE = 1e-5  # where runs do not tell two costs apart, rounding shall not choose

@@ -9,10 +9,16 @@ from test_hosts import HOSTS, run_on_head
 from hfnb import Dataset, Objective, first_order, hessian_free, models
 from hfnb.engines import Cluster
 from hfnb.objectives.costs import Counts
-from hfnb.studies import scaling
-from hfnb.studies.collectives import Interconnect, allreduce, expected_maximum
-from hfnb.studies.scaling import Run
-from hfnb.studies.workload import Setting, Workload, workloads
+from hfnb.studies import scaling_model
+from hfnb.studies.scaling_model import (
+    Interconnect,
+    Run,
+    Setting,
+    Workload,
+    allreduce,
+    expected_maximum,
+    workloads,
+)
 
 # What a sum costs
 
@@ -169,7 +175,7 @@ def measured(noise=lambda: 1.0):
 
 
 def test_fit_recovers_the_truth():
-    costs = scaling.fit(measured()).costs
+    costs = scaling_model.fit(measured()).costs
     np.testing.assert_allclose(costs["gradient"], [1e-3, 6e-6, 6e-7], rtol=1e-6)
     np.testing.assert_allclose(costs["product"], [2e-3, 12e-6, 12e-7, 4e-6], rtol=1e-6)
     np.testing.assert_allclose(costs["loss"], [5e-4, 2e-6, 2e-7], rtol=1e-6)
@@ -195,7 +201,7 @@ def by_hand(work, engines, network):
 @pytest.mark.parametrize("engines", [1, 16, 32])
 def test_prediction_is_the_sum_by_hand(engines):
     network, work = Interconnect(50e-6, 10e9), Workload(1, 30, 10, 64_000, 32_000 / 4, 1_500_000)
-    found = scaling.fit(measured()).seconds([work], Setting(engines, interconnect=network))
+    found = scaling_model.fit(measured()).seconds([work], Setting(engines, interconnect=network))
     assert found == pytest.approx(by_hand(work, engines, network), rel=1e-4)
 
 
@@ -204,15 +210,17 @@ def test_bootstrap_covers_the_truth():
     runs = measured(lambda: random.uniform(0.95, 1.05))
     network, work = Interconnect(50e-6, 10e9), Workload(1, 30, 10, 64_000, 8000, 1_500_000)
     truth = by_hand(work, 1, network) / by_hand(work, 16, network)
-    low, middle, high = scaling.speedup(scaling.bootstrap(runs), [work], Setting(16, interconnect=network))
+    low, middle, high = scaling_model.speedup(
+        scaling_model.bootstrap(runs), [work], Setting(16, interconnect=network)
+    )
     assert low <= truth <= high
     assert middle == pytest.approx(truth, rel=0.03)
-    assert abs(runs[0].error(scaling.fit(runs[1:]))) < 0.05
+    assert abs(runs[0].error(scaling_model.fit(runs[1:]))) < 0.05
 
 
 def test_whole_partitions_bound_the_speedup():
     """Of 24 partitions one of 16 engines holds two: the work is done in 2/24, not 1/16 of the time."""
-    model = scaling.Model(
+    model = scaling_model.Model(
         {
             "gradient": np.array([0, 1e-6, 0]),
             "product": np.array([0, 2e-6, 0, 0]),
@@ -224,7 +232,7 @@ def test_whole_partitions_bound_the_speedup():
     )
     work = Workload(1, 30, 10, 48_000, 9600, 1_500_000)
     found = [
-        scaling.speedup([model], [work], Setting(16, partitions=partitions))[1]
+        scaling_model.speedup([model], [work], Setting(16, partitions=partitions))[1]
         for partitions in (24, 48, None)
     ]
     np.testing.assert_allclose(found, [12, 16, 16], rtol=1e-9)
@@ -233,11 +241,11 @@ def test_whole_partitions_bound_the_speedup():
 def test_linearizing_anew_does_not_flatter_many_engines():
     """One engine makes its linearization of 20,000 samples anew for each product, two keep theirs."""
     costs = {part: np.zeros(n) for part, n in (("gradient", 3), ("loss", 3), ("serial", 5), ("reduction", 2))}
-    model = scaling.Model(costs | {"product": np.array([0, 1e-6, 0, 2e-6]), "waiting": np.zeros(2)})
+    model = scaling_model.Model(costs | {"product": np.array([0, 1e-6, 0, 2e-6]), "waiting": np.zeros(2)})
     work = Workload(0, 30, 0, 0, 20_000, 1_500_000)
     assert model.seconds([work], Setting()) == pytest.approx(30 * 20_000 * 3e-6)
     assert model.seconds([work], Setting(2)) == pytest.approx(10_000 * (30 * 1e-6 + 2e-6))
-    assert scaling.speedup([model], [work], Setting(2))[1] == pytest.approx(2)
+    assert scaling_model.speedup([model], [work], Setting(2))[1] == pytest.approx(2)
 
 
 # The model, on real engines
@@ -280,7 +288,7 @@ def model(few, own_ipython_dir):
                 runs.append(
                     Run.of(cluster.minimize(LARGE, few, w0, **options).history, w0, size, engines=engines)
                 )
-    return scaling.fit(runs)
+    return scaling_model.fit(runs)
 
 
 @pytest.mark.slow

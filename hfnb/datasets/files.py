@@ -1,0 +1,171 @@
+"""Files of datasets: the folders that users name, the cache, downloads, and what can be wrong with them.
+
+Files are written completely or not at all. Downloads give up soon: behind a firewall a request may hang
+instead of failing.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pooch
+import requests
+from tqdm.auto import tqdm
+
+
+class CorruptFile(ValueError):
+    """A data file does not hold the bytes it should; the message names it."""
+
+
+class CorpusError(ValueError):
+    """A speech corpus, or one utterance in it, cannot be used; the message names the file and the line."""
+
+    def __init__(self, path, problem: str, line: int | None = None):
+        super().__init__(f"{path}{'' if line is None else f', line {line}'}: {problem}")
+
+
+# What archives and file managers leave in folders; names that begin with a dot are left out, too.
+SYSTEM_NAMES = {"__macosx", "$recycle.bin", "@eadir", "desktop.ini", "lost+found", "thumbs.db"}
+MOST_FOLDERS = 2000  # of a search, so that one below a home folder ends
+SHOWN = 12  # names in a message
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what is in a folder, by name, without hidden entries and the systems' own.
+
+    The order is the same on every file system: by the name in lower case, then by the name.
+    """
+    found = (
+        path for path in folder.iterdir() if path.name[:1] != "." and path.name.lower() not in SYSTEM_NAMES
+    )
+    return sorted(found, key=lambda path: (path.name.lower(), path.name))
+
+
+def folders_below(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield ``folder``, then the folders in it, then those below, down to ``depth``; each real folder once.
+
+    Folders below that may not be read are passed over: `listing` marks them.
+    """
+    seen, level = {folder.resolve()}, [folder]
+    for remaining in range(depth, -1, -1):
+        deeper = []
+        for place in level:
+            yield place
+            if remaining and len(seen) < MOST_FOLDERS:
+                children = entries(place) if place == folder or _readable(place) else []
+                for child in children:
+                    if child.is_dir() and _readable(child) and child.resolve() not in seen:
+                        seen.add(child.resolve())
+                        deeper.append(child)
+        level = deeper
+
+
+def listing(folder: Path) -> str:
+    """Say for a message what is in a folder: "found there: a, b/ (a folder ends with /) and 3 more"."""
+    names = [_marked(path) for path in entries(folder)]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return "found there: " + (", ".join(names[:SHOWN]) + more if names else "nothing")
+
+
+def _marked(path: Path) -> str:
+    """Return a name, a slash behind a folder's, and what stops it from being read."""
+    if not path.exists():
+        return f"{path.name} (a link to nothing)"
+    name = path.name + ("/" if path.is_dir() else "")
+    return name if _readable(path) else f"{name} (not readable)"
+
+
+def _readable(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+
+
+def named_folder(variable: str) -> Path | None:
+    """Return the folder an environment variable names, or None; raises FileNotFoundError if it is none."""
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    folder = Path(value).expanduser().absolute()
+    if not folder.is_dir():
+        got = "which is a file" if folder.exists() else "which does not exist"
+        raise FileNotFoundError(f"{variable}: expected a folder, got {folder}, {got}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PermissionError(f"{variable}: expected a folder that can be read, got {folder}, which cannot")
+    return folder
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder ``name`` in the user's cache (``HFNB_CACHE`` names another cache).
+
+    The path is absolute: engines, which are told it, may work in another folder.
+    """
+    cache = Path(os.environ.get("HFNB_CACHE") or pooch.os_cache("hfnb")).expanduser()
+    return cache.absolute() / name
+
+
+def writable(folder: Path) -> Path:
+    """Make ``folder`` and return it; raises PermissionError, saying what to do, if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write to the cache {folder} ({error.strerror}): "
+            "set HFNB_CACHE to a folder that you may write to"
+        ) from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a path for a file or folder that is moved to ``path`` at the end, or vanishes on failure.
+
+    A reader never meets it half written. A file replaces what was there; a folder that another process has
+    put there meanwhile stays.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        yield temporary
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not (temporary.is_dir() and path.is_dir()):
+                raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+ANSWER_WITHIN = 4.0  # seconds
+
+
+def answering(urls: Iterable[str]) -> set[str]:
+    """Return the addresses that answer in time; all are asked at once, for each of a host's may hang."""
+    found: set[str] = set()
+
+    def ask(url):
+        try:
+            if requests.head(url, timeout=ANSWER_WITHIN, allow_redirects=True).ok:
+                found.add(url)
+        except requests.RequestException:
+            pass
+
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
+    deadline = time.monotonic() + ANSWER_WITHIN
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return set(found)
+
+
+def download(url: str, path: Path) -> None:
+    """Download a file with a progress bar; raises OSError (requests' errors are) if the connection fails."""
+    with tqdm(total=1, unit="B", unit_scale=True, desc=path.name) as bar:  # pooch sets the total
+        pooch.HTTPDownloader(progressbar=bar, timeout=(ANSWER_WITHIN, 20))(url, str(path), None)
