@@ -1,17 +1,27 @@
-"""hfnb: distributed Hessian-free optimization with negative curvature, to learn, run and extend."""
+"""hfnb: distributed Hessian-free optimization with negative curvature, to learn, run and extend.
 
-from hfnb import checks, datasets, krylov, models, problems
-from hfnb.datasets import Dataset
-from hfnb.engines import Cluster, EngineFailure
-from hfnb.objectives.objective import Objective
-from hfnb.objectives.sampling import Sample
-from hfnb.optimizers._first_order import first_order
-from hfnb.optimizers._hessian_free import hessian_free
-from hfnb.optimizers.certificate import Certificate, certify
-from hfnb.optimizers.checkpoint import Checkpoint
-from hfnb.optimizers.progress import Progress
-from hfnb.optimizers.scipy_adapter import scipy_method
-from hfnb.threads import set_threads
+Names are imported when they are first used, so that ``import hfnb`` is quick and a program that starts no
+engines does not import what engines need.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfnb import checks, datasets, krylov, models, problems
+    from hfnb.datasets import Dataset
+    from hfnb.engines import Cluster, EngineFailure
+    from hfnb.objectives import Objective, Sample
+    from hfnb.optimizers import (
+        Certificate,
+        Checkpoint,
+        Progress,
+        certify,
+        first_order,
+        hessian_free,
+        scipy_method,
+    )
+    from hfnb.threads import set_threads
 
 __all__ = [
     "Certificate",
@@ -33,3 +43,29 @@ __all__ = [
     "scipy_method",
     "set_threads",
 ]
+
+__version__ = "0.1.0"
+
+# Where each name is defined; a name that is not here is a module of this package.
+_DEFINED_IN = {
+    "Dataset": "datasets",
+    "Cluster": "engines",
+    "EngineFailure": "engines",
+    "Objective": "objectives",
+    "Sample": "objectives",
+    "set_threads": "threads",
+} | dict.fromkeys(
+    ["Certificate", "Checkpoint", "Progress", "certify", "first_order", "hessian_free", "scipy_method"],
+    "optimizers",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'hfnb' has no attribute {name!r}")
+    found = import_module(f"hfnb.{_DEFINED_IN.get(name, name)}")
+    return found if name not in _DEFINED_IN else getattr(found, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -101,6 +102,20 @@ def test_imports_what_pyproject_names(path, packages):
     for top in tops - ours - sys.stdlib_module_names:
         providers = {canonicalize_name(each) for each in brought.get(top, [BRINGS.get(top, top)])}
         assert providers & declared, f"{top} (of {providers}) is no dependency that is declared"
+
+
+LIGHT = """
+import sys
+import hfnb
+assert not sys.modules.keys() & {"autograd", "ipyparallel", "matplotlib", "numpy", "scipy"}
+hfnb.Objective
+assert not sys.modules.keys() & {"ipyparallel", "matplotlib"}
+assert {getattr(hfnb, name).__name__.split(".")[-1] for name in hfnb.__all__} == set(hfnb.__all__)
+"""
+
+
+def test_what_is_not_used_is_not_imported():
+    subprocess.run([sys.executable, "-c", LIGHT], check=True, cwd=ROOT)
 
 
 def length(function):

@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from traitlets.config.loader import PyFileConfigLoader
 
+import hfnb
 from hfnb import blas
 
 ROOT = Path(__file__).parent.parent
@@ -236,7 +237,7 @@ def test_conda_sets_one_blas_thread():
 
 def test_citation_is_of_this_version_and_of_the_paper(project):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert (citation["version"], citation["license"]) == (hfnb.__version__, project["license"])
     assert "1606.00511" in citation["preferred-citation"]["url"]
 
 

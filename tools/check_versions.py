@@ -2,7 +2,7 @@
 
 ``python tools/check_versions.py [pytest's arguments]``. Each Python from 3.11 on, except the one that runs
 this program, gets an environment of its own, ``.venv-3.12`` for example. In ``.venv-oldest`` are the lowest
-versions that pyproject.toml names, on the oldest of these Pythons. Two run at the same time, since much of
+versions that pyproject.toml names, on the oldest of these Pythons. Three run at the same time, since much of
 the time the tests wait for processes that they have started; what each prints comes when it has ended.
 """
 
@@ -18,6 +18,7 @@ from environments import OLDEST, ROOT, python_of, say
 NEWEST = 14  # the minor version of the newest Python that is looked for
 EXTRAS = "test,speech"
 WORKERS = os.cpu_count() or 1  # of pytest, in each environment
+AT_ONCE = 3  # environments
 
 
 def interpreters():
@@ -98,9 +99,9 @@ def main():
     jobs = {f".venv-{major}.{minor}": (locked, python) for (major, minor), python in found.items()}
     jobs.pop(f".venv-{sys.version_info[0]}.{sys.version_info[1]}", None)
     jobs[".venv-oldest"] = oldest, found[min(found)]
-    say(f"unit tests in {', '.join(jobs)}, two at the same time")
+    say(f"unit tests in {', '.join(jobs)}, {AT_ONCE} at the same time")
     failed = []
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {pool.submit(check, *job, name, arguments): name for name, job in jobs.items()}
         for each in as_completed(running):
             passed, said = each.result()
