@@ -25,7 +25,7 @@ net, data = hfnb.models.mlp([784, 60, 10]), images(6000)
 objective, w0 = hfnb.Objective(net, data), net.init(0)
 objective.value_and_gradient(w0)
 start = time.perf_counter()
-result = hfnb.hessian_free(objective, w0, curvature="auto", max_iter=8, tol=0.0)
+result = hfnb.hessian_free(objective, w0, method="auto", max_iter=8, tol=0.0)
 print(time.perf_counter() - start, result.history[-1].products)
 """
 

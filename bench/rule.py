@@ -1,4 +1,4 @@
-"""Products to a target: curvature="auto" beside Martens' and the paper's methods, at saddles and elsewhere.
+"""Products to a target: method="auto" beside Martens' and the paper's methods, at saddles and elsewhere.
 
 A ratio is that of one start: what the first method spent over what the second did, until the loss was at the
 target. Where only one got there within `LIMIT` products: infinite, or what the second had spent by its end.
@@ -19,7 +19,7 @@ from hfnb import datasets, models
 from hfnb.datasets import Dataset
 from hfnb.objectives.objective import Objective
 from hfnb.optimizers._hessian_free import hessian_free
-from hfnb.optimizers.truncation import MARGINAL_GAIN
+from hfnb.optimizers.presets import MARGINAL_GAIN
 from hfnb.studies.timit import timit
 
 LIMIT = 2500  # products a run may spend
@@ -27,7 +27,7 @@ DEEP = (784, 1000, 500, 250, 30)
 NEAR = 0.02  # by which a start is scaled toward the saddle at zero
 # Every method has the same expanding line search, damping, warm start and samples.
 METHODS: dict[str, dict] = {
-    "auto": {"curvature": "auto"},
+    "auto": {"method": "auto"},
     "GN-CG": {"solver": "cg", "curvature": "gauss-newton"},
     "Bi-CG-STAB": {"solver": "bicgstab", "curvature": "hessian"},
     # One half of the rule: solves that end when they no longer pay, without looks.

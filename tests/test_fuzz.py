@@ -985,7 +985,13 @@ TARGETS |= {
         {
             **COMMON,
             "solver": choices(*krylov.SOLVERS, optional=True, function=True) + SOLUTIONS + fine(own),
-            "curvature": choices("hessian", "gauss-newton", "auto", function=True) + FUNCTIONS + fine(half),
+            "method": choices("paper", "martens", "auto"),
+            "curvature": choices("hessian", "gauss-newton", optional=True, function=True)
+            + FUNCTIONS
+            + fine(half),
+            "stopping_rule": choices("martens", "marginal-gain", optional=True),
+            "line_search_sample": choices("loss", "curvature", optional=True),
+            "probe": wrong(1, 0.5, "yes", [], np.nan) + fine(True, False, None, np.bool_(True)),
             "step": choices("better", "curvilinear", "subspace"),
             "batch_size": BATCHES,
             "curvature_batch_size": BATCHES,

@@ -20,9 +20,34 @@ LABELS = (X @ RANDOM.standard_normal(6) + 0.5 * RANDOM.standard_normal(200) > 0)
 METHODS = {
     "paper": {"solver": "bicgstab", "curvature": "hessian"},
     "martens": {"solver": "cg", "curvature": "gauss-newton"},
-    "auto": {"curvature": "auto"},
+    "auto": {"method": "auto"},
 }
 methods = pytest.mark.parametrize("options", METHODS.values(), ids=METHODS.keys())
+
+
+BY_HAND = {
+    "paper": {"solver": "bicgstab", "curvature": "hessian", "solver_options": {"stop_indefinite": True}},
+    "martens": {"solver": "cg", "curvature": "gauss-newton", "stopping_rule": "martens"},
+    "auto": {
+        "solver": "cg",
+        "curvature": "gauss-newton",
+        "solver_options": {"progress": 0.0, "overhead": 12.0, "maxiter": 100},
+        "probe": True,
+        "line_search_sample": "curvature",
+    },
+}
+
+
+@pytest.mark.parametrize("method", BY_HAND)
+def test_a_method_is_a_set_of_public_options(method):
+    objective = small_network()
+    w0, sizes = 0.1 * objective.net.init(0, dtype=float), {"curvature_batch_size": 60, "max_iter": 12}
+    named = hessian_free(objective, w0, method=method, **sizes)
+    by_hand = hessian_free(objective, w0, **BY_HAND[method], **sizes)
+    np.testing.assert_array_equal(named.x, by_hand.x)
+    assert [record.products for record in named.history][1:] == [
+        record.products for record in by_hand.history
+    ][1:]
 
 
 class Memory:
@@ -100,7 +125,7 @@ def test_auto_leaves_every_saddle_on_the_way_of_a_deep_linear_network(distance, 
     w0 = distance * random.standard_normal(net.size)
     w0[biases] = 0
     objective = Objective(net, data, partitions=2)
-    result = hessian_free(objective, w0, curvature="auto", max_iter=100, tol=1e-7, seed=seed)
+    result = hessian_free(objective, w0, method="auto", max_iter=100, tol=1e-7, seed=seed)
     assert result.fun == pytest.approx(0.5 * np.sum(singular[3:] ** 2), rel=1e-6)
     if distance < 1e-2:  # from farther away the gradient can lead around the saddles
         assert any("negative curvature" in record.direction for record in result.history)

@@ -62,7 +62,7 @@ def test_mini_batches_cost_a_reduction_a_step():
 
 def test_hessian_free_is_measured_over_all_samples_at_no_cost():
     target, seen = 0.45, []
-    options = {"curvature": "auto", "batch_size": 20, "curvature_batch_size": 10}
+    options = {"method": "auto", "batch_size": 20, "curvature_batch_size": 10}
     full = TASK.objective()
 
     def watch(record):
@@ -188,7 +188,7 @@ def test_a_sweep_is_its_parts():
     first = tuned(TASK, "momentum", 8, 0.45, limit=500)
     assert found["momentum"][0] == first
     assert found["momentum"][1] == tuned(TASK, "momentum", 40, 0.45, limit=500, first=first.rate)
-    ours = costs_to(TASK, hessian_free, 0.45, 500, curvature="auto", curvature_batch_size=10)
+    ours = costs_to(TASK, hessian_free, 0.45, 500, method="auto", curvature_batch_size=10)
     assert found[HESSIAN_FREE][1] == {**ours, "batch": 40}
     assert [(method, record.batch) for method, record in heard] == [
         (HESSIAN_FREE, 8),

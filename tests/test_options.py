@@ -5,7 +5,7 @@ import pytest
 
 from hfnb import Dataset, Objective, first_order, hessian_free, krylov
 from hfnb.models.mlp import mlp
-from hfnb.optimizers.truncation import MARTENS, truncated
+from hfnb.optimizers.presets import MARTENS, truncated
 
 NET = mlp([4, 3, 2])
 DATA = Dataset(np.random.default_rng(0).standard_normal((20, 4)), np.arange(20) % 2)
@@ -35,7 +35,7 @@ class Untouched:
         ("seed", [-1, 0.5, None, True]),
         ("step", ["best", None, 3, ["better"]]),
         ("solver", ["gmres", 3, "", ["cg"]]),
-        ("curvature", ["fisher", 3, None, ["hessian"]]),
+        ("curvature", ["fisher", 3, ["hessian"]]),
         ("callback", [3, "f"]),
         ("checkpoint", [3, dict]),
     ],

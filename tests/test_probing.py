@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hfnb.optimizers.steps import Step, both, probe
+from hfnb.optimizers.steps import Step, both, probe_negative_curvature
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -19,12 +19,12 @@ def test_what_is_found_curves_down_and_never_loses(seed):
     w = 0.01 * random.standard_normal(30)
     g, H = H0 @ w + (w @ w) * w, H0 + (w @ w) * np.eye(30) + 2 * np.outer(w, w)
     newton = Step(1.0, f(w - g), -g, "newton")
-    found = probe(f, w, f(w), g, H, newton)
+    found = probe_negative_curvature(f, w, f(w), g, H, newton)
     s = found.alpha * found.direction
     assert found.loss == f(w + s) < newton.loss
     assert s @ H @ s < 0
     convex = H - 1.1 * np.linalg.eigvalsh(H)[0] * np.eye(30)
-    assert probe(f, w, f(w), g, convex, newton) is newton
+    assert probe_negative_curvature(f, w, f(w), g, convex, newton) is newton
 
 
 def test_the_sum_of_two_steps_is_taken_where_it_is_lower_and_doubled():

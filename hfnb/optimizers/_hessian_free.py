@@ -14,9 +14,16 @@ from hfnb.optimizers.checkpoint import resumable
 from hfnb.optimizers.history import Recorder
 from hfnb.optimizers.iteration import State
 from hfnb.optimizers.options import check_hessian_free
+from hfnb.optimizers.presets import STOPPING_RULES, expand, truncated
 from hfnb.optimizers.progress import watched
-from hfnb.optimizers.steps import LONGEST_INTERVAL, PLATEAU, STEPS, Step, negative_curvature_step, probe
-from hfnb.optimizers.truncation import MARGINAL_GAIN, MARTENS, truncated
+from hfnb.optimizers.steps import (
+    LONGEST_INTERVAL,
+    PLATEAU,
+    STEPS,
+    Step,
+    negative_curvature_step,
+    probe_negative_curvature,
+)
 
 REJECTIONS = 10  # steps rejected one after another before the certificate is asked: λ has grown 5·10⁹-fold
 LEAVES = 3  # times that a run then tries to leave a saddle, by a fresh certificate each time
@@ -28,8 +35,12 @@ def hessian_free(
     objective,
     w0: np.ndarray,
     *,
+    method: str = "paper",
     solver: str | Callable | None = None,
-    curvature: str | Callable = "hessian",
+    curvature: str | Callable | None = None,
+    stopping_rule: str | None = None,
+    probe: bool | None = None,
+    line_search_sample: str | None = None,
     step: str = "better",
     curvature_batch_size: int | None = None,
     batch_size: int | None = None,
@@ -44,33 +55,79 @@ def hessian_free(
 ) -> OptimizeResult:
     """Minimize an objective by truncated Newton steps and steps along directions of negative curvature.
 
-    Each iteration solves (B + λI) s = −∇F(w) approximately, B the Hessian ("hessian") or Gauss–Newton matrix
-    ("gauss-newton") on ``curvature_batch_size`` samples, starting from ``warm_start_decay`` times the last
-    solution. It takes the better of s and of the direction of most negative curvature that the solver met,
-    each by a line search, and adapts λ (from ``damping`` on). The paper's method is the default,
-    solver="bicgstab", curvature="hessian"; Martens' (2010) is solver="cg", curvature="gauss-newton". Ours is
-    curvature="auto": Martens' with solves that end when they no longer pay (``overhead`` of `krylov.cg`) and,
-    on a plateau, a look for negative curvature of the Hessian (`exploration`). Elsewhere, without
-    ``batch_size``, line searches see the samples of curvature; the loss over all, which comes with the next
-    gradient, has to fall, too.
+    Each iteration solves (B + λI) s = −∇F(w) approximately, B the Hessian or the Gauss–Newton matrix on a
+    sample. It takes the better of s and of the direction of most negative curvature that the solver met, each
+    by a line search, and adapts λ.
 
-    ``step``: how the two directions become a step, "better" of the two, "curvilinear" or "subspace".
-    ``batch_size``: samples for loss and gradient, all if None; ``curvature_batch_size``: samples for B, those
-    of the gradient if None. ``solver_options``: the solver's; a solver by name has its `truncation` beside
-    them, a function has these alone. ``callback(record)`` finds the parameters as ``record.w`` and may stop
-    the run by returning any true value. ``checkpoint``: a `hfnb.Checkpoint`, or its folder, to continue from,
-    if it holds anything, and to save to at each iteration; ValueError where it is another run's
-    (`checkpoint.resumable`).
-    Returns an ``OptimizeResult`` with ``history``. ValueError for unknown names, numbers out of range or a
-    start that is not finite; TypeError for arguments of another kind.
+    Parameters
+    ----------
+    objective : Objective
+        What has its methods ``value``, ``value_and_gradient`` and ``curvature`` and its ``n``, ``counts``.
+    w0 : ndarray, shape (p,)
+        The start, of float32 or float64.
+    method : {"paper", "martens", "auto"}
+        A name for the next five options (`presets.METHODS`); each of them that is given takes the place of
+        the method's. "paper" is our reading of He et al. (2016), "martens" is Martens (2010). "auto" is
+        Martens' with solves that end when they no longer pay, line searches on the sample of curvature, and
+        a probe for negative curvature of the Hessian on plateaus.
+    solver : str or callable
+        "bicgstab", "cg", another name of `krylov.SOLVERS`, or a function of the same form.
+    curvature : str or callable
+        "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
+    stopping_rule : {"martens", "marginal-gain"}
+        How a solver by name is stopped (`presets.STOPPING_RULES`); CG alone has a marginal-gain rule.
+    probe : bool
+        Whether to look for negative curvature of the Hessian on plateaus, where the loss hardly falls
+        (`steps.probe_negative_curvature`).
+    line_search_sample : {"loss", "curvature"}
+        The samples on which line searches evaluate the loss. "curvature" is meant for runs without mini-
+        batches and is not used on a plateau; the step is kept only if the loss over all samples falls.
+    step : {"better", "curvilinear", "subspace"}
+        How the solution and the direction of negative curvature become a step.
+    curvature_batch_size, batch_size : int, optional
+        Samples for B (those of the gradient by default), and for loss and gradient (all by default).
+    damping : float
+        The first λ.
+    warm_start_decay : float
+        Each solve starts from this multiple of the last solution.
+    max_iter : int
+        The most iterations.
+    tol : float
+        Where ‖g‖ ≤ tol × min(1, the largest ‖g‖ met) a `certificate` is asked for: at a saddle the run goes
+        on along its negative curvature, else it ends, with success at a minimum. So tol is absolute where
+        gradients are large, and relative where the whole problem is small. A start with ‖g‖ ≤ tol is asked
+        about at once; it is a minimum if ‖g‖ ≤ tol × min(1, `gradient_scale`). Ten rejected steps ask, too:
+        a minimum is a success if what ‖g‖ promises is lost in the rounding of the loss. With tol = 0 only a
+        gradient of zero asks.
+    seed : int
+        Of the samples and of the certificate.
+    callback : callable, optional
+        ``callback(record)`` finds the parameters as ``record.w``; any true value that it returns stops.
+    checkpoint : Checkpoint or path, optional
+        To continue from, if it holds anything, and to save to at each iteration (`checkpoint.resumable`).
+    solver_options : dict, optional
+        Options of the solver, which take the place of the stopping rule's.
 
-    ``tol``: where ‖g‖ ≤ tol × min(1, the largest ‖g‖ met) a `certificate` is asked for: at a saddle the run
-    goes on along its negative curvature, else it ends, with success at a minimum. So tol is absolute where
-    gradients are large, and relative where the whole problem is small. A start with ‖g‖ ≤ tol is asked about
-    at once; it is accepted as a minimum if ‖g‖ ≤ tol × min(1, `gradient_scale`). Ten rejected steps ask, too:
-    a minimum is a success if what ‖g‖ promises is lost in the rounding of the loss. With tol = 0 only a
-    gradient of zero asks.
+    Returns
+    -------
+    OptimizeResult
+        ``x``, ``fun``, ``nit``, ``message`` (why it ended), ``success`` (only at a certified minimum), and
+        ``history``, a `Record` for each iteration.
 
+    Raises
+    ------
+    ValueError
+        For unknown names, numbers out of range, a start that is not finite, another run's checkpoint.
+    TypeError
+        For arguments of another kind.
+
+    References
+    ----------
+    He, Mudigere, Smelyanskiy, Takáč, "Distributed Hessian-Free Optimization for Deep Neural Network",
+    arXiv 1606.00511 (2016). Martens, "Deep learning via Hessian-free optimization" (2010).
+
+    Examples
+    --------
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 3, 2])
     >>> objective = Objective(net, Dataset(np.eye(2), np.array([0, 1])))
@@ -78,22 +135,13 @@ def hessian_free(
     True
     """
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
+    given = {"solver": solver, "curvature": curvature, "stopping_rule": stopping_rule, "probe": probe}
+    chosen = expand(method, **given, line_search_sample=line_search_sample)
     check_hessian_free(
-        objective,
-        w0,
-        solver,
-        curvature,
-        step,
-        batch_size,
-        curvature_batch_size,
-        damping,
-        warm_start_decay,
-        **run,
+        objective, w0, chosen, step, batch_size, curvature_batch_size, damping, warm_start_decay, **run
     )
-    auto = curvature == "auto"
     samples = Draws(seed, batch_size, curvature_batch_size)
-    kind, solver = "gauss-newton" if auto else curvature, solver or ("cg" if auto else "bicgstab")
-    solve = truncated(solver, MARGINAL_GAIN if auto else MARTENS, solver_options)
+    solve = truncated(chosen["solver"], STOPPING_RULES[chosen["stopping_rule"]], solver_options)
     saved = checkpoint.load() if checkpoint else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = State(**saved) if saved else _start(objective, w0, damping, samples)
@@ -104,20 +152,19 @@ def hessian_free(
         verdict = _certify(objective, state, samples) if _asks(state, tol) else None
         if verdict and verdict.verdict == "saddle":
             # Steps that were lost in rounding say nothing against the λ from before them.
-            solution, new_damping = None, state.trusted
+            solution, new_damping, own = None, state.trusted, True
             taken, state = _leave(objective, state, verdict, samples)
         elif verdict and (end := _settled(state, verdict, tol)):
             break
         else:
-            B = objective.curvature(state.w, kind, samples.curvature(state.iteration))
-            f, f0, own = _searched(objective, state, samples, auto)
+            B = objective.curvature(state.w, chosen["curvature"], samples.curvature(state.iteration))
+            own = _searches_over_all(state, samples, chosen["line_search_sample"])
+            f, f0 = _searched(objective, state, samples, own)
             solution, state = _solve(state, solve, warm_start_decay, B)
             taken, new_damping = _step(f, f0, state, STEPS[step], B, solution)
-            if auto and state.plateau and state.iteration >= state.next_probe:
+            if chosen["probe"] and state.plateau and state.iteration >= state.next_probe:
                 taken = _probe(objective, f, f0, state, taken, samples)
-            # A loss over other samples is not the objective's: NaN.
-            taken = taken if own else taken._replace(loss=np.nan)
-        state = _move(objective, state, taken, solution, new_damping, samples)
+        state = _move(objective, state, taken, solution, new_damping, samples, own)
         stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
         if checkpoint:
             checkpoint.save({**vars(state), "history": recorder.history})
@@ -206,16 +253,20 @@ def _leave(objective, state, certificate, samples):
     return step, replace(state, steepest=max(state.steepest, met))
 
 
-def _searched(objective, state, samples, auto):
-    """Return the loss that line searches lower, its value, and whether it is over the loss's own samples.
+def _searches_over_all(state, samples, sample):
+    """Whether line searches lower the loss itself, not that over the sample of curvature.
 
-    By ``auto`` it is over those of curvature, but not on a plateau, nor with mini-batches: there the noise of
-    a sample outweighs what is to gain.
+    They do on a plateau and with mini-batches: there the noise of a sample outweighs what is to gain.
     """
-    if not auto or samples.batch_size or state.plateau:
-        return partial(objective.value, sample=samples.loss(state.iteration)), state.loss, True
+    return sample == "loss" or bool(samples.batch_size) or state.plateau
+
+
+def _searched(objective, state, samples, own):
+    """Return the loss that line searches lower, and its value at w."""
+    if own:
+        return partial(objective.value, sample=samples.loss(state.iteration)), state.loss
     f = partial(objective.value, sample=samples.curvature(state.iteration))
-    return f, f(state.w), False
+    return f, f(state.w)
 
 
 def _solve(state, solve, warm_start_decay, B):
@@ -239,7 +290,7 @@ def _probe(objective, f, f0, state, step, samples):
     """Add negative curvature of the Hessian to the step; after each look in vain pause for longer."""
     H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
     try:
-        found = probe(f, state.w, f0, state.g, H, step)
+        found = probe_negative_curvature(f, state.w, f0, state.g, H, step)
     except NonFiniteProduct:
         return step
     state.interval = min(2 * state.interval, LONGEST_INTERVAL) if found is step else 1
@@ -247,7 +298,7 @@ def _probe(objective, f, f0, state, step, samples):
     return found
 
 
-def _move(objective, state, step, solution, damping, samples):
+def _move(objective, state, step, solution, damping, samples, own):
     """Take the step, unless it leads nowhere, up, or to what is not finite: then only raise λ.
 
     λ × 1.5 at first, and faster with each further rejection: it may be far below the scale of the curvature.
@@ -258,7 +309,7 @@ def _move(objective, state, step, solution, damping, samples):
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
-        if finite and np.isfinite(step.loss) and not samples.batch_size:
+        if finite and own and not samples.batch_size:  # else the search lowered a loss over other samples
             loss = step.loss  # the same number, not rounded to the precision of the packed gradient
         if finite and (samples.batch_size or loss < before):
             plateau, warm = before - loss <= PLATEAU * abs(before), solution.x if solution else None

@@ -4,6 +4,7 @@ import numpy as np
 
 from hfnb.krylov import find_solver
 from hfnb.objectives.curvature import CURVATURES
+from hfnb.optimizers.presets import LINE_SEARCH_SAMPLES, STOPPING_RULES
 from hfnb.optimizers.steps import STEPS
 from hfnb.validation import (
     check_callable,
@@ -14,6 +15,7 @@ from hfnb.validation import (
     check_nonnegative_int,
     check_positive_int,
     check_vector,
+    shown,
 )
 
 METHODS = ("value", "value_and_gradient", "curvature")  # what an optimizer calls of an objective
@@ -35,14 +37,17 @@ def check_run(objective, w0, *, max_iter, tol, seed, callback, checkpoint) -> No
 
 
 def check_hessian_free(
-    objective, w0, solver, curvature, step, batch_size, curvature_batch_size, damping, warm_start_decay, **run
+    objective, w0, chosen, step, batch_size, curvature_batch_size, damping, warm_start_decay, **run
 ) -> None:
     """Check the arguments of `hessian_free`, those in ``run`` by `check_run`; an error names the argument."""
     check_run(objective, w0, **run)
-    if solver is not None:
-        find_solver(solver)
-    if not callable(curvature):
-        check_choice("curvature", curvature, [*CURVATURES, "auto"], " or a function")
+    find_solver(chosen["solver"])
+    if not callable(chosen["curvature"]):
+        check_choice("curvature", chosen["curvature"], CURVATURES, " or a function")
+    check_choice("stopping_rule", chosen["stopping_rule"], STOPPING_RULES)
+    check_choice("line_search_sample", chosen["line_search_sample"], LINE_SEARCH_SAMPLES)
+    if not isinstance(chosen["probe"], (bool, np.bool_)):
+        raise TypeError(f"probe: expected True, False or None, got {shown(chosen['probe'])}")
     check_choice("step", step, STEPS)
     for name, size in (("batch_size", batch_size), ("curvature_batch_size", curvature_batch_size)):
         if size is not None:

@@ -319,7 +319,7 @@ PRODUCTS = 4  # spent on one look
 LONGEST_INTERVAL = 64  # iterations between two looks, after many in vain
 
 
-def probe(f: Callable, w: np.ndarray, f0: float, g: np.ndarray, H, step: Step) -> Step:
+def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarray, H, step: Step) -> Step:
     """Return the best of a ``step``, of one along negative curvature of the Hessian H, and of their sum.
 
     The direction is the first that undamped conjugate gradients on H s = −g meet: they follow the gradient
@@ -330,7 +330,7 @@ def probe(f: Callable, w: np.ndarray, f0: float, g: np.ndarray, H, step: Step) -
     >>> saddle, w = quartic_saddle(), np.array([1.0, 0.1])
     >>> f0, g = saddle.value_and_gradient(w)
     >>> newton = Step(0.5, 0.1, np.array([-1.0, 0.0]), "newton")
-    >>> found = probe(saddle.value, w, f0, g, saddle.curvature(w, "hessian"), newton)
+    >>> found = probe_negative_curvature(saddle.value, w, f0, g, saddle.curvature(w, "hessian"), newton)
     >>> found.name, bool(found.loss < newton.loss)
     ('newton and negative curvature', True)
     """

@@ -102,8 +102,8 @@ SECOND_ORDER: dict[str, dict] = {
     "Hessian-free (Bi-CG-STAB, Hessian)": {"solver": "bicgstab", "curvature": "hessian"},
     "Hessian-free (CG, Gauss–Newton)": {"solver": "cg", "curvature": "gauss-newton"},
 }
-# What this project makes of them: `hessian_free`'s curvature="auto".
-AUTO: dict[str, dict] = {"Hessian-free (auto)": {"curvature": "auto"}}
+# What this project makes of them: `hessian_free`'s method="auto".
+AUTO: dict[str, dict] = {"Hessian-free (auto)": {"method": "auto"}}
 # How far each goes on `mnist_task`, by mode; and the learning rates over which the baselines are tuned.
 HESSIAN_FREE = {
     "fast": {"max_iter": 15, "curvature_batch_size": 600},

@@ -1,21 +1,58 @@
-"""How far the solve of a sub-problem goes before its next product is better spent on another one."""
+"""Methods by name, each a set of options of `hessian_free`, and the rules by which a solve is stopped."""
 
 from collections.abc import Callable
 from functools import partial
 from inspect import Parameter, signature
 
 from hfnb.krylov import SOLVERS, find_solver
-from hfnb.validation import shown
+from hfnb.validation import check_choice, shown
 
-# By Martens' rule (2010, §4.4); Bi-CG-STAB, like CG, not beyond negative curvature.
+# name: the options of `hessian_free` that the method stands for
+METHODS: dict[str, dict] = {
+    "paper": {
+        "solver": "bicgstab",
+        "curvature": "hessian",
+        "stopping_rule": "martens",
+        "probe": False,
+        "line_search_sample": "loss",
+    },
+    "martens": {
+        "solver": "cg",
+        "curvature": "gauss-newton",
+        "stopping_rule": "martens",
+        "probe": False,
+        "line_search_sample": "loss",
+    },
+    "auto": {
+        "solver": "cg",
+        "curvature": "gauss-newton",
+        "stopping_rule": "marginal-gain",
+        "probe": True,
+        "line_search_sample": "curvature",
+    },
+}
+LINE_SEARCH_SAMPLES = ("loss", "curvature")
+
+# Martens' rule (2010, §4.4); Bi-CG-STAB, like CG, does not go on beyond negative curvature.
 MARTENS: dict[str, dict] = {name: {"progress": 5e-4, "maxiter": 100} for name in SOLVERS}
 MARTENS["bicgstab"]["stop_indefinite"] = True
-# By gain per product: the gradient and losses around a solve cost about 12 products.
+# The marginal-gain rule: the gradient and the losses around a solve cost about 12 products.
 MARGINAL_GAIN: dict[str, dict] = {"cg": {"progress": 0.0, "overhead": 12.0, "maxiter": 100}}
+STOPPING_RULES = {"martens": MARTENS, "marginal-gain": MARGINAL_GAIN}
+
+
+def expand(method: str, **given) -> dict:
+    """Return the options that a method stands for, with those that are given, not None, in their place.
+
+    >>> expand("paper", curvature="gauss-newton", probe=None)["curvature"]
+    'gauss-newton'
+    """
+    chosen = METHODS[check_choice("method", method, METHODS)]
+    return chosen | {name: value for name, value in given.items() if value is not None}
 
 
 def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | None) -> Callable:
-    """Return the solver of that name, or a reader's own, with its options by a table of rules and by hand.
+    """Return the solver of that name, or a user's own, with its options by a table of rules and by hand.
 
     ValueError for an unknown name, and for options that the solver does not take.
 
