@@ -19,7 +19,6 @@ from hfnb import datasets, models
 from hfnb.datasets import Dataset
 from hfnb.objectives.objective import Objective
 from hfnb.optimizers._hessian_free import hessian_free
-from hfnb.optimizers.presets import MARGINAL_GAIN
 from hfnb.studies.timit import timit
 
 LIMIT = 2500  # products a run may spend
@@ -30,8 +29,8 @@ METHODS: dict[str, dict] = {
     "auto": {"method": "auto"},
     "GN-CG": {"solver": "cg", "curvature": "gauss-newton"},
     "Bi-CG-STAB": {"solver": "bicgstab", "curvature": "hessian"},
-    # One half of the rule: solves that end when they no longer pay, without looks.
-    "GN-CG, thrifty": {"solver": "cg", "curvature": "gauss-newton", "solver_options": MARGINAL_GAIN["cg"]},
+    # One half of the rule: solves that end when they no longer pay, without probes.
+    "GN-CG, marginal gain": {"method": "martens", "stopping_rule": "marginal-gain"},
 }
 
 
