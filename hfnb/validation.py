@@ -4,7 +4,9 @@
 for one of the right kind with a wrong value. Counts are integers of Python or NumPy: 2.0 and True are none.
 """
 
+import functools
 import operator
+import warnings
 from collections.abc import Callable, Iterable
 from numbers import Real
 
@@ -151,6 +153,31 @@ def asks_to_stop(callback: Callable, *arguments) -> bool:
         pass
     found = f"an array of shape {shape}" if shape else repr(answer)[:80]
     raise ValueError(f"callback: expected None or one truth value, true to stop the run, got {found}")
+
+
+def renamed(**names: str) -> Callable[[Callable], Callable]:
+    """Return a decorator by which a function takes options by their earlier names, too: ``old="new"``.
+
+    An earlier name gives a DeprecationWarning that says the new one; TypeError where both are given.
+
+    >>> renamed(resume="checkpoint")(lambda checkpoint=None: checkpoint)(checkpoint=3)
+    3
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*arguments, **options):
+            for old in names.keys() & options.keys():
+                if names[old] in options:
+                    raise TypeError(f"{old}: is called {names[old]} now, and that is given, too")
+                text = f"{function.__name__}: the option {old} is called {names[old]} now"
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+                options[names[old]] = options.pop(old)
+            return function(*arguments, **options)
+
+        return call
+
+    return decorate
 
 
 def shown(value) -> str:

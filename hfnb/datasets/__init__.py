@@ -1,7 +1,21 @@
 """On what are models trained? Datasets, one call each: checked, cached, with clear errors."""
 
+import warnings
+from importlib import import_module
+from typing import Any
+
 from hfnb.datasets._mnist import mnist
 from hfnb.datasets.dataset import Dataset, fingerprint
 from hfnb.datasets.files import CorpusError, CorruptFile
 
 __all__ = ["CorpusError", "CorruptFile", "Dataset", "fingerprint", "mnist"]
+
+# Where to find what was here earlier. By name, because this folder imports none of those above it.
+_MOVED = {"timit": "hfnb.studies.timit", "SpeechDataset": "hfnb.studies.speech"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module 'hfnb.datasets' has no attribute {name!r}")
+    warnings.warn(f"{name} is in {_MOVED[name]} now", DeprecationWarning, stacklevel=2)
+    return getattr(import_module(_MOVED[name]), name)

@@ -26,7 +26,7 @@ from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool, greet
 from hfnb.objectives.objective import Objective, check_objective
 from hfnb.optimizers import checkpoint
-from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int
+from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int, renamed
 
 # A name that is looked up when a run begins: the optimizers' modules import this package.
 DEFAULT_OPTIMIZER = "hfnb.optimizers._hessian_free:hessian_free"
@@ -242,6 +242,7 @@ class Cluster:
         """
         return Objective.from_evaluator(net, self._evaluator(net, data, partitions, chunk))
 
+    @renamed(resume="checkpoint")
     def minimize(
         self,
         net,

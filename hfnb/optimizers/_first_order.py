@@ -11,7 +11,7 @@ from hfnb.optimizers.checkpoint import resumable
 from hfnb.optimizers.history import Recorder
 from hfnb.optimizers.options import check_run
 from hfnb.optimizers.progress import watched
-from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int
+from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int, renamed
 
 
 def sgd(learning_rate, momentum=0.9):
@@ -65,6 +65,7 @@ def adam(learning_rate, momentum=0.9, decay=0.999, epsilon=1e-8):
 METHODS = {"sgd": sgd, "momentum": heavy_ball, "nesterov": nesterov, "adam": adam}
 
 
+@renamed(batch="batch_size", resume="checkpoint")
 @watched
 @resumable
 def first_order(

@@ -24,11 +24,18 @@ from hfnb.optimizers.steps import (
     negative_curvature_step,
     probe_negative_curvature,
 )
+from hfnb.validation import renamed
 
 REJECTIONS = 10  # steps rejected one after another before the certificate is asked: λ has grown 5·10⁹-fold
 LEAVES = 3  # times that a run then tries to leave a saddle, by a fresh certificate each time
 
 
+@renamed(
+    batch="batch_size",
+    curvature_batch="curvature_batch_size",
+    warm_start="warm_start_decay",
+    resume="checkpoint",
+)
 @watched
 @resumable
 def hessian_free(

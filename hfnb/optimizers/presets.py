@@ -1,5 +1,6 @@
 """Methods by name, each a set of options of `hessian_free`, and the rules by which a solve is stopped."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from inspect import Parameter, signature
@@ -47,6 +48,9 @@ def expand(method: str, **given) -> dict:
     >>> expand("paper", curvature="gauss-newton", probe=None)["curvature"]
     'gauss-newton'
     """
+    if isinstance(given.get("curvature"), str) and given["curvature"] == "auto":  # in an earlier version
+        warnings.warn('hessian_free: curvature="auto" is method="auto" now', DeprecationWarning, stacklevel=6)
+        method, given["curvature"] = "auto", None
     chosen = METHODS[check_choice("method", method, METHODS)]
     return chosen | {name: value for name, value in given.items() if value is not None}
 
