@@ -1,7 +1,7 @@
 """Strong scaling: one Hessian-free iteration on 60,000 images by one engine, by two, and by two threads.
 
 The ways take turns, so that a busy or a warm machine disturbs all alike; what is compared are the ratios
-within a round. All engines are connected by MPI and drive; "client drives" are the two engines without.
+within a round. All runs are engine-driven, over MPI, but for the one that is called client-driven.
 """
 
 import sys
@@ -16,7 +16,7 @@ from hfnb.objectives import profiler
 from hfnb.studies import tasks
 
 WAYS = {"1 engine × 1 thread": (1, 1), "1 engine × 2 threads": (1, 2), "2 engines × 1 thread": (2, 1)}
-SHARED, CLIENT = "2 engines × 1 thread", "client drives, 2 engines × 1 thread"
+SHARED, CLIENT = "2 engines × 1 thread", "client-driven, 2 engines × 1 thread"
 OPTIONS: dict = {"max_iter": 1, "curvature_batch_size": 8192, "tol": 0.0}
 AT_LEAST, AT_MOST = 1.85, 0.02  # times as fast as one engine; share of the time in reductions
 

@@ -1,4 +1,4 @@
-"""Checkers for readers and tests alike: they return an error, for you to look at or to assert on.
+"""Checkers for users and tests alike: they return an error, for you to look at or to assert on.
 
 Where a number that they compare is NaN, the error is NaN.
 """

@@ -31,16 +31,16 @@ from hfnb.optimizers.checkpoint import Checkpoint
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 
 
-# The same run, however many engines and whoever drives
+# The same run, on any number of engines, client-driven or engine-driven
 
 
 @MPI
-def test_same_run_when_the_client_drives(mpi_cluster, data, w0, alone):
+def test_same_run_when_client_driven(mpi_cluster, data, w0, alone):
     assert_same(hessian_free(mpi_cluster.objective(NET, data), w0, **OPTIONS), alone)
 
 
 @MPI
-def test_same_run_when_the_engines_drive(mpi_cluster, data, w0, alone):
+def test_same_run_when_engine_driven(mpi_cluster, data, w0, alone):
     assert mpi_cluster.has_mpi
     assert_same(mpi_cluster.minimize(NET, data, w0, progress=False, **OPTIONS), alone)
 
@@ -52,7 +52,7 @@ def test_same_first_order_run(mpi_pair, data, w0):
     assert_same(mpi_pair.minimize(NET, data, w0, first_order, progress=False, **options), expected)
 
 
-def test_without_mpi_the_client_drives(pair, data, w0, alone, capsys):
+def test_without_mpi_a_run_is_client_driven(pair, data, w0, alone, capsys):
     result = pair.minimize(NET, data, w0, progress=False, **OPTIONS)
     assert "not connected by MPI" in capsys.readouterr().out
     assert_same(result, alone)
@@ -245,7 +245,7 @@ def test_second_ctrl_c_interrupts_and_the_engines_stay_usable(mpi_pair, data, w0
     assert_same(mpi_pair.minimize(NET, data, w0, progress=False, **OPTIONS), alone)
 
 
-def test_ctrl_c_while_the_client_drives(pair, data, w0):
+def test_ctrl_c_in_a_client_driven_run(pair, data, w0):
     objective, started = pair.objective(NET, data), threading.Event()
     press_ctrl_c(when=started.is_set)
     with pytest.raises(KeyboardInterrupt):

@@ -26,7 +26,7 @@ def environment(folder):
         command = [str(python_of(folder)), "-P", str(script)]
         asked = subprocess.run(command, cwd=str(ROOT), env=variables, stdout=subprocess.PIPE, text=True)
         for name, _, value in (line.partition("=") for line in asked.stdout.splitlines() if "=" in line):
-            variables.setdefault(name, value)  # what the reader has set stays
+            variables.setdefault(name, value)  # what the user has set stays
     return variables
 
 
@@ -53,7 +53,7 @@ def lab(arguments):
     options = [f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--allow-root")
-    # Its settings go before the reader's own, which stay in force; see tools/jupyter.
+    # Its settings go before the user's own, which stay in force; see tools/jupyter.
     paths = [str(ROOT / "tools" / "jupyter"), variables.get("JUPYTER_CONFIG_PATH")]
     variables["JUPYTER_CONFIG_PATH"] = os.pathsep.join(path for path in paths if path)
     say("starting JupyterLab; Ctrl-C twice ends it")

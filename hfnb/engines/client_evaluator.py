@@ -1,4 +1,4 @@
-"""The client drives: w or v goes out to the engines, partial sums come back."""
+"""Client-driven evaluation: w or v goes out to the engines, partial sums come back."""
 
 import time
 import warnings

@@ -229,7 +229,7 @@ class Cluster:
         return ClientEvaluator(net, placements.of(data, fingerprint(data), partitions), chunk)
 
     def objective(self, net, data, *, partitions: int | None = None, chunk: int | None = None) -> Objective:
-        """Return the objective of ``net`` over ``data`` whose sums the engines make: the client drives.
+        """Return the objective of ``net`` over ``data``, evaluated by the engines: runs are client-driven.
 
         The data is sent once and kept as long as the dataset or an objective on it; then w or v goes out and
         partial sums come back. Data that was edited in place is sent anew for a new objective (of an array
@@ -257,10 +257,10 @@ class Cluster:
         max_failures: int = 3,
         **options,
     ) -> OptimizeResult:
-        """Run ``optimizer(objective, w0, callback=..., **options)`` beside the data: the engines drive.
+        """Run ``optimizer(objective, w0, callback=..., **options)`` beside the data: engine-driven.
 
-        Every engine runs the same loop, and sums travel by MPI Allreduce; where the engines have no MPI, the
-        client drives. After each iteration the client shows progress and calls ``callback(record)``, which
+        Every engine runs the same loop, and sums travel by MPI Allreduce; without MPI the run is
+        client-driven. After each iteration the client shows progress and calls ``callback(record)``, which
         stops the run by any true value; so does Ctrl-C. Returns the optimizer's result. With a checkpoint or
         the path of its folder, ``checkpoint``, the loss of an engine restarts them all and goes on from
         there, ``max_failures`` times. EngineFailure for an exception on an engine, with its traceback;
@@ -282,7 +282,7 @@ class Cluster:
                 return optimizer(Objective.from_evaluator(net, evaluator), w0, callback=watch, **options)
 
             if not self.has_mpi:
-                print("These engines are not connected by MPI: the client drives.")
+                print("These engines are not connected by MPI: the run is client-driven.")
             again = max_failures if self._own and options.get("checkpoint") is not None else 0
             return watch.finish(run_with_restarts(run, self._restart, watch, again))
 

@@ -30,7 +30,7 @@ from hfnb.validation import asks_to_stop
 
 
 class Watch:
-    """Shows each record, and asks to stop where the reader's callback does or after Ctrl-C.
+    """Shows each record, and asks to stop where the user's callback does or after Ctrl-C.
 
     The first Ctrl-C lets the iteration under way end, and the run with it; the second one interrupts.
     """
@@ -87,7 +87,7 @@ def run_engine_driven(
         pool.call_each(
             {engine: (begin, evaluator.key, held[engine], order, w0, job) for engine in pool.engines}
         )
-        return _drive(evaluator, watch)
+        return _follow(evaluator, watch)
     except (
         BaseException
     ):  # an interrupt or an error of the callback, too: engines must not wait for an answer
@@ -95,7 +95,7 @@ def run_engine_driven(
         raise
 
 
-def _drive(evaluator: ClientEvaluator, watch: Watch) -> OptimizeResult:
+def _follow(evaluator: ClientEvaluator, watch: Watch) -> OptimizeResult:
     """Let the engines go on from iteration to iteration, until they have a result."""
     pool, partitions = evaluator.placement.pool, len(evaluator.placement.offsets) - 1
     stop, kind, entries = False, "record", dict[str, Any]()

@@ -74,7 +74,7 @@ class MPIEvaluator:
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Callable:
         """Return v ↦ the sum of curvature products at w; nothing is reduced before the first product."""
-        w, local = np.array(w), list[Callable]()  # a copy: the reader may go on from w in place
+        w, local = np.array(w), list[Callable]()  # a copy: the user may go on from w in place
 
         def product(v):
             if not local:  # not before: an exception here is told to all engines as one in a product is

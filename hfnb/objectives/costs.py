@@ -9,13 +9,14 @@ COSTS = ("samples", "products", "reductions", "numbers", "bytes")
 class Counts:
     """What an objective has spent: evaluations, the samples they saw, and what it takes to sum over engines.
 
-    After L losses, G gradients and P products with p parameters, whoever drives and on any number of engines,
+    After L losses, G gradients and P products with p parameters, client-driven or engine-driven and on any
+    number of engines,
 
         reductions = L + G + P,  numbers = L + (p + 1) G + p P,  bytes = 16 L + b ((p + 1) G + p P),
 
     where b = 16 in float64, whose sums travel with their remainders (see `summation`), and 4 in float32; a
     loss, which rides along with its gradient, is itself in float64. These are the bytes that one engine
-    contributes: its buffer of an Allreduce, or its replies to a client that drives. That one also sends it w
+    contributes: its buffer of an Allreduce, or its replies to the client. A client-driven run also sends it w
     or v each time, p numbers of 8 or 4 bytes, and w with the first product at a point. In one process these
     are what would travel. Left out: a flag after a sum that is not finite, by which engines learn whether one
     of them failed; sums made anew for an engine that was lost; what is asked while the record is made.

@@ -172,7 +172,7 @@ def check_objective(net, data, chunk: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class AnyLoss:
-    """A reader's own loss(w, X, Y) with the methods that an objective needs of a network."""
+    """A user's own loss(w, X, Y) with the methods that an objective needs of a network."""
 
     loss: Callable
     outputs: Callable | None = None

@@ -49,7 +49,7 @@ class Clock:
 
 
 class ClientClock(Clock):
-    """The clock of a client that drives: it sees all engines, which are idle while it computes itself."""
+    """The clock of a client-driven run: it sees all engines, which are idle while it computes itself."""
 
     def entries(self) -> dict:
         laps, seconds = self.take()

@@ -51,7 +51,7 @@ class Progress:
 
 
 def watched(optimizer: Callable) -> Callable:
-    """Return the optimizer, a function (objective, w0, *, callback, ...), as one that a reader can watch.
+    """Return the optimizer, a function (objective, w0, *, callback, ...), as one that a user can watch.
 
     A `Progress` that is its callback ends with the run, however the run ends, also where the optimizer finds
     that it is done and calls nobody. After a KeyboardInterrupt one line says how far the run came.

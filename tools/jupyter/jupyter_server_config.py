@@ -1,4 +1,4 @@
-"""What `make lab` asks of the Jupyter server, beside the reader's own settings."""
+"""What `make lab` asks of the Jupyter server, beside the user's own settings."""
 
 import logging
 import warnings
@@ -18,7 +18,7 @@ def is_worth_saying(record: logging.LogRecord) -> bool:
 def keep_metadata(model: dict, path: str, contents_manager, **_) -> None:
     """Save a lesson with the metadata that it has in git, so that opening it changes no tracked file.
 
-    JupyterLab adds the version of the reader's Python, and says a second time that outputs are hidden.
+    JupyterLab adds the version of the user's Python, and says a second time that outputs are hidden.
     """
     if model["type"] != "notebook" or Path(contents_manager.root_dir, path).resolve().parent != LESSONS:
         return
