@@ -2,23 +2,23 @@
 
 ``python tools/check_versions.py [pytest's arguments]``. Each Python from 3.11 on, except the one that runs
 this program, gets an environment of its own, ``.venv-3.12`` for example. In ``.venv-oldest`` are the lowest
-versions that pyproject.toml names, on the oldest of these Pythons. Three run at the same time, since much of
-the time the tests wait for processes that they have started; what each prints comes when it has ended.
+versions that pyproject.toml names, on the oldest of these Pythons. The environments are made at the same time.
+The tests then run in one after the other, as `make test` runs them: those of engines start dozens of processes,
+which on a few cores would spend their time waiting for each other.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from environments import OLDEST, ROOT, python_of, say
 
 NEWEST = 14  # the minor version of the newest Python that is looked for
 EXTRAS = "test,speech"
-WORKERS = os.cpu_count() or 1  # of pytest, in each environment
-AT_ONCE = 3  # environments
+WORKERS = 2 * (os.cpu_count() or 1)  # of pytest: half of the time, tests of engines wait for processes
 
 
 def interpreters():
@@ -82,16 +82,13 @@ def printed(command, variables):
     return done.stdout
 
 
-def check(make, python, name, arguments):
-    """Make an environment, run the unit tests in it; return whether both succeeded, and what they printed."""
-    if make(python, name) is None:
-        return False, ""
-    inside = python_of(ROOT / name)
-    variables = dict(os.environ, OPENBLAS_NUM_THREADS="1", MPLBACKEND="agg", HFNB_MODE="fast", HFNB_VENV=name)
-    variables["PATH"] = str(inside.parent) + os.pathsep + variables.get("PATH", "")
+def check(python, arguments):
+    """Run the unit tests in an environment, given by its Python; return whether they passed."""
+    folder = python.parent.parent
+    variables = dict(os.environ, OPENBLAS_NUM_THREADS="1", MPLBACKEND="agg", HFNB_MODE="fast")
+    variables |= {"HFNB_VENV": folder.name, "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]])}
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(WORKERS), "--dist", "loadscope"]
-    said = printed([str(inside), *tests, *arguments], variables)
-    return said is not None, said or ""
+    return subprocess.call([str(python), *tests, *arguments], cwd=ROOT, env=variables) == 0
 
 
 def main():
@@ -99,16 +96,14 @@ def main():
     jobs = {f".venv-{major}.{minor}": (locked, python) for (major, minor), python in found.items()}
     jobs.pop(f".venv-{sys.version_info[0]}.{sys.version_info[1]}", None)
     jobs[".venv-oldest"] = oldest, found[min(found)]
-    say(f"unit tests in {', '.join(jobs)}, {AT_ONCE} at the same time")
-    failed = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        running = {pool.submit(check, *job, name, arguments): name for name, job in jobs.items()}
-        for each in as_completed(running):
-            passed, said = each.result()
-            if not passed:
-                failed.append(running[each])
-            say(f"{running[each]}: {'passed' if passed else 'failed'}")
-            print("".join(said.splitlines(keepends=True)[-1:]), flush=True)
+    say(f"making {', '.join(jobs)}")
+    with ThreadPoolExecutor() as pool:
+        made = dict(zip(jobs, pool.map(lambda name: jobs[name][0](jobs[name][1], name), jobs), strict=True))
+    failed = [name for name in jobs if made[name] is None]
+    for name in jobs:
+        if name not in failed:
+            say(f"unit tests in {name}")
+            failed += [] if check(python_of(ROOT / name), arguments) else [name]
     return f"hfnb: the unit tests failed in {', '.join(failed)}" if failed else 0
 
 
