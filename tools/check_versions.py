@@ -2,9 +2,9 @@
 
 ``python tools/check_versions.py [pytest's arguments]``. Each Python from 3.11 on, except the one that runs
 this program, gets an environment of its own, ``.venv-3.12`` for example. In ``.venv-oldest`` are the lowest
-versions that pyproject.toml names, on the oldest of these Pythons. The environments are made at the same time.
-The tests then run in one after the other, as `make test` runs them: those of engines start dozens of processes,
-which on a few cores would spend their time waiting for each other.
+versions that pyproject.toml names, on the oldest of these Pythons. The environments are made at the same
+time. The tests then run in one after the other, as `make test` runs them: those of engines start dozens of
+processes, and three suites at once would spend their time waiting for each other.
 """
 
 import os
