@@ -11,8 +11,8 @@ import numpy as np
 
 from hfnb import models
 from hfnb.datasets import Dataset
+from hfnb.objectives import Objective
 from hfnb.objectives.evaluator import CHUNK
-from hfnb.objectives.objective import Objective
 
 NETWORKS = {
     "784-400-150-10": lambda: models.mlp([784, 400, 150, 10]),

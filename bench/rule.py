@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from bench.report import about, load, save, show
 from hfnb import datasets, models
 from hfnb.datasets import Dataset
-from hfnb.objectives.objective import Objective
-from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.objectives import Objective
+from hfnb.optimizers import hessian_free
 from hfnb.studies.timit import timit
 
 LIMIT = 2500  # products a run may spend

@@ -12,8 +12,7 @@ from scipy.optimize import minimize
 
 from bench.report import about, save, show
 from hfnb.krylov import SOLVERS
-from hfnb.optimizers._first_order import first_order
-from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers import first_order, hessian_free
 from hfnb.problems import strict_saddles
 
 DISTANCES = (0.0, 1e-8, 1e-3)

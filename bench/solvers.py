@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from bench.report import about, save, show
 from hfnb import datasets, models
 from hfnb.krylov import SOLVERS
-from hfnb.objectives.objective import Objective
+from hfnb.objectives import Objective
 from hfnb.optimizers.certificate import certify_operator
 from hfnb.problems import SPECTRA, linear_system, random_saddle
 

@@ -12,8 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from bench.report import about, save, show
-from hfnb.optimizers._first_order import first_order
-from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers import first_order, hessian_free
 from hfnb.studies import speech_recognition, tasks
 
 STRENGTHS = (1e-3, 1e-2, 1e-1)  # C of the logistic regression

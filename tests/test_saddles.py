@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers import hessian_free
 from hfnb.problems import STRICT_SADDLES, strict_saddles
 
 UNITS = {  # loss, stretch of the coordinates

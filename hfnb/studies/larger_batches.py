@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hfnb.optimizers._first_order import first_order
-from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers import first_order, hessian_free
 from hfnb.optimizers.history import Record
 from hfnb.studies.tasks import AUTO, Task
 

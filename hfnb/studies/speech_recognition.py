@@ -8,7 +8,7 @@ import numpy as np
 from hfnb import models
 from hfnb.datasets import Dataset
 from hfnb.datasets.phones import fold, phone_set
-from hfnb.optimizers._first_order import first_order
+from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Record
 from hfnb.optimizers.progress import Progress
 from hfnb.studies.decoding import Bigram, count_bigram, log_likelihoods, phone_error_rate, viterbi

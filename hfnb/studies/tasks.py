@@ -13,8 +13,8 @@ import numpy as np
 
 from hfnb import datasets, models
 from hfnb.datasets import Dataset
-from hfnb.objectives.objective import Objective
-from hfnb.optimizers._first_order import first_order
+from hfnb.objectives import Objective
+from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Record
 from hfnb.optimizers.progress import Progress
 from hfnb.plots import figures_folder

@@ -6,8 +6,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hfnb.engines import Cluster
-from hfnb.optimizers._first_order import first_order
-from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers import first_order, hessian_free
 from hfnb.optimizers.history import Record
 from hfnb.studies.scaling_model import Run, Workload, workloads
 from hfnb.studies.tasks import Task
