@@ -25,11 +25,9 @@ from hfnb.engines.options import check_options, check_partitions, prepare, slots
 from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool, greet
 from hfnb.objectives.objective import Objective, check_objective
-from hfnb.optimizers import checkpoint
+from hfnb.optimizers import checkpoint, hessian_free
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int, renamed
 
-# A name that is looked up when a run begins: the optimizers' modules import this package.
-DEFAULT_OPTIMIZER = "hfnb.optimizers._hessian_free:hessian_free"
 PARTITIONS = 24  # of a dataset, by default: the samples that are drawn depend on it, not on the engines
 
 
@@ -248,7 +246,7 @@ class Cluster:
         net,
         data,
         w0: np.ndarray,
-        optimizer: Callable | str = DEFAULT_OPTIMIZER,
+        optimizer: Callable | str = hessian_free,
         *,
         callback: Callable | None = None,
         progress: bool = True,
@@ -270,9 +268,8 @@ class Cluster:
         check_callable("callback", callback, "(record) -> whether to stop", optional=True)
         max_failures = check_nonnegative_int("max_failures", max_failures)
         if options.get("checkpoint") is not None:
-            options["checkpoint"] = checkpoint.opened(
-                options["checkpoint"]
-            )  # engines may have another working directory
+            # Engines may have another working directory.
+            options["checkpoint"] = checkpoint.opened(options["checkpoint"])
         with Watch(callback, iterations(optimizer, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:

@@ -90,7 +90,7 @@ def run_engine_driven(
         return _follow(evaluator, watch)
     except (
         BaseException
-    ):  # an interrupt or an error of the callback, too: engines must not wait for an answer
+    ):  # also an interrupt or an error of the callback: engines must not wait for an answer
         pool.notify_all(abandon)
         raise
 
@@ -157,10 +157,8 @@ class Run:
     """
 
     def __init__(self, evaluator: MPIEvaluator, w0: np.ndarray, optimizer: Callable, options: dict):
-        self.evaluator, arguments = (
-            evaluator,
-            (Objective.from_evaluator(evaluator.local.net, evaluator), w0, optimizer, options),
-        )
+        self.evaluator = evaluator
+        arguments = Objective.from_evaluator(evaluator.local.net, evaluator), w0, optimizer, options
         self._records: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._optimize, args=arguments, daemon=True)
@@ -248,10 +246,5 @@ def step(evaluator: str, stop: bool, entries: dict) -> tuple:
     else:
         worker.RUNS[evaluator] = run
     not_finite, run.evaluator.not_finite = run.evaluator.not_finite, []
-    return (
-        kind,
-        value if run.evaluator.comm.rank == 0 else None,
-        digest,
-        not_finite,
-        run.spent,
-    )
+    first = run.evaluator.comm.rank == 0
+    return kind, value if first else None, digest, not_finite, run.spent

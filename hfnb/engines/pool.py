@@ -19,7 +19,7 @@ from hfnb.engines.interrupts import held
 POLL = 1.0  # seconds between two looks at whether the controller is still there
 HISTORY = 1000  # calls whose ids ipyparallel keeps; by itself it keeps those of all
 STUCK = 10.0  # seconds that engines may go on with a call that an exception on another one has ended
-PATIENCE = 2.0  # seconds that an engine may take for its first answer until it is asked again
+PATIENCE = 2.0  # seconds that an engine may take for its first answer until it is called again
 LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
 GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
@@ -55,10 +55,13 @@ def greet(client: ipp.Client, engines: list[int], code: str, timeout: float) -> 
     replies: dict[int, list] = {engine: [] for engine in engines}
     while waiting and (now := time.monotonic()) < end:
         for engine in waiting:
-            replies[engine].append(client[engine].apply_async(exec, code))
+            with suppress(*GONE):  # an engine that died is one that does not answer
+                replies[engine].append(client[engine].apply_async(exec, code))
         again, patience = min(now + patience, end), 2 * patience
         while waiting and (now := time.monotonic()) < again:
             sent = [reply for engine in waiting for reply in replies[engine]]
+            if not sent:  # all that have not answered have died
+                return sorted(waiting)
             wait(sent, timeout=again - now, return_when=FIRST_COMPLETED)
             answered = {engine for engine in waiting if any(reply.done() for reply in replies[engine])}
             for reply in (reply for engine in answered for reply in replies[engine] if reply.done()):

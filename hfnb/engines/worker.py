@@ -19,11 +19,13 @@ from hfnb.objectives.sampling import Shards
 from hfnb.objectives.summation import merge
 
 BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
-NETS: dict[str, tuple] = {}  # sums: (network, dataset, rows at a time)
-EVALUATORS: dict[tuple, LocalEvaluator] = {}  # (sums, block)
+NETS: dict[str, tuple] = {}  # evaluator: (network, dataset, rows at a time)
+EVALUATORS: dict[tuple, LocalEvaluator] = {}  # (evaluator, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
 CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, and when that began
-RUNS: dict[str, Any] = {}  # sums: the run of an optimizer on this engine (see `engine_driven`), at most one
+RUNS: dict[
+    str, Any
+] = {}  # evaluator: the run of an optimizer on this engine (see `engine_driven`), at most one
 
 
 def limit_threads(number: int) -> tuple[str | None, str]:

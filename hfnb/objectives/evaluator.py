@@ -30,10 +30,8 @@ class LocalEvaluator:
 
     def __init__(self, net, shards: Shards, chunk: int | None = None):
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
-        self.backprop, self.autograd = (
-            ManualBackprop(net) if isinstance(net, Network) else Autograd(net),
-            Autograd(net),
-        )
+        self.autograd = Autograd(net)
+        self.backprop = ManualBackprop(net) if isinstance(net, Network) else self.autograd
         self._workspaces: dict = {}
 
     def identity(self, gather: Callable[[dict], dict] = dict) -> dict[str, str]:

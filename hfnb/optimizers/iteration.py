@@ -24,11 +24,9 @@ class State:
     warm: np.ndarray | None = None
     iteration: int = 0
     rejected: int = 0
-    plateau: bool = (
-        True  # and when to look next for a way down from there, how many iterations after the last
-    )
-    next_probe: int = 0
-    interval: int = 1
+    plateau: bool = True  # whether the last iteration hardly lowered the loss
+    next_probe: int = 0  # iteration of the next probe for negative curvature
+    interval: int = 1  # iterations between probes
     steepest: float = 0.0
     trusted: float = 0.0
     trouble: str = ""

@@ -315,8 +315,8 @@ def _newton(f, w, f0, g, s, loss):
 
 
 PLATEAU = 0.02  # an iteration that lowers the loss by less than this share of it leaves us on a plateau
-PRODUCTS = 4  # spent on one look
-LONGEST_INTERVAL = 64  # iterations between two looks, after many in vain
+PRODUCTS = 4  # spent on one probe
+LONGEST_INTERVAL = 64  # iterations between two probes at most
 
 
 def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarray, H, step: Step) -> Step:

@@ -247,11 +247,8 @@ def _mean(profile: dict) -> dict[str, float]:
 
 def _columns(workload: Workload, setting: Setting) -> dict[str, Sequence[float]]:
     """The table above, but for the waiting, which depends on the seconds of other parts."""
-    h, r, s = (
-        setting.colocated,
-        setting.local_samples(workload.batch),
-        setting.local_samples(workload.curvature_batch_size),
-    )
+    h, r = setting.colocated, setting.local_samples(workload.batch)
+    s = setting.local_samples(workload.curvature_batch_size)
     G, P, L = workload.gradients, workload.products, workload.losses
     M = P if s > (setting.kept or KEPT) else min(P, 1.0)
     sums, _, size = workload.communication_cost(setting.engines)
