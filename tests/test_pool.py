@@ -76,6 +76,16 @@ def test_engines_that_never_answer_are_named():
     assert pool.greet(Engines({1: None}), [0, 1], "pass", timeout=0.2) == [1]
 
 
+def test_an_engine_that_is_gone_does_not_answer():
+    """ipyparallel raises where it is called."""
+
+    class Gone(Engines):
+        def __getitem__(self, engine):
+            raise IndexError(f"no engine {engine}")
+
+    assert pool.greet(Gone({}), [0, 1], "pass", timeout=20) == [0, 1]
+
+
 def test_what_the_first_call_raises_is_raised():
     with pytest.raises(RemoteError, match="died"):
         pool.greet(Engines({1: DIED}), [0, 1], "pass", timeout=20)

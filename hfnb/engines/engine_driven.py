@@ -88,9 +88,8 @@ def run_engine_driven(
             {engine: (begin, evaluator.key, held[engine], order, w0, job) for engine in pool.engines}
         )
         return _follow(evaluator, watch)
-    except (
-        BaseException
-    ):  # also an interrupt or an error of the callback: engines must not wait for an answer
+    except BaseException:
+        # An interrupt or an error of the callback, too: the engines must not wait for an answer.
         pool.notify_all(abandon)
         raise
 

@@ -23,9 +23,7 @@ NETS: dict[str, tuple] = {}  # evaluator: (network, dataset, rows at a time)
 EVALUATORS: dict[tuple, LocalEvaluator] = {}  # (evaluator, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
 CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, and when that began
-RUNS: dict[
-    str, Any
-] = {}  # evaluator: the run of an optimizer on this engine (see `engine_driven`), at most one
+RUNS: dict[str, Any] = {}  # evaluator: its run on this engine (see `engine_driven`), at most one
 
 
 def limit_threads(number: int) -> tuple[str | None, str]:

@@ -294,7 +294,7 @@ def _step(f, f0, state, choose, B, solution):
 
 
 def _probe(objective, f, f0, state, step, samples):
-    """Add negative curvature of the Hessian to the step; after each look in vain pause for longer."""
+    """Add negative curvature of the Hessian to the step; after a probe in vain wait for longer."""
     H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
     try:
         found = probe_negative_curvature(f, state.w, f0, state.g, H, step)
