@@ -124,7 +124,7 @@ def test_another_kernel_gives_another_arithmetic_and_threads_do_not():
 def test_engines_that_round_otherwise_are_named_in_one_line():
     own = blas.arithmetic()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RuntimeWarning)
         blas.warn_of_others({0: own, 1: own})
     with pytest.warns(RuntimeWarning, match="engine 1: Other") as caught:
         blas.warn_of_others({0: own, 1: ("Other", "another digest")})

@@ -138,3 +138,11 @@ def test_shows_no_window_and_names_no_machine(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found = re.search(r"(?<![\w.])/(?:home|root|Users|tmp|work|opt)/", node.value)
             assert not found, f"line {node.lineno}: {found}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/*.py")), ids=name)
+def test_warnings_that_fail_a_test_are_of_a_named_kind(path):
+    # The garbage collector finds what an earlier test left open: as a ResourceWarning in any later test.
+    assert not re.search(
+        r"""(filterwarnings|simplefilter)\(["']error["']\)""", path.read_text(encoding="utf-8")
+    )

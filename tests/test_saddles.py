@@ -65,7 +65,7 @@ def test_300_of_300_strict_saddles_are_left(saddles, solver, distance):
 @pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("solver", ["bicgstab", "cg"])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_saddles_are_left_in_any_units(units, dtype, solver):
     loss, stretch = UNITS[units]
     stuck = []
