@@ -67,7 +67,7 @@ def test_sums_are_dealt_to_as_many_threads_as_requested(kept, dealt, monkeypatch
     monkeypatch.setattr("hfnb.objectives.evaluator.KEPT", kept)
     hfnb.set_threads(1)
     alone = sums()
-    assert set(dealt) == {1}
+    assert set(dealt) <= {1}  # a single share need not be dealt
     for requested in (2, 3):
         hfnb.set_threads(requested)
         dealt.clear()

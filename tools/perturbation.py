@@ -127,15 +127,19 @@ def change_sums(module: ModuleType, noise: Noise) -> None:
     @functools.wraps(original)
     def total(*arguments, **options):
         bound = signature.bind(*arguments, **options)
-        add, precision = bound.arguments["add"], bound.arguments["w"].dtype.name
-
-        def add_perturbed(part, *rest):
-            add(part, *rest)
-            part[:] = noise(part, precision)
-
+        precision = bound.arguments["w"].dtype.name
         if bound.arguments["dtype"] == noise.np.float32:
             return noise(original(*arguments, **options))
-        bound.arguments["add"] = add_perturbed
+
+        def perturbed(term):
+            def add(*rest):
+                term(*rest)
+                part = rest[-3]  # (..., total, workspace, first)
+                part[:] = noise(part, precision)
+
+            return add
+
+        bound.arguments["terms"] = [[perturbed(term) for term in share] for share in bound.arguments["terms"]]
         return original(*bound.args, **bound.kwargs)
 
     module.LocalEvaluator._total = total

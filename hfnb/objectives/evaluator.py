@@ -1,6 +1,7 @@
 """Sums of losses, gradients and curvature products over the samples that this process holds."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -11,84 +12,146 @@ from hfnb.objectives import identity, summation
 from hfnb.objectives.curvature import Autograd, Product, curvature_sum
 from hfnb.objectives.sampling import Sample, Shards
 
-CHUNK = 512  # rows a chunk: more, and activations leave the cache; fewer, and products suffer
-KEPT = 16384  # rows whose linearization is kept between products; of more it is made anew for each product
-APART = 16  # rows a partition, on average, below which a mini-batch is worked through as a whole
-DEALT = 2e7  # samples × parameters from which on chunks are dealt to threads: less is not worth their start
+CHUNK = 512  # rows in a chunk: with more, activations leave the cache; with fewer, matrix products are slower
+KEPT = 16384  # up to so many rows, linearizations are kept between products; of more rows they are made anew
+APART = 16  # average rows in a partition below which a float64 mini-batch is summed as a whole
+THREADED = 2e7  # samples × parameters from which chunks are shared among threads: less does not pay
 
 
 class LocalEvaluator:
-    """Sums over the samples that this process holds: the parts that every way of running adds up.
+    """Sums of losses, gradients and curvature products over the samples that this process holds.
 
-    The samples are worked through ``chunk`` rows at a time, so that memory does not grow with the dataset.
-    What is returned are totals (see `summation`): in float64 made of a sum for each partition, so that it
-    does not matter who holds which; in float32, where speed is all, and of few rows, a mini-batch is worked
-    through as a whole. The chunks of a large network are dealt to the threads that `hfnb.set_threads`
-    requests, each with a single-threaded BLAS. In float64 BLAS has one thread in any case, because it splits
-    a matrix product differently for each number of threads: so a total does not depend on that number.
+    Parameters
+    ----------
+    net : Network or model
+        What `Objective` takes as ``net``.
+    shards : Shards
+        The partitions of the data that this process holds.
+    chunk : int, optional
+        The most rows worked through at a time; `CHUNK` by default.
+
+    Notes
+    -----
+    Every method returns a *total* (`hfnb.objectives.summation`). In float64 a total is made of one sum for
+    each partition, so that it does not depend on which process holds which partition. In float32, and for
+    mini-batches of few rows, the rows are summed as a whole, which is faster.
+
+    The chunks of a large network are shared among the threads that `hfnb.set_threads` requests, each with
+    a single-threaded BLAS. In float64 BLAS has one thread in any case, because it splits a matrix product
+    differently for each number of threads: so a float64 total does not depend on the number of threads.
     """
+
+    clock = None  # one process waits for no other: there is nothing to profile
 
     def __init__(self, net, shards: Shards, chunk: int | None = None):
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
         self.autograd = Autograd(net)
-        self.backprop = ManualBackprop(net) if isinstance(net, Network) else self.autograd
+        self.model = ManualBackprop(net) if isinstance(net, Network) else self.autograd
         self._workspaces: dict = {}
 
     def identity(self, gather: Callable[[dict], dict] = dict) -> dict[str, str]:
-        """Return what the data is, by name; ``gather`` adds the partitions that others hold."""
+        """Return a description of the data, by name; ``gather`` adds the partitions of other processes."""
         return identity.of_data(self.shards.parts, self.n, gather)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the total of losses, 1 number in float64."""
+        """Return the total of the losses at w over a sample.
 
-        def add(total, batch, work, first):
-            X, Y = _as(w, batch)
-            total += self.backprop.loss(w, X, Y, work)
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        sample : Sample, optional
+            The mini-batch; all samples by default.
 
-        shares = self._shares(self.backprop, w, sample)
-        return self._total(self.backprop, w, shares, add, 1, np.dtype(float))
+        Returns
+        -------
+        ndarray
+            A total of one number, in float64.
+        """
+        model = self.model
+
+        def add(X, Y, total, work, first):
+            total += model.loss(w, X.astype(w.dtype, copy=False), Y, work)
+
+        terms = [[partial(add, *batch) for batch in share] for share in self._shares(model, w, sample)]
+        return self._total(model, terms, 1, np.dtype(float), w)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the total of gradients and, last, of losses: p + 1 numbers in the precision of w."""
+        """Return the total of the gradients at w over a sample and, as its last number, of the losses.
 
-        def add(total, batch, work, first):
-            X, Y = _as(w, batch)
-            total[-1] += self.backprop.add_gradient(w, X, Y, total[:-1], work, first)
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        sample : Sample, optional
+            The mini-batch; all samples by default.
 
-        shares = self._shares(self.backprop, w, sample)
-        return self._total(self.backprop, w, shares, add, w.size + 1, w.dtype)
+        Returns
+        -------
+        ndarray
+            A total of p + 1 numbers, in the precision of w.
+        """
+        model = self.model
 
-    def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Product:
-        """Return v ↦ the total of curvature products at w, p numbers; ValueError for an unknown kind."""
+        def add(X, Y, total, work, first):
+            X = X.astype(w.dtype, copy=False)
+            total[-1] += model.add_gradient(w, X, Y, total[:-1], work, first)
+
+        terms = [[partial(add, *batch) for batch in share] for share in self._shares(model, w, sample)]
+        return self._total(model, terms, w.size + 1, w.dtype, w)
+
+    def linearize(self, w: np.ndarray, kind: str | Callable, sample: Sample | None = None) -> Product:
+        """Return the product with the curvature at w, summed over a sample, as a function of a vector.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters; they must not change while the product is in use.
+        kind : str or callable
+            "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
+        sample : Sample, optional
+            The mini-batch; all samples by default.
+
+        Returns
+        -------
+        callable
+            v, (p,) ↦ the total of the products with v: p numbers, in the precision of w.
+
+        Raises
+        ------
+        ValueError
+            For an unknown kind.
+        """
         curvature_sum(kind)
-        parts = self.autograd if callable(kind) else self.backprop
-        shares, keep = self._shares(parts, w, sample), self.shards.count(sample) <= KEPT
-        spaces = self._workspaces_of(parts, w, len(shares))
+        model = self.autograd if callable(kind) else self.model
+        shares = self._shares(model, w, sample)
 
-        def linearized(batch, work):
-            X, Y = _as(w, batch)
-            return parts.linearize(w, X, Y, kind, work, keep)
+        def linearized(X, Y, work, keep):
+            return model.linearize(w, X.astype(w.dtype, copy=False), Y, kind, work, keep)
 
-        def task(number, share):
-            return [linearized(batch, spaces[number]) for batch in share]
+        def made_anew(X, Y, v, total, work, first):
+            linearized(X, Y, work, False).add_product(v, total, work, first)
 
-        items = _dealt(task, shares, w.dtype) if keep else shares
+        if self.shards.count(sample) <= KEPT:
+            spaces = self._workspaces_for(model, w, len(shares))
 
-        def product(v):
-            def add(total, item, work, first):
-                (item if keep else linearized(item, work)).add_product(v, total, work, first)
+            def kept(number, share):
+                return [linearized(X, Y, spaces[number], True).add_product for X, Y in share]
 
-            return self._total(parts, w, items, add, w.size, w.dtype)
+            with _blas_threads(w):
+                terms = threads.parallel_map(kept, shares)
+        else:
+            terms = [[partial(made_anew, *batch) for batch in share] for share in shares]
+        return partial(self._total, model, terms, w.size, w.dtype, w)
 
-        return product
+    def _shares(self, model, w: np.ndarray, sample: Sample | None) -> list[list[tuple]]:
+        """Return the chunks (X, Y) of a sample, one list of them for each thread.
 
-    def _shares(self, parts, w: np.ndarray, sample: Sample | None) -> list[list[tuple]]:
-        """The chunks of the sample, dealt to threads if there is enough to do.
-
-        In float64 they are the same chunks on any number of threads; in float32 each thread gets as many.
+        In float64 the chunks are the same for any number of threads; in float32 each thread
+        gets equally many rows.
         """
         rows, chunk, exact = self.shards.count(sample), self.chunk, w.dtype == np.float64
-        count = threads.shares() if parts.parallel and rows * w.size >= DEALT else 1
+        count = threads.shares() if model.parallel and rows * w.size >= THREADED else 1
         if not exact and count > 1 and rows >= count * chunk:
             chunk = -(-rows // (count * -(-rows // (count * chunk))))
         apart = exact and (sample is None or sample.size >= APART * self.shards.partitions)
@@ -96,45 +159,41 @@ class LocalEvaluator:
         count = min(count, len(chunks)) or 1
         return [chunks[number::count] for number in range(count)]
 
-    def _workspaces_of(self, parts, w: np.ndarray, count: int) -> list:
-        """The workspaces of so many threads."""
-        spaces = self._workspaces.setdefault((type(parts), w.dtype), [])
+    def _workspaces_for(self, model, w: np.ndarray, count: int) -> list:
+        """Return the workspaces of so many threads; they are made once and used again."""
+        spaces = self._workspaces.setdefault((type(model), w.dtype), [])
         while len(spaces) < count:
-            spaces.append(parts.workspace(self.chunk, w.dtype))
+            spaces.append(model.workspace(self.chunk, w.dtype))
         return spaces
 
-    def _total(self, parts, w, shares, add: Callable, size: int, dtype: np.dtype) -> np.ndarray:
-        """Return the total over all items of what add(total, item, workspace, first) adds to zeros for one.
+    def _total(self, model, terms: list, size: int, dtype: np.dtype, w: np.ndarray, *vectors) -> np.ndarray:
+        """Return the total of all terms, given as one list for each thread.
 
-        ``first``: the total is zeros still, and may as well be written over.
+        A term is a function (*vectors, total, workspace, first) that adds its part to ``total``. Where it is
+        the ``first``, ``total`` is zero still and may be written over.
         """
-        spaces = self._workspaces_of(parts, w, len(shares))
+        spaces = self._workspaces_for(model, w, len(terms))
 
-        def task(number, share):
+        def add_up(number, share):
             total = summation.zeros(size, dtype)
-            part = np.empty(size, dtype) if total.ndim == 2 else None
-            for index, item in enumerate(share):
-                if part is None:
-                    add(total, item, spaces[number], index == 0)
+            part = total if total.ndim == 1 else np.empty(size, dtype)
+            for index, term in enumerate(share):
+                if part is total:
+                    term(*vectors, total, spaces[number], index == 0)
                 else:
                     part.fill(0)
-                    add(part, item, spaces[number], True)
+                    term(*vectors, part, spaces[number], True)
                     summation.add(total, part)
             return total
 
-        total, *others = _dealt(task, shares, w.dtype)
-        for other in others:
-            summation.merge(total, other)
-        return total
+        with _blas_threads(w):
+            # One share is added up right here, so that few calls lie between a solver and its product.
+            totals = [add_up(0, terms[0])] if len(terms) == 1 else threads.parallel_map(add_up, terms)
+        for other in totals[1:]:
+            summation.merge(totals[0], other)
+        return totals[0]
 
 
-def _dealt(task: Callable, shares: list, dtype: np.dtype) -> list:
-    """Return parallel_map(task, shares): one BLAS thread in float64, the requested number in float32."""
-    with threads.limited(1 if dtype == np.float64 else threads.count()):
-        return threads.parallel_map(task, shares)
-
-
-def _as(w, batch):
-    """The batch with its inputs in the precision of w."""
-    X, Y = batch
-    return X.astype(w.dtype, copy=False), Y
+def _blas_threads(w: np.ndarray):
+    """Hold BLAS to one thread in float64, and to the requested number in float32."""
+    return threads.limited(1 if w.dtype == np.float64 else threads.count())
