@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,7 @@ class LocalEvaluator:
             For an unknown kind.
         """
         curvature_sum(kind)
-        model = self.autograd if callable(kind) else self.model
+        model: Any = self.autograd if callable(kind) else self.model
         shares = self._shares(model, w, sample)
 
         def linearized(X, Y, work, keep):
