@@ -10,8 +10,9 @@ import pytest
 from scipy.optimize import minimize, rosen
 from scipy.sparse.linalg import aslinearoperator
 
-from hfnb import Dataset, Objective, hessian_free
+from hfnb import Dataset, Objective, first_order, hessian_free
 from hfnb.models.mlp import mlp
+from hfnb.optimizers import Status
 from hfnb.problems import monkey_saddle, random_saddle, rosenbrock, strict_saddles
 
 RANDOM = np.random.default_rng(0)
@@ -347,3 +348,22 @@ def test_every_kind_of_strict_saddle_is_left(solver, distance):
         result = hessian_free(problem, start, solver=solver, max_iter=100)
         assert result.fun < level - 1e-6, (family, seed, result.message)
         assert not result.success or np.linalg.eigvalsh(problem.hessian(result.x))[0] > -1e-2, (family, seed)
+
+
+def test_a_status_says_why_a_run_ended():
+    objective, w0 = logistic(), logistic().net.init(0, dtype=float)
+    minimum = hessian_free(objective, w0, max_iter=60)
+    assert minimum.status is Status.MINIMUM
+    assert hessian_free(objective, w0, max_iter=2).status is Status.MAX_ITER
+    assert (
+        hessian_free(objective, w0, callback=lambda record: record.iteration == 2).status is Status.CALLBACK
+    )
+    broken = hessian_free(objective, w0, curvature=lambda *_: lambda v: np.nan * v, solver="cg")
+    assert broken.status is Status.NO_PROGRESS
+    flat = Objective.from_loss(lambda w, X, Y: anp.sum(w**4), Dataset(X, LABELS))
+    degenerate = hessian_free(flat, np.zeros(2))
+    assert (degenerate.status, degenerate.success) == (Status.UNDECIDED, False)
+    assert first_order(objective, w0, tol=1e9).status is Status.SMALL_GRADIENT
+    assert first_order(objective, w0, max_iter=1).status is Status.MAX_ITER
+    with np.errstate(all="ignore"):
+        assert first_order(objective, w0, learning_rate=1e300).status is Status.DIVERGED

@@ -5,7 +5,7 @@ import pytest
 
 from hfnb import Dataset, Objective, first_order, hessian_free, krylov
 from hfnb.models.mlp import mlp
-from hfnb.optimizers.presets import MARTENS, truncated
+from hfnb.optimizers.options import MARTENS, truncated
 
 NET = mlp([4, 3, 2])
 DATA = Dataset(np.random.default_rng(0).standard_normal((20, 4)), np.arange(20) % 2)

@@ -5,16 +5,16 @@ import pytest
 
 from hfnb import hessian_free
 from hfnb.krylov import bicgstab
+from hfnb.optimizers.damping import levenberg_marquardt, next_damping
+from hfnb.optimizers.line_search import Line, line_search, wide_search
 from hfnb.optimizers.steps import (
     STEPS,
-    Line,
+    Subproblem,
+    backtrack,
     backtrack_iterates,
     curvilinear_step,
-    levenberg_marquardt,
-    line_search,
     negative_curvature_step,
     subspace_step,
-    wide_search,
 )
 from hfnb.problems import quartic_saddle as quartic_problem
 
@@ -163,6 +163,12 @@ def test_damping_of_another_scale_falls_fast():
     assert levenberg_marquardt(6.0, 0.0, -1e-20, curvature=1.0, rounding=1e-16) == pytest.approx(9.0)
 
 
+def test_damping_grows_faster_with_each_rejection():
+    assert next_damping(2.0, 3.0, rejections=0) == 3.0
+    assert [next_damping(2.0, 1.0, rejections=k) for k in (1, 2, 3)] == [3.0, 4.5, 6.75]
+    assert next_damping(2.0, 20.0, rejections=1) == 20.0
+
+
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("start", [(1.0, 1e-3), (-2.0, 0.3), (0.5, -0.01)])
 def test_every_step_takes_the_optimizer_to_the_minimum_beyond_the_saddle(step, start):
@@ -176,7 +182,8 @@ def test_the_subspace_step_is_the_minimizer_where_the_subspace_is_everything():
     # B has eigenvalues 2 and −1: with |B| = diag(2, 1) the minimizer of the model is −(g₁/2, g₂).
     B, g = np.diag([2.0, -1.0]), np.array([1.0, 0.5])
     solution = bicgstab(B, -g, maxiter=1)
-    step, _ = subspace_step(lambda w: g @ w + 0.5 * w @ np.abs(B) @ w, np.zeros(2), 0.0, g, B, solution, 0.0)
+    problem = Subproblem(lambda w: g @ w + 0.5 * w @ np.abs(B) @ w, np.zeros(2), 0.0, g, B, 0.0)
+    step = subspace_step(problem, solution, backtrack(problem, solution))
     np.testing.assert_allclose(step.alpha * step.direction, [-0.5, -0.5], atol=1e-12)
 
 
@@ -185,6 +192,7 @@ def test_the_curve_bends_from_negative_curvature_to_newton():
     w, B = np.array([1.0, 0.1]), np.diag([1.0, -0.97])
     g = np.array([1.0, -0.099])
     solution = bicgstab(B, -g, maxiter=2)
-    step, _ = curvilinear_step(quartic_saddle, w, quartic_saddle(w), g, B, solution, 0.0)
+    problem = Subproblem(quartic_saddle, w, quartic_saddle(w), g, B, 0.0)
+    step = curvilinear_step(problem, solution, backtrack(problem, solution))
     assert quartic_saddle(w + step.alpha * step.direction) == pytest.approx(step.loss)
     assert step.loss < quartic_saddle(w)

@@ -85,6 +85,11 @@ class Objective:
         self._decays = getattr(net, "weight_decay", 0) > 0
         self._at: tuple[np.ndarray, LinearOperator] | None = None
 
+    @property
+    def clock(self):
+        """The `hfnb.objectives.profiler.Clock` of the evaluation on engines; None in one process."""
+        return self.evaluator.clock
+
     def identity(self) -> dict[str, str]:
         """Return what this objective is, by name, wherever it is evaluated (`hfnb.objectives.identity`)."""
         return {"network": identity.describe(self.net), **self.evaluator.identity()}

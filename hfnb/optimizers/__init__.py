@@ -4,6 +4,7 @@ from hfnb.optimizers._first_order import first_order
 from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers.certificate import Certificate, certify
 from hfnb.optimizers.checkpoint import Checkpoint
+from hfnb.optimizers.history import Record, Status
 from hfnb.optimizers.progress import Progress
 from hfnb.optimizers.scipy_adapter import scipy_method
 
@@ -11,6 +12,8 @@ __all__ = [
     "Certificate",
     "Checkpoint",
     "Progress",
+    "Record",
+    "Status",
     "certify",
     "first_order",
     "hessian_free",

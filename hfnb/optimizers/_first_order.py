@@ -8,7 +8,7 @@ from scipy.optimize import OptimizeResult
 from hfnb.krylov import norm
 from hfnb.objectives.sampling import Sample
 from hfnb.optimizers.checkpoint import resumable
-from hfnb.optimizers.history import Recorder
+from hfnb.optimizers.history import Recorder, Status
 from hfnb.optimizers.options import check_run
 from hfnb.optimizers.progress import watched
 from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int, renamed
@@ -123,13 +123,15 @@ def first_order(
         if checkpoint:
             checkpoint.save({"w": w, "memory": memory, "history": recorder.history})
 
-    reasons = {
-        f"gradient norm {norm:.1e} <= tol = {tol:.1e}": norm <= tol,
-        "stopped by the callback": stop,
-        "diverged: the loss is not finite": not np.isfinite(loss),
-        f"max_iter = {max_iter} epochs reached": True,
-    }
-    return recorder.result(w, norm <= tol, next(reason for reason, holds in reasons.items() if holds))
+    if norm <= tol:
+        ending = Status.SMALL_GRADIENT, f"gradient norm {norm:.1e} <= tol = {tol:.1e}"
+    elif stop:
+        ending = Status.CALLBACK, "stopped by the callback"
+    elif not np.isfinite(loss):
+        ending = Status.DIVERGED, "diverged: the loss is not finite"
+    else:
+        ending = Status.MAX_ITER, f"max_iter = {max_iter} epochs reached"
+    return recorder.result(w, *ending)
 
 
 def _schedule(learning_rate) -> Callable[[int], float]:

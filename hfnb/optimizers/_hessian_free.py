@@ -7,27 +7,33 @@ from functools import partial
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from hfnb.krylov import NonFiniteProduct, norm
+from hfnb.krylov import KrylovResult, NonFiniteProduct
 from hfnb.objectives.sampling import Draws
-from hfnb.optimizers.certificate import Certificate, certify_operator, gradient_scale
 from hfnb.optimizers.checkpoint import resumable
-from hfnb.optimizers.history import Recorder
-from hfnb.optimizers.iteration import State
-from hfnb.optimizers.options import check_hessian_free
-from hfnb.optimizers.presets import STOPPING_RULES, expand, truncated
+from hfnb.optimizers.damping import levenberg_marquardt, next_damping
+from hfnb.optimizers.history import Recorder, Status
+from hfnb.optimizers.line_search import Step
+from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
+from hfnb.optimizers.preconditioning import find_preconditioner
 from hfnb.optimizers.progress import watched
+from hfnb.optimizers.state import State
+from hfnb.optimizers.stationary import (
+    certificate_at,
+    ending_at,
+    gives_up,
+    needs_certificate,
+    step_off_saddle,
+    why_no_progress,
+)
 from hfnb.optimizers.steps import (
     LONGEST_INTERVAL,
     PLATEAU,
     STEPS,
-    Step,
-    negative_curvature_step,
+    Subproblem,
+    backtrack,
     probe_negative_curvature,
 )
 from hfnb.validation import renamed
-
-REJECTIONS = 10  # steps rejected one after another before the certificate is asked: λ has grown 5·10⁹-fold
-LEAVES = 3  # times that a run then tries to leave a saddle, by a fresh certificate each time
 
 
 @renamed(
@@ -53,6 +59,7 @@ def hessian_free(
     batch_size: int | None = None,
     damping: float = 1.0,
     warm_start_decay: float = 0.95,
+    preconditioner: str | Callable | None = None,
     max_iter: int = 50,
     tol: float = 1e-6,
     seed: int = 0,
@@ -73,7 +80,7 @@ def hessian_free(
     w0 : ndarray, shape (p,)
         The start, of float32 or float64.
     method : {"paper", "martens", "auto"}
-        A name for the next five options (`presets.METHODS`); each of them that is given takes the place of
+        A name for the next five options (`options.METHODS`); each of them that is given takes the place of
         the method's. "paper" is our reading of He et al. (2016), "martens" is Martens (2010). "auto" is
         Martens' with solves that end when they no longer pay, line searches on the sample of curvature, and
         a probe for negative curvature of the Hessian on plateaus.
@@ -82,7 +89,7 @@ def hessian_free(
     curvature : str or callable
         "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
     stopping_rule : {"martens", "marginal-gain"}
-        How a solver by name is stopped (`presets.STOPPING_RULES`); CG alone has a marginal-gain rule.
+        How a solver by name is stopped (`options.STOPPING_RULES`); CG alone has a marginal-gain rule.
     probe : bool
         Whether to look for negative curvature of the Hessian on plateaus, where the loss hardly falls
         (`steps.probe_negative_curvature`).
@@ -97,6 +104,10 @@ def hessian_free(
         The first λ.
     warm_start_decay : float
         Each solve starts from this multiple of the last solution.
+    preconditioner : {"lbfgs", "diagonal"} or callable, optional
+        M ≈ (B + λI)⁻¹ for the solver, made anew before each solve: from curvature pairs of the last
+        solve, from an estimate of the diagonal, or by a function of the `State` that returns an operator
+        (`hfnb.optimizers.preconditioning`). "capped_cg" and "saddle_free" take none.
     max_iter : int
         The most iterations.
     tol : float
@@ -141,48 +152,70 @@ def hessian_free(
     >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
     True
     """
-    run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     given = {"solver": solver, "curvature": curvature, "stopping_rule": stopping_rule, "probe": probe}
     chosen = expand(method, **given, line_search_sample=line_search_sample)
     check_hessian_free(
-        objective, w0, chosen, step, batch_size, curvature_batch_size, damping, warm_start_decay, **run
+        objective,
+        w0,
+        chosen,
+        step=step,
+        batch_size=batch_size,
+        curvature_batch_size=curvature_batch_size,
+        damping=damping,
+        warm_start_decay=warm_start_decay,
+        preconditioner=preconditioner,
+        max_iter=max_iter,
+        tol=tol,
+        seed=seed,
+        callback=callback,
+        checkpoint=checkpoint,
     )
     samples = Draws(seed, batch_size, curvature_batch_size)
     solve = truncated(chosen["solver"], STOPPING_RULES[chosen["stopping_rule"]], solver_options)
+    choose_step, preconditioned = STEPS[step], find_preconditioner(preconditioner)
     saved = checkpoint.load() if checkpoint else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
-    state = State(**saved) if saved else _start(objective, w0, damping, samples)
-    stop = not saved and recorder.add(state.w, iteration=0, **state.entries())
+    state = State.restored(saved) if saved else _start(objective, w0, damping, samples)
+    stop, ending = bool(not saved and recorder.add(state.w, **state.entries())), None
 
-    end = None
-    while not (stop or state.iteration >= max_iter or _gives_up(state, tol)):
-        verdict = _certify(objective, state, samples) if _asks(state, tol) else None
-        if verdict and verdict.verdict == "saddle":
-            # Steps that were lost in rounding say nothing against the λ from before them.
-            solution, new_damping, own = None, state.trusted, True
-            taken, state = _leave(objective, state, verdict, samples)
-        elif verdict and (end := _settled(state, verdict, tol)):
+    while not (stop or state.iteration >= max_iter or gives_up(state, tol)):
+        certificate = certificate_at(objective, state, samples) if needs_certificate(state, tol) else None
+        if certificate and (ending := ending_at(state, certificate, tol)):
             break
-        else:
-            B = objective.curvature(state.w, chosen["curvature"], samples.curvature(state.iteration))
-            own = _searches_over_all(state, samples, chosen["line_search_sample"])
-            f, f0 = _searched(objective, state, samples, own)
-            solution, state = _solve(state, solve, warm_start_decay, B)
-            taken, new_damping = _step(f, f0, state, STEPS[step], B, solution)
+        if certificate is None or certificate.verdict != "saddle":
+            problem = _subproblem(objective, state, samples, chosen)
+            A, M = preconditioned.prepare(problem.B, state)
+            start = None if state.solution is None else state.w.dtype.type(warm_start_decay) * state.solution
+            try:
+                solution = solve(A, -state.g, start, damping=state.damping, **({} if M is None else {"M": M}))
+            except NonFiniteProduct as error:
+                solution, proposed, taken = None, state.damping, problem.no_step(error)
+            else:
+                candidate = backtrack(problem, solution)
+                taken = choose_step(problem, solution, candidate)
+                agreement = candidate.change, candidate.predicted, solution.norm, problem.rounding
+                proposed = levenberg_marquardt(state.damping, *agreement)
+            state, exact = preconditioned.remember(state), problem.exact
             if chosen["probe"] and state.plateau and state.iteration >= state.next_probe:
-                taken = _probe(objective, f, f0, state, taken, samples)
-        state = _move(objective, state, taken, solution, new_damping, samples, own)
-        stop = recorder.add(state.w, iteration=state.iteration, **state.entries(taken, solution or verdict))
+                taken, state = _probe(objective, problem, state, taken, samples)
+        else:  # steps that were lost in rounding at the saddle say nothing against the λ from before them
+            solution, proposed, exact = None, state.trusted, True
+            taken, state = step_off_saddle(objective, state, certificate, samples)
+        state, before = _move(objective, state, taken, solution, samples, exact), state
+        state = state.with_damping(next_damping(before.damping, proposed, state.rejected))
+        stop = recorder.add(state.w, **state.entries(taken, solution or certificate))
         if checkpoint:
             checkpoint.save({**vars(state), "history": recorder.history})
 
-    if end:
-        return recorder.result(state.w, *end)
-    limit = _stuck(state) if _gives_up(state, tol) else f"max_iter = {max_iter} reached"
-    return recorder.result(state.w, False, "stopped by the callback" if stop else limit)
+    if stop:
+        ending = Status.CALLBACK, "stopped by the callback"
+    elif ending is None and gives_up(state, tol):
+        ending = Status.NO_PROGRESS, why_no_progress(state)
+    return recorder.result(state.w, *(ending or (Status.MAX_ITER, f"max_iter = {max_iter} reached")))
 
 
-def _start(objective, w0, damping, samples):
+def _start(objective, w0: np.ndarray, damping: float, samples: Draws) -> State:
+    """Return the state before the first iteration."""
     w = np.array(w0)
     loss, g = objective.value_and_gradient(w, samples.loss(0))
     if not (np.isfinite(loss) and np.all(np.isfinite(g))):
@@ -190,138 +223,51 @@ def _start(objective, w0, damping, samples):
     return State(w, g, loss, damping)
 
 
-def _asks(state, tol):
-    """Whether to ask for a certificate: the gradient vanishes, or one step after the other was rejected."""
-    vanishing = tol * (min(1.0, state.steepest) if state.iteration else 1.0)
-    return state.gradient_norm <= vanishing or (tol > 0 and state.rejected >= REJECTIONS)
+def _subproblem(objective, state: State, samples: Draws, chosen: dict) -> Subproblem:
+    """Return the sub-problem at w, with the loss that line searches are to lower.
 
-
-def _gives_up(state, tol):
-    """Whether too many steps were rejected; a certificate says nothing of what is not finite."""
-    return state.rejected >= REJECTIONS + (LEAVES if tol > 0 and not state.trouble else 0)
-
-
-def _stuck(state):
-    """Say why a run gave up."""
-    message = f"no step lowered the loss in {state.rejected} iterations"
-    if state.trouble:
-        return f"{message}: {state.trouble}"
-    if state.rejected > REJECTIONS:
-        return f"{message}, not even along the negative curvature of the saddle at which it stands"
-    return message
-
-
-def _certify(objective, state, samples):
-    """Ask whether a point without gradient is a minimum, by a new seed each time, equal on all engines."""
-    H = objective.curvature(state.w, "hessian", samples.loss(state.iteration))
-    seed = int(np.random.SeedSequence([samples.seed, state.iteration]).generate_state(1)[0])
-    try:
-        return certify_operator(H, seed=seed)
-    except NonFiniteProduct as error:
-        reason = f"the products with the Hessian are not finite ({error})"
-        return Certificate("undecided", reason, np.nan, np.nan, 1.0, 0.0, 0, seed, np.zeros_like(state.w))
-
-
-def _settled(state, verdict, tol):
-    """Return (success, message) where a certificate of no saddle ends the run, None where it does not.
-
-    A point is a minimum where its gradient is small at the problem's own scale. It also is where no step
-    lowered the loss because what it promises, at least ‖g‖²/2κ by a step along −g with κ the largest
-    curvature, is less than rounding: 10 units of that of the loss, and what those of w make of it.
+    On a plateau and with mini-batches that is the loss itself, because there the noise of another sample
+    outweighs what a step can gain. Elsewhere it may be the loss over the curvature sample.
     """
-    g_norm, w_norm, largest = state.gradient_norm, norm(state.w), verdict.largest
-    scale = max(state.steepest, gradient_scale(largest, state.w, state.loss))
-    limit, said = tol * min(1.0, scale), f"{verdict.verdict}: {verdict.reason}"
-    if g_norm <= limit:
-        how = f"tol = {tol:g}" if limit == tol else f"{limit:.1e} = tol x {scale:.1e}, the largest gradient"
-        return verdict.verdict == "minimum", f"gradient norm {g_norm:.1e} <= {how}; {said}"
-    if state.rejected < REJECTIONS:
-        return None
-    eps = float(np.finfo(state.w.dtype).eps)
-    fall = g_norm**2 / (2 * largest) if largest else np.inf
-    rounding = 10 * eps * (abs(state.loss) + g_norm * w_norm + eps * largest * w_norm**2)
-    lost = f"lost in rounding, {rounding:.1e}" if fall <= rounding else "more than rounding can hide"
-    message = (
-        f"no step lowered the loss in {state.rejected} iterations; the gradient norm {g_norm:.1e} > "
-        f"{limit:.1e} promises a fall of {fall:.1e}, {lost}; {said}"
-    )
-    return verdict.verdict == "minimum" and fall <= rounding, message
+    sample = samples.curvature(state.iteration)
+    B = objective.curvature(state.w, chosen["curvature"], sample)
+    exact = chosen["line_search_sample"] == "loss" or bool(samples.batch_size) or state.plateau
+    f = partial(objective.value, sample=samples.loss(state.iteration) if exact else sample)
+    loss = state.loss if exact else f(state.w)
+    return Subproblem(f, state.w, loss, state.g, B, state.damping, exact)
 
 
-def _leave(objective, state, certificate, samples):
-    """Return a step off a saddle along the direction that proves it to be one, and the state.
-
-    A run that starts at a saddle has met no gradient by which to tell small from large: this step s makes one
-    of about |dᵀHd|‖s‖.
-    """
-    f, d = partial(objective.value, sample=samples.loss(state.iteration)), certificate.direction
-    step = negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
-    met = abs(certificate.eigenvalue) * step.alpha * norm(step.direction)
-    return step, replace(state, steepest=max(state.steepest, met))
-
-
-def _searches_over_all(state, samples, sample):
-    """Whether line searches lower the loss itself, not that over the sample of curvature.
-
-    They do on a plateau and with mini-batches: there the noise of a sample outweighs what is to gain.
-    """
-    return sample == "loss" or bool(samples.batch_size) or state.plateau
-
-
-def _searched(objective, state, samples, own):
-    """Return the loss that line searches lower, and its value at w."""
-    if own:
-        return partial(objective.value, sample=samples.loss(state.iteration)), state.loss
-    f = partial(objective.value, sample=samples.curvature(state.iteration))
-    return f, f(state.w)
-
-
-def _solve(state, solve, warm_start_decay, B):
-    """Solve (B + λI) s = −g; return the solution, None where a product is not finite, and the state."""
-    x0 = None if state.warm is None else state.warm * state.w.dtype.type(warm_start_decay)
-    try:
-        solution = solve(B, -state.g, x0, damping=state.damping)
-    except NonFiniteProduct as error:
-        return None, replace(state, trouble=f"the curvature products are not finite ({error})")
-    return solution, replace(state, trouble="")
-
-
-def _step(f, f0, state, choose, B, solution):
-    """Return the step that a solution leads to, and the new λ."""
-    if solution is None:
-        return Step(0.0, f0, np.zeros_like(state.w), "none", state.trouble), state.damping
-    return choose(f, state.w, f0, state.g, B, solution, state.damping)
-
-
-def _probe(objective, f, f0, state, step, samples):
-    """Add negative curvature of the Hessian to the step; after a probe in vain wait for longer."""
+def _probe(objective, problem: Subproblem, state: State, step: Step, samples: Draws) -> tuple[Step, State]:
+    """Add negative curvature of the Hessian to a step; after a probe in vain, wait for longer."""
     H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
     try:
-        found = probe_negative_curvature(f, state.w, f0, state.g, H, step)
+        found = probe_negative_curvature(problem.f, state.w, problem.loss, state.g, H, step)
     except NonFiniteProduct:
-        return step
-    state.interval = min(2 * state.interval, LONGEST_INTERVAL) if found is step else 1
-    state.next_probe = state.iteration + state.interval
-    return found
+        return step, state
+    interval = min(2 * state.interval, LONGEST_INTERVAL) if found is step else 1
+    return found, replace(state, interval=interval, next_probe=state.iteration + interval)
 
 
-def _move(objective, state, step, solution, damping, samples, own):
-    """Take the step, unless it leads nowhere, up, or to what is not finite: then only raise λ.
+def _move(
+    objective, state: State, step: Step, solution: KrylovResult | None, samples: Draws, exact: bool
+) -> State:
+    """Return the state after the step, or the same point with one more rejection.
 
-    λ × 1.5 at first, and faster with each further rejection: it may be far below the scale of the curvature.
+    A step is rejected where its length is zero, where the loss would rise, or where loss or gradient would
+    not be finite. ``exact``: the line search evaluated the loss itself, so that its value is known.
     """
-    state, before = replace(state, iteration=state.iteration + 1, plateau=True), state.loss
-    trouble = step.trouble
+    before, trouble = state.loss, step.trouble
+    state = replace(state, iteration=state.iteration + 1, plateau=True)
     if step.alpha > 0:
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
-        if finite and own and not samples.batch_size:  # else the search lowered a loss over other samples
+        if finite and exact and not samples.batch_size:  # a mini-batch of the next iteration is another one
             loss = step.loss  # the same number, not rounded to the precision of the packed gradient
         if finite and (samples.batch_size or loss < before):
-            plateau, warm = before - loss <= PLATEAU * abs(before), solution.x if solution else None
-            accepted = {"w": w, "g": g, "loss": loss, "warm": warm, "plateau": plateau, "rejected": 0}
-            return replace(state, damping=damping, trusted=damping, trouble="", **accepted)
+            plateau, start = before - loss <= PLATEAU * abs(before), solution.x if solution else None
+            return replace(
+                state, w=w, g=g, loss=loss, solution=start, plateau=plateau, rejected=0, trouble=""
+            )
         trouble = "" if finite else "the loss or its gradient is not finite after the step"
-    damping = max(damping, 1.5 ** (state.rejected + 1) * state.damping)
-    return replace(state, damping=damping, warm=None, rejected=state.rejected + 1, trouble=trouble)
+    return replace(state, solution=None, rejected=state.rejected + 1, trouble=trouble)

@@ -1,10 +1,15 @@
-"""The arguments of optimizers, checked before anything is computed."""
+"""The options of optimizers: methods by name, rules by which a solve is stopped, and checks of arguments."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from inspect import Parameter, signature
 
 import numpy as np
 
-from hfnb.krylov import find_solver
+from hfnb.krylov import SOLVERS, find_solver
 from hfnb.objectives.curvature import CURVATURES
-from hfnb.optimizers.presets import LINE_SEARCH_SAMPLES, STOPPING_RULES
+from hfnb.optimizers.preconditioning import find_preconditioner
 from hfnb.optimizers.steps import STEPS
 from hfnb.validation import (
     check_callable,
@@ -18,12 +23,103 @@ from hfnb.validation import (
     shown,
 )
 
-METHODS = ("value", "value_and_gradient", "curvature")  # what an optimizer calls of an objective
+# What an optimizer calls of an objective.
+OBJECTIVE_METHODS = ("value", "value_and_gradient", "curvature")
+
+# name: the options of `hessian_free` that the method stands for
+METHODS: dict[str, dict] = {
+    "paper": {
+        "solver": "bicgstab",
+        "curvature": "hessian",
+        "stopping_rule": "martens",
+        "probe": False,
+        "line_search_sample": "loss",
+    },
+    "martens": {
+        "solver": "cg",
+        "curvature": "gauss-newton",
+        "stopping_rule": "martens",
+        "probe": False,
+        "line_search_sample": "loss",
+    },
+    "auto": {
+        "solver": "cg",
+        "curvature": "gauss-newton",
+        "stopping_rule": "marginal-gain",
+        "probe": True,
+        "line_search_sample": "curvature",
+    },
+}
+LINE_SEARCH_SAMPLES = ("loss", "curvature")
+
+# Martens' rule (2010, §4.4); Bi-CG-STAB, like CG, does not go on beyond negative curvature.
+MARTENS: dict[str, dict] = {name: {"progress": 5e-4, "maxiter": 100} for name in SOLVERS}
+MARTENS["bicgstab"]["stop_indefinite"] = True
+# The marginal-gain rule: the gradient and the losses around a solve cost about 12 products.
+MARGINAL_GAIN: dict[str, dict] = {"cg": {"progress": 0.0, "overhead": 12.0, "maxiter": 100}}
+STOPPING_RULES = {"martens": MARTENS, "marginal-gain": MARGINAL_GAIN}
+
+
+def expand(method: str, **given) -> dict:
+    """Return the options that a method stands for, with those that are given, not None, in their place.
+
+    >>> expand("paper", curvature="gauss-newton", probe=None)["curvature"]
+    'gauss-newton'
+    """
+    if isinstance(given.get("curvature"), str) and given["curvature"] == "auto":  # in an earlier version
+        warnings.warn('hessian_free: curvature="auto" is method="auto" now', DeprecationWarning, stacklevel=6)
+        method, given["curvature"] = "auto", None
+    chosen = METHODS[check_choice("method", method, METHODS)]
+    return chosen | {name: value for name, value in given.items() if value is not None}
+
+
+def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | None) -> Callable:
+    """Return a solver with the options of a stopping rule, and over them those given by hand.
+
+    Parameters
+    ----------
+    solver : str or callable
+        A name of `krylov.SOLVERS`, or a user's own function.
+    rules : dict
+        The options of the stopping rule for each name, a value of `STOPPING_RULES`.
+    options : dict, optional
+        The user's ``solver_options``.
+
+    Returns
+    -------
+    callable
+        solve(A, b, x0, *, damping, M) -> KrylovResult.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, and for options that the solver does not take.
+
+    >>> truncated("cg", MARGINAL_GAIN, {"maxiter": 30}).keywords
+    {'progress': 0.0, 'overhead': 12.0, 'maxiter': 30}
+    """
+    solve, options = find_solver(solver), _checked(find_solver(solver), options)
+    rule = rules.get(solver, MARTENS.get(solver, {})) if isinstance(solver, str) else {}
+    return partial(solve, **{**rule, **options})
+
+
+def _checked(solve: Callable, options) -> dict:
+    """Return the options, {} for None, if the solver takes them; their values it checks itself."""
+    if not isinstance(options, dict | None):
+        raise TypeError(f"solver_options: expected a dictionary or None, got {shown(options)}")
+    parameters = signature(solve).parameters.values()
+    names = [each.name for each in parameters if each.kind is Parameter.KEYWORD_ONLY]
+    free = any(each.kind is Parameter.VAR_KEYWORD for each in parameters)
+    for name in options or {}:
+        if not isinstance(name, str) or name == "damping" or not (free or name in names):
+            known = ", ".join(each for each in names if each != "damping") or "none"
+            raise ValueError(f"solver_options: expected the solver's ({known}), got {name!r}")
+    return options or {}
 
 
 def check_run(objective, w0, *, max_iter, tol, seed, callback, checkpoint) -> None:
     """Check what every optimizer takes; an error names the argument."""
-    check_methods("objective", objective, METHODS, "hfnb.Objective(net, data)")
+    check_methods("objective", objective, OBJECTIVE_METHODS, "hfnb.Objective(net, data)")
     start = np.asarray(w0) if isinstance(w0, (list, tuple)) else w0
     check_vector("w0", start, getattr(getattr(objective, "net", objective), "size", None))
     if not np.isfinite(start).all():
@@ -37,7 +133,17 @@ def check_run(objective, w0, *, max_iter, tol, seed, callback, checkpoint) -> No
 
 
 def check_hessian_free(
-    objective, w0, chosen, step, batch_size, curvature_batch_size, damping, warm_start_decay, **run
+    objective,
+    w0,
+    chosen: dict,
+    *,
+    step,
+    batch_size,
+    curvature_batch_size,
+    damping,
+    warm_start_decay,
+    preconditioner,
+    **run,
 ) -> None:
     """Check the arguments of `hessian_free`, those in ``run`` by `check_run`; an error names the argument."""
     check_run(objective, w0, **run)
@@ -54,3 +160,4 @@ def check_hessian_free(
             check_positive_int(name, size, at_most=objective.n)
     check_nonnegative("damping", damping, finite=True)
     check_fraction("warm_start_decay", warm_start_decay)
+    find_preconditioner(preconditioner)

@@ -1,0 +1,166 @@
+"""Line searches: how far to go along a direction."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from hfnb.krylov import norm
+
+WIDEST = 100  # lengths of a wide search are 2⁻¹⁰⁰ to 2¹⁰⁰ times the first
+
+
+class Step(NamedTuple):
+    """A step α·direction, the loss it leads to, the name of its direction; α = 0 where none was accepted.
+
+    ``trouble`` says so where that is because something was not finite.
+    """
+
+    alpha: float
+    loss: float
+    direction: np.ndarray
+    name: str
+    trouble: str = ""
+
+
+class Line:
+    """The loss f along w + αd, which has to fall: f(w + αd) ≤ f0 + c (α slope + ½ α² curvature).
+
+    ``slope`` is gᵀd ≤ 0, ``curvature`` dᵀBd, of which only a negative part counts: Armijo's rule, and its
+    second-order form (Moré & Sorensen 1979). A loss that is not finite counts as no fall.
+    """
+
+    def __init__(
+        self, f: Callable, w: np.ndarray, d: np.ndarray, f0: float, slope: float, curvature=0.0, c=1e-4
+    ):
+        self.f, self.w, self.d, self.f0, self.c = f, w, d, f0, c
+        self.slope, self.curvature, self.finite = slope, min(curvature, 0.0), False
+
+    def loss(self, alpha: float) -> float:
+        """Return f(w + αd), infinity where it is not finite."""
+        return self.checked(self.f(self.w + self.w.dtype.type(alpha) * self.d))
+
+    def checked(self, value: float) -> float:
+        self.finite = self.finite or bool(np.isfinite(value))
+        return value if np.isfinite(value) else np.inf
+
+    def falls(self, alpha: float, value: float) -> bool:
+        """Whether ``value`` = f(w + αd) is low enough."""
+        wanted = self.c * (alpha * self.slope + 0.5 * alpha**2 * self.curvature)
+        return value <= self.f0 + wanted and value < self.f0
+
+    def visible(self) -> float:
+        """Return the least α at which the model falls by the rounding of f0, and w + αd differs from w."""
+        eps, alphas = float(np.finfo(self.w.dtype).eps), []
+        if self.slope < 0:
+            alphas.append(eps * abs(self.f0) / -self.slope)
+        if self.curvature < 0:
+            alphas.append(np.sqrt(2 * eps * abs(self.f0) / -self.curvature))
+        length = norm(self.d)
+        return max(min(alphas, default=0.0), eps * norm(self.w) / length if length else 0.0)
+
+    def step(self, alpha: float, value: float, name: str) -> Step:
+        return Step(alpha, value, self.d, name)
+
+    def no_step(self) -> Step:
+        trouble = "" if self.finite else "the loss is not finite at any length of the step"
+        return Step(0.0, self.f0, self.d, "none", trouble)
+
+
+def line_search(
+    f: Callable,
+    w: np.ndarray,
+    d: np.ndarray,
+    f0: float,
+    slope: float,
+    curvature: float = 0.0,
+    *,
+    first: float | None = None,
+    name: str = "newton",
+    c: float = 1e-4,
+    trials: int = 20,
+) -> Step:
+    """Halve α from 1 until f falls enough; where α = 1 already does, double it while f still falls.
+
+    What is enough is said by `Line`. ``first`` is f(w + d) where it is known.
+    """
+    line = Line(f, w, d, f0, slope, curvature, c)
+    alpha, value = 1.0, line.loss(1.0) if first is None else line.checked(first)
+    for _ in range(trials):
+        if line.falls(alpha, value):
+            break
+        alpha /= 2
+        value = line.loss(alpha)
+    else:
+        return line.no_step()
+    for _ in range(trials if alpha == 1.0 else 0):
+        longer = line.loss(2 * alpha)
+        if not longer < value:
+            break
+        alpha, value = 2 * alpha, longer
+    return line.step(alpha, value, name)
+
+
+def wide_search(line: Line, name: str, first: float | None = None, trials: int = 20) -> Step:
+    """Search along a ``line`` whose d has the right direction, but perhaps a length that is off by 10³⁰.
+
+    α are powers of two, from 1 on. Where α is too long for a fall, it is halved four times, then shrinks ever
+    faster; where it is too short for one that rounding lets be seen, it grows ever faster; between a length
+    that is too long and one that is too short their geometric mean is next. As `line_search` does, it doubles
+    an α that is the longest tried while the loss falls, after ``trials`` doublings ever faster. At last gaps
+    between the best and its neighbours are halved, the wider first, until they are factors of two.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # a length may be absurd: see `Line`
+        exponent, value, above = _first_fall(line, line.loss(1.0) if first is None else line.checked(first))
+        if not line.falls(2.0**exponent, value):
+            return line.no_step()
+        below, leap = exponent - 1, 1
+        for trial in range(2 * trials if above is None else 0):
+            above = min(exponent + leap, WIDEST + 1)
+            if above > WIDEST or not (further := line.loss(2.0**above)) < value:
+                break
+            below, exponent, value, leap = exponent, above, further, leap if trial < trials else 2 * leap
+        above = exponent + 1 if above is None else above
+        while above - exponent > 1 or exponent - below > 1:
+            up = above - exponent >= exponent - below
+            middle = (exponent + above) // 2 if up else (exponent + below) // 2
+            if (between := line.loss(2.0**middle)) < value:
+                below, above = (exponent, above) if up else (below, exponent)
+                exponent, value = middle, between
+            else:
+                below, above = (below, middle) if up else (middle, above)
+        return line.step(2.0**exponent, value, name)
+
+
+def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
+    """Return the exponent of the first α found to lower the loss, that loss, and the least one too long.
+
+    ``value`` is that of α = 1, the first to be tried. Where none lowers the loss, the last one is returned,
+    or one so short that rounding may have lowered the loss, if there was one.
+    """
+    shortest = int(np.ceil(np.log2(np.clip(line.visible(), 2.0**-WIDEST, 2.0**WIDEST))))
+    exponent, low, high, shorter, longer, flat = 0, -WIDEST - 1, WIDEST + 1, 0, 1, True
+    spare = None
+    while True:
+        if line.falls(2.0**exponent, value):
+            if exponent >= shortest:
+                return exponent, value, high if high <= WIDEST else None
+            spare = exponent, value, exponent + 1
+        flat = flat and value == line.f0
+        if exponent < shortest or (value == line.f0 and low >= 0):
+            low = exponent
+        else:
+            high = exponent
+        if flat and high == -WIDEST:  # no length so far changes the loss at all: all were too short
+            low, high, flat = 0, WIDEST + 1, False
+        if high - low <= 1:
+            return spare or (exponent, value, high)
+        if low >= -WIDEST and high <= WIDEST:
+            exponent = (low + high) // 2
+        elif high <= WIDEST:
+            shorter += 1
+            exponent = max(exponent - 2 ** max(shorter - 4, 0), low + 1)
+        else:
+            longer *= 2
+            exponent = min(max(shortest, low + longer), high - 1)
+        value = line.loss(2.0**exponent)

@@ -1,0 +1,96 @@
+"""What one iteration of Hessian-free optimization passes on to the next."""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from hfnb.krylov import KrylovResult, norm
+from hfnb.optimizers.certificate import Certificate
+from hfnb.optimizers.line_search import Step
+
+
+@dataclass(frozen=True)
+class State:
+    """All that one iteration of `hessian_free` passes on to the next, and that a checkpoint keeps.
+
+    Attributes
+    ----------
+    w, g : ndarray, shape (p,)
+        Parameters and gradient.
+    loss : float
+        The loss at w.
+    damping : float
+        λ.
+    solution : ndarray, shape (p,), optional
+        The last solution of the sub-problem, from which the next solve starts; None after a rejected step.
+    iteration : int
+        How many iterations have been made.
+    rejected : int
+        How many steps have been rejected one after another.
+    plateau : bool
+        Whether the last iteration hardly lowered the loss.
+    next_probe, interval : int
+        The iteration of the next probe for negative curvature, and how many iterations lie between probes.
+    steepest : float
+        The largest gradient norm met, by which a small gradient is told from a large one.
+    trusted : float
+        λ after the last accepted step.
+    trouble : str
+        What was not finite, where the last step was rejected for that.
+    memory : dict, optional
+        What a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
+    """
+
+    w: np.ndarray
+    g: np.ndarray
+    loss: float
+    damping: float
+    solution: np.ndarray | None = None
+    iteration: int = 0
+    rejected: int = 0
+    plateau: bool = True
+    next_probe: int = 0
+    interval: int = 1
+    steepest: float = 0.0
+    trusted: float = 0.0
+    trouble: str = ""
+    memory: dict | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steepest", max(self.steepest, self.gradient_norm))
+        object.__setattr__(self, "trusted", self.trusted or self.damping)
+
+    @classmethod
+    def restored(cls, saved: dict) -> "State":
+        """Return the state that a checkpoint keeps; ValueError if another version of hfnb wrote it."""
+        if saved.keys() != {field.name for field in fields(cls)}:
+            raise ValueError("checkpoint: expected one of this version of hfnb, got one of another version")
+        return cls(**saved)
+
+    @property
+    def gradient_norm(self) -> float:
+        """‖g‖."""
+        return norm(self.g)
+
+    def with_damping(self, damping: float) -> "State":
+        """Return this state with another λ, which is trusted unless the last step was rejected."""
+        return replace(self, damping=damping, trusted=self.trusted if self.rejected else damping)
+
+    def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
+        """Return what the `Record` of this iteration says; ``found`` is what its products were spent on."""
+        step = None if self.rejected else step
+        solution = found if isinstance(found, KrylovResult) else None
+        certificate = found if isinstance(found, Certificate) else None
+        status = solution.status if solution else certificate.reason if certificate else self.trouble
+        return {
+            "iteration": self.iteration,
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            "damping": self.damping,
+            "direction": step.name if step else "none",
+            "alpha": step.alpha if step else 0.0,
+            "step_norm": step.alpha * norm(step.direction) if step else 0.0,
+            "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
+            "krylov_iterations": solution.iterations if solution else 0,
+            "krylov_status": str(status),
+        }

@@ -1,0 +1,135 @@
+"""Preconditioners in the optimizer: against dense inverses, SciPy's minimum, and uninterrupted runs."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from test_hessian_free import Memory, logistic, small_network
+
+from hfnb import Checkpoint, hessian_free
+from hfnb.optimizers.preconditioning import Jacobi, find_preconditioner
+from hfnb.optimizers.state import State
+from hfnb.problems.problem import Problem
+
+NAMES = ("lbfgs", "diagonal")
+
+
+def quadratic(A, b):
+    """½ wᵀAw − bᵀw, whose minimum is known."""
+    x = np.linalg.solve(A, b)
+    return Problem(
+        "quadratic", lambda w: 0.5 * anp.dot(w, anp.dot(A, w)) - anp.dot(b, w), x, 0, -0.5 * b @ x, 0 * b
+    )
+
+
+def ill_conditioned(seed, n=40):
+    """A symmetric matrix with eigenvalues from 1e-3 to 1e3, and a right-hand side."""
+    random = np.random.default_rng(seed)
+    Q, _ = np.linalg.qr(random.standard_normal((n, n)))
+    return (Q * np.logspace(-3, 3, n)) @ Q.T, random.standard_normal(n)
+
+
+@pytest.mark.parametrize("solver", ["cg", "bicgstab", "minres"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_dense_inverse_solves_each_sub_problem_in_one_iteration(solver, seed):
+    A, b = ill_conditioned(seed)
+    seen = []
+
+    def inverse(state):
+        seen.append(state.iteration)
+        return np.linalg.inv(A + state.damping * np.eye(len(b)))
+
+    result = hessian_free(
+        quadratic(A, b), 0 * b, solver=solver, preconditioner=inverse, damping=1e-3, max_iter=3
+    )
+    assert [record.krylov_iterations for record in result.history[1:]] == [1] * len(seen)
+    assert seen == list(range(len(seen)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("solver", ["cg", "bicgstab"])
+def test_a_convex_problem_is_solved_as_by_scipy(name, solver):
+    objective = logistic()
+    w0 = objective.net.init(0, dtype=float)
+    expected = minimize(objective.value_and_gradient, w0, jac=True, method="BFGS", options={"gtol": 1e-9})
+    result = hessian_free(objective, w0, max_iter=60, tol=1e-8, solver=solver, preconditioner=name)
+    assert result.success
+    # Not x: a constant added to all biases changes nothing, and a preconditioner may move along it.
+    assert result.fun == pytest.approx(expected.fun, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fewer_products_solve_a_badly_scaled_problem(name):
+    """On a diagonal matrix with entries from 1e-3 to 1e3 either preconditioner saves products."""
+    scales = np.logspace(-3, 3, 40)
+    options = {
+        "solver": "cg",
+        "damping": 1e-4,
+        "max_iter": 30,
+        "tol": 1e-8,
+        "solver_options": {"progress": 0.0},
+    }
+    products = []
+    for preconditioner in (None, name):
+        problem = quadratic(np.diag(scales), np.ones(40))
+        result = hessian_free(problem, np.zeros(40), preconditioner=preconditioner, **options)
+        assert result.fun == pytest.approx(problem.minimum, rel=1e-9)
+        products.append(result.history[-1].products)
+    assert products[1] < products[0]
+
+
+def test_the_diagonal_of_a_diagonal_matrix_is_found_by_one_product():
+    """v ∘ Dv = d for every vector v of signs; Martens' exponent is 3/4."""
+    d = np.array([4.0, -9.0, 0.5])
+    state = State(np.zeros(3), np.ones(3), 1.0, damping=1.0)
+    _, M = Jacobi().prepare(np.diag(d), state)
+    np.testing.assert_allclose(M @ np.eye(3), np.diag((np.abs(d) + 1.0) ** -0.75), rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_estimate_of_the_diagonal_is_unbiased(seed):
+    A, b = ill_conditioned(seed, n=12)
+    jacobi, state = Jacobi(decay=1.0), State(b, b, 1.0, damping=1.0)
+    for iteration in range(4000):
+        state = State(b, b, 1.0, damping=1.0, iteration=iteration, memory=state.memory)
+        jacobi.prepare(A, state)
+        state = jacobi.remember(state)
+    found, off = state.memory["sum"] / state.memory["weight"], A - np.diag(np.diag(A))
+    spread = np.sqrt(
+        np.sum(off**2, axis=1) / 4000
+    )  # the standard error of each mean: the signs are independent
+    assert np.max(np.abs(found - np.diag(A)) / spread) < 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resumed_runs_are_bitwise_those_that_were_never_stopped(name, tmp_path):
+    w0, common = (
+        small_network().net.init(2, dtype=float),
+        {"curvature_batch_size": 50, "preconditioner": name},
+    )
+    whole = hessian_free(small_network(), w0, max_iter=8, **common)
+    for checkpoint in (Memory(), Checkpoint(tmp_path)):
+        hessian_free(small_network(), w0, max_iter=3, checkpoint=checkpoint, **common)
+        resumed = hessian_free(small_network(), w0, max_iter=8, checkpoint=checkpoint, **common)
+        np.testing.assert_array_equal(resumed.x, whole.x)
+
+
+@pytest.mark.parametrize("wrong", ["jacobi", 3, ["lbfgs"], np.eye(2)])
+def test_another_preconditioner_is_named_before_anything_is_evaluated(wrong):
+    with pytest.raises((TypeError, ValueError), match=r"^preconditioner: expected .*lbfgs"):
+        hessian_free(small_network(), small_network().net.init(0), preconditioner=wrong)
+
+
+def test_what_a_function_returns_is_checked():
+    w0 = small_network().net.init(0, dtype=float)
+    with pytest.raises(ValueError, match="M: expected a positive definite preconditioner"):
+        hessian_free(small_network(), w0, preconditioner=lambda state: -np.eye(w0.size))
+    with pytest.raises(ValueError, match="M: expected a square operator"):
+        hessian_free(small_network(), w0, preconditioner=lambda state: np.eye(3))
+    plain = hessian_free(small_network(), w0, max_iter=4)
+    none = hessian_free(small_network(), w0, max_iter=4, preconditioner=lambda state: None)
+    np.testing.assert_array_equal(none.x, plain.x)
+
+
+def test_each_run_has_a_preconditioner_of_its_own():
+    assert find_preconditioner("lbfgs") is not find_preconditioner("lbfgs")
