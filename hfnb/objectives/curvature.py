@@ -1,10 +1,15 @@
-"""Products with the Hessian and the Gauss–Newton matrix, taped once and applied many times."""
+"""Products with the Hessian and the Gauss–Newton matrix of any function, by autograd.
+
+autograd records the computation at w once; every product then only runs back along the record. The Hessian's
+product differentiates vᵀ∇f once more (Pearlmutter 1994). The Gauss–Newton product is JᵀLJv, where J v is the
+derivative of u ↦ Jᵀu (Schraudolph 2002). A record refers to its point: w must not change while it is in use.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from autograd import grad
-from autograd.differential_operators import make_vjp
+from autograd.differential_operators import make_ggnvp, make_hvp, make_vjp
 from scipy.sparse.linalg import LinearOperator
 
 from hfnb.validation import check_callable, check_choice, check_vector, shown
@@ -12,31 +17,27 @@ from hfnb.validation import check_callable, check_choice, check_vector, shown
 Product = Callable[[np.ndarray], np.ndarray]
 
 
-def hessian_product(f: Callable, w: np.ndarray) -> Product:
-    """Return v ↦ ∇²f(w) v by reverse over reverse: vᵀ∇f is differentiated once more (Pearlmutter 1994).
-
-    The tape of ∇f at w is recorded here; every product then only runs back along it. ``f`` maps (p,) to a
-    scalar in ``autograd.numpy``; exact up to rounding, in the precision of w. The tape refers to its point:
-    change w only after the last product.
-    """
-    product, _ = make_vjp(grad(f))(w)
-    return product
-
-
-def gauss_newton_product(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Product:
-    """Return v ↦ JᵀLJv, J the Jacobian of ``outputs`` at w, L the Hessian of ``output_loss``.
-
-    J v is the transpose of u ↦ Jᵀu (Schraudolph 2002): two tapes, none recorded anew for a product.
-    """
-    transposed, z = make_vjp(outputs)(w)
-    forward, _ = make_vjp(transposed)(np.zeros_like(z))
-    inner, _ = make_vjp(grad(output_loss))(z)
-    return lambda v: transposed(inner(forward(v)))
-
-
 def hessian(f: Callable, w: np.ndarray) -> LinearOperator:
-    """Return the Hessian of f at w as a symmetric (p, p) SciPy ``LinearOperator``.
+    """Return the Hessian of f at w.
 
+    Parameters
+    ----------
+    f : callable
+        (p,) -> a number, in functions of ``autograd.numpy``.
+    w : ndarray, shape (p,)
+        The point, of float32 or float64.
+
+    Returns
+    -------
+    LinearOperator, shape (p, p)
+        A symmetric SciPy operator in the precision of w.
+
+    References
+    ----------
+    Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
+
+    Examples
+    --------
     >>> import autograd.numpy as np
     >>> H = hessian(lambda w: np.sum(w**4) / 12, np.array([1.0, 2.0]))
     >>> H @ np.array([1.0, 1.0])
@@ -50,6 +51,27 @@ def hessian(f: Callable, w: np.ndarray) -> LinearOperator:
 def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> LinearOperator:
     """Return the Gauss–Newton matrix JᵀLJ of output_loss(outputs(w)), semi-definite for a convex loss.
 
+    Parameters
+    ----------
+    outputs : callable
+        (p,) -> z, in functions of ``autograd.numpy``; J is its Jacobian at w.
+    output_loss : callable
+        z -> a number; L is its Hessian at z.
+    w : ndarray, shape (p,)
+        The point, of float32 or float64.
+
+    Returns
+    -------
+    LinearOperator, shape (p, p)
+        A symmetric SciPy operator in the precision of w.
+
+    References
+    ----------
+    Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural
+    Computation 14 (2002).
+
+    Examples
+    --------
     >>> import autograd.numpy as np
     >>> G = gauss_newton(lambda w: w**2, lambda z: np.sum(z**2) / 2, np.array([1.0, 3.0]))
     >>> G @ np.array([1.0, 1.0])
@@ -61,17 +83,28 @@ def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Lin
     return operator(gauss_newton_product(outputs, output_loss, np.array(w)), w)
 
 
+def hessian_product(f: Callable, w: np.ndarray) -> Product:
+    """Return v ↦ ∇²f(w) v; the computation at w is recorded here."""
+    product, _ = make_hvp(f)(w)
+    return product
+
+
+def gauss_newton_product(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Product:
+    """Return v ↦ JᵀLJv; the computation at w is recorded here."""
+    return make_ggnvp(outputs, output_loss)(w)
+
+
 def operator(product: Product, w: np.ndarray) -> LinearOperator:
-    """Wrap a symmetric product as a SciPy ``LinearOperator`` of the size and precision of w."""
+    """Return a symmetric product as a SciPy ``LinearOperator`` of the size and precision of w."""
     return LinearOperator((w.size, w.size), matvec=product, rmatvec=product, dtype=w.dtype)
 
 
-def _hessian_sum(net, w, X, Y):
+def _hessian_sum(net: Any, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Product:
     count = float(len(X))
     return hessian_product(lambda w: net.loss(w, X, Y) * count, w)
 
 
-def _gauss_newton_sum(net, w, X, Y):
+def _gauss_newton_sum(net: Any, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Product:
     if getattr(net, "outputs", None) is None:
         raise ValueError(
             "curvature: 'gauss-newton' needs the loss in two parts; give Objective.from_loss outputs=, "
@@ -81,7 +114,7 @@ def _gauss_newton_sum(net, w, X, Y):
     return gauss_newton_product(lambda w: net.outputs(w, X), lambda z: net.output_loss(z, Y) * count, w)
 
 
-# name: (net, w, X, Y) -> product with the sum over a batch; a function of that form serves as a kind, too
+# name: (net, w, X, Y) -> product with the sum over the rows of X; a user's function has the same form
 CURVATURES: dict[str, Callable[..., Product]] = {"hessian": _hessian_sum, "gauss-newton": _gauss_newton_sum}
 
 
@@ -93,20 +126,25 @@ def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
 
 
 class Autograd:
-    """Sums over a batch by autograd, for any model; its tracer is one for the process: no threads."""
+    """Sums over the rows of a batch by autograd, for any model.
+
+    autograd keeps one record for the whole process, so that batches cannot be evaluated in several threads.
+    """
 
     parallel = False
 
-    def __init__(self, net):
+    def __init__(self, net: Any) -> None:
         self.net = net
 
-    def workspace(self, rows: int, dtype) -> None:
-        return None
+    def workspace(self, rows: int, dtype: np.dtype) -> None:
+        """Return no workspace: autograd makes its own arrays."""
 
-    def loss(self, w, X, Y, work) -> float:
+    def loss(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: None) -> float:
+        """Return the sum of the losses."""
         return _number(self.net.loss(w, X, Y)) * len(X)
 
-    def add_gradient(self, w, X, Y, total, work, first) -> float:
+    def add_gradient(self, w, X, Y, total: np.ndarray, work: None, first: bool) -> float:
+        """Add the gradient of the sum of the losses to ``total``, (p,), and return that sum."""
         try:
             vjp, loss = make_vjp(self.net.loss)(w, X, Y)
         except TypeError as error:
@@ -119,17 +157,18 @@ class Autograd:
         total += vjp(float(len(X)))
         return mean * len(X)
 
-    def linearize(self, w, X, Y, kind, work, keep) -> "TapedProduct":
+    def linearize(self, w, X, Y, kind: str | Callable, work: None, keep: bool) -> "RecordedProduct":
+        """Return the product with the summed curvature at w."""
         product = curvature_sum(kind)(self.net, w, X, Y)
         if not callable(product):
             raise TypeError(
                 f"curvature: expected a function (net, w, X, Y) -> (v -> B v), got {type(product).__name__} "
                 "instead of v -> B v"
             )
-        return TapedProduct(product)
+        return RecordedProduct(product)
 
 
-def _number(loss) -> float:
+def _number(loss: Any) -> float:
     """Return a loss if it is a real number."""
     if np.shape(loss):
         raise ValueError(f"loss: expected a number, the mean over rows, got shape {np.shape(loss)}")
@@ -138,13 +177,14 @@ def _number(loss) -> float:
     return float(loss)
 
 
-class TapedProduct:
-    """A product with the sum over one batch, in the form of `hfnb.models.backprop.Linearized`."""
+class RecordedProduct:
+    """A product with the summed curvature, in the form of `hfnb.models.backprop.Linearized`."""
 
-    def __init__(self, product: Product):
+    def __init__(self, product: Product) -> None:
         self.product = product
 
-    def add_product(self, v, total, work, first) -> None:
+    def add_product(self, v: np.ndarray, total: np.ndarray, work: None, first: bool) -> None:
+        """Add the product with v, (p,), to ``total``."""
         Bv = self.product(v)
         if np.shape(Bv) != total.shape:
             raise ValueError(f"curvature: expected products of shape {total.shape}, got {np.shape(Bv)}")

@@ -11,6 +11,7 @@ from hfnb.models.backprop import ManualBackprop
 from hfnb.models.mlp import Network
 from hfnb.objectives import identity, summation
 from hfnb.objectives.curvature import Autograd, Product, curvature_sum
+from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample, Shards
 
 CHUNK = 512  # rows in a chunk: with more, activations leave the cache; with fewer, matrix products are slower
@@ -42,7 +43,7 @@ class LocalEvaluator:
     differently for each number of threads: so a float64 total does not depend on the number of threads.
     """
 
-    clock = None  # one process waits for no other: there is nothing to profile
+    clock: Clock | None = None  # one process waits for no other: there is nothing to profile
 
     def __init__(self, net, shards: Shards, chunk: int | None = None):
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from hfnb.datasets import Dataset
 from hfnb.krylov import dot
 from hfnb.objectives import identity, summation
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
 from hfnb.objectives.evaluator import LocalEvaluator
+from hfnb.objectives.profiler import Clock
+from hfnb.objectives.protocols import Evaluator, Model
 from hfnb.objectives.sampling import Sample, Shards
 from hfnb.validation import (
     check_callable,
@@ -25,13 +28,41 @@ from hfnb.validation import (
 
 
 class Objective:
-    """F(w) = (1/n) Σ loss(w; xᵢ, yᵢ) + ½ c ‖W‖², with gradient and curvature over all samples or a `Sample`.
+    """F(w) = (1/n) Σ loss(w; xᵢ, yᵢ) + ½ c ‖W‖², with its gradient and curvature, over a dataset.
 
-    ``net``: a network of `hfnb.models` (or anything with its methods); ``data``: a `Dataset`, cut into
-    ``partitions`` so that the draws of a `Sample` are the same on any number of engines; ``chunk``: the most
-    rows worked through at a time. TypeError for a ``net`` or ``data`` of another kind, ValueError if the data
-    does not fit the network or has no sample.
+    Parameters
+    ----------
+    net : Network or Model
+        What `hfnb.models.mlp` returns, or another `hfnb.objectives.Model`. `Objective.from_loss` makes one of
+        a loss function.
+    data : Dataset
+        n samples: inputs X, (n, d), and labels or targets Y.
+    partitions : int
+        Into how many parts the data is cut. The same number gives the same draws of a `Sample`, and in
+        float64 the same sums, on any number of engines.
+    chunk : int, optional
+        The most rows worked through at a time; 512 by default.
 
+    Attributes
+    ----------
+    n : int
+        Number of samples.
+    counts : Counts
+        What has been evaluated so far: losses, gradients, products, samples, reductions, bytes.
+
+    Raises
+    ------
+    TypeError
+        For a ``net`` or ``data`` of another kind.
+    ValueError
+        If the data does not fit the network or has no sample.
+
+    See Also
+    --------
+    hfnb.Cluster.objective : the same objective with engines behind it.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from hfnb import Dataset, models
     >>> net = models.mlp([4, 3, 2])
@@ -40,13 +71,26 @@ class Objective:
     0.6931
     """
 
-    def __init__(self, net, data, *, partitions: int = 24, chunk: int | None = None):
+    def __init__(self, net: Model, data: Dataset, *, partitions: int = 24, chunk: int | None = None) -> None:
         chunk = check_objective(net, data, chunk)
         self._set(net, LocalEvaluator(net, Shards.of(data, partitions), chunk))
 
     @classmethod
-    def from_evaluator(cls, net, evaluator) -> "Objective":
-        """Return the objective whose global sums come from ``sums``, made by many engines, say."""
+    def from_evaluator(cls, net: Model, evaluator: Evaluator) -> "Objective":
+        """Return the objective whose sums over samples come from an evaluator.
+
+        Parameters
+        ----------
+        net : Network or Model
+            The model.
+        evaluator : Evaluator
+            What sums over the samples, on many engines, say.
+
+        Returns
+        -------
+        Objective
+            The objective.
+        """
         objective = cls.__new__(cls)
         objective._set(net, evaluator)
         return objective
@@ -55,7 +99,7 @@ class Objective:
     def from_loss(
         cls,
         loss: Callable,
-        data,
+        data: Dataset,
         *,
         outputs: Callable | None = None,
         output_loss: Callable | None = None,
@@ -63,12 +107,36 @@ class Objective:
         partitions: int = 24,
         chunk: int | None = None,
     ) -> "Objective":
-        """Return the objective of any autograd loss(w, X, Y), a mean over the rows of X, plus ½ c ‖w‖².
+        """Return the objective of any loss in autograd, a mean over the rows of X, plus ½ c ‖w‖².
 
-        Gauss–Newton curvature needs the loss in two parts, output_loss(outputs(w, X), Y). ``weight_decay``
-        is c, ``partitions`` and ``chunk`` as above: fewer partitions are quicker where a tape is long. Give
-        the objective's ``net`` to `hfnb.Cluster` for the same on engines. ValueError for one part alone.
+        Parameters
+        ----------
+        loss : callable
+            (w, X, Y) -> the mean loss over the rows of X, in functions of ``autograd.numpy``.
+        data : Dataset
+            The samples.
+        outputs, output_loss : callable, optional
+            The loss in two parts, loss(w, X, Y) = output_loss(outputs(w, X), Y), which Gauss–Newton
+            curvature needs. Give both or none.
+        weight_decay : float
+            c.
+        partitions, chunk : int, optional
+            As above. Fewer partitions are faster where the loss is slow to record.
 
+        Returns
+        -------
+        Objective
+            The objective. Give its ``net`` to `hfnb.Cluster.objective` for the same on engines.
+
+        Raises
+        ------
+        TypeError
+            For anything but functions.
+        ValueError
+            For one part alone, and for a negative weight decay.
+
+        Examples
+        --------
         >>> import autograd.numpy as np
         >>> from hfnb import Dataset
         >>> data = Dataset(np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [3.0], [5.0]]))
@@ -76,17 +144,16 @@ class Objective:
         >>> line.value(np.zeros(2)), line.curvature(np.zeros(2)) @ np.array([0.0, 1.0])
         (11.666666666666666, array([2., 2.]))
         """
-        return cls(
-            AnyLoss(loss, outputs, output_loss, weight_decay), data, partitions=partitions, chunk=chunk
-        )
+        model = AnyLoss(loss, outputs, output_loss, weight_decay)
+        return cls(model, data, partitions=partitions, chunk=chunk)
 
-    def _set(self, net, evaluator):
+    def _set(self, net: Model, evaluator: Evaluator) -> None:
         self.net, self.evaluator, self.n, self.counts = net, evaluator, evaluator.n, Counts()
-        self._decays = getattr(net, "weight_decay", 0) > 0
+        self._decays = net.weight_decay > 0 if hasattr(net, "weight_decay") else False
         self._at: tuple[np.ndarray, LinearOperator] | None = None
 
     @property
-    def clock(self):
+    def clock(self) -> Clock | None:
         """The `hfnb.objectives.profiler.Clock` of the evaluation on engines; None in one process."""
         return self.evaluator.clock
 
@@ -94,8 +161,8 @@ class Objective:
         """Return what this objective is, by name, wherever it is evaluated (`hfnb.objectives.identity`)."""
         return {"network": identity.describe(self.net), **self.evaluator.identity()}
 
-    def _size(self, w, sample):
-        """The number of samples; an error where w cannot be parameters."""
+    def _size(self, w: np.ndarray, sample: Sample | None) -> int:
+        """Return the number of samples; an error where w cannot be parameters."""
         check_vector("w", w, getattr(self.net, "size", None))
         if sample is None:
             return self.n
@@ -104,14 +171,42 @@ class Objective:
         return sample.size
 
     def value(self, w: np.ndarray, sample: Sample | None = None) -> float:
-        """Return F(w); one reduction of one number."""
+        """Return F(w); one reduction of one number.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        float
+            F(w) over the sample.
+        """
         size = self._size(w, sample)
         self.counts.add("losses", size, 1, summation.nbytes(1, float))
         value = float(summation.value(self.evaluator.loss(w, sample))[0]) / size
         return value + 0.5 * dot(w, self.net.decay(w)) if self._decays else value
 
     def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
-        """Return F(w) and ∇F(w), (p,); one reduction of p + 1 numbers."""
+        """Return F(w) and ∇F(w); one reduction of p + 1 numbers.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        value : float
+            F(w) over the sample.
+        gradient : ndarray, shape (p,)
+            ∇F(w), in the precision of w.
+        """
         size = self._size(w, sample)
         self.counts.add("gradients", size, w.size + 1, summation.nbytes(w.size + 1, w.dtype))
         total = summation.value(self.evaluator.gradient(w, sample))
@@ -124,7 +219,18 @@ class Objective:
         return value, gradient
 
     def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Return ∇²F(w) v as ``scipy.optimize.minimize`` asks for it; at one w, linearized once."""
+        """Return ∇²F(w) v, as ``scipy.optimize.minimize`` asks for it.
+
+        Parameters
+        ----------
+        w, v : ndarray, shape (p,)
+            Parameters and a vector. What products at one w have in common is computed once.
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            The product.
+        """
         self._size(w, None)
         v = self._vector(v, w)
         if self._at is None or self._at[0].dtype != w.dtype or not np.array_equal(self._at[0], w):
@@ -134,17 +240,33 @@ class Objective:
     def curvature(
         self, w: np.ndarray, kind: str | Callable = "hessian", sample: Sample | None = None
     ) -> LinearOperator:
-        """Return the (p, p) curvature at w: "hessian", "gauss-newton" or a function.
+        """Return the curvature at w as an operator; each product is one reduction of p numbers.
 
-        The function has the form (net, w, X, Y) -> product, with the sum over the batch. Each product is one
-        reduction of p numbers. The operator keeps its point: w may be changed afterwards. ValueError for an
-        unknown kind.
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters. The operator keeps a copy: w may be changed afterwards.
+        kind : str or callable
+            "hessian", "gauss-newton", or a function (net, w, X, Y) -> (v -> B v) whose products are sums
+            over the rows of X.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        LinearOperator, shape (p, p)
+            A symmetric SciPy operator in the precision of w.
+
+        Raises
+        ------
+        ValueError
+            For an unknown kind.
         """
         size = self._size(w, sample)
         w = np.array(w)  # products read it again
         parts = self.evaluator.linearize(w, kind, sample)
 
-        def product(v):
+        def product(v: np.ndarray) -> np.ndarray:
             v = self._vector(v, w)
             self.counts.add("products", size, w.size, summation.nbytes(w.size, w.dtype))
             total = summation.value(parts(v))
@@ -155,7 +277,7 @@ class Objective:
 
         return operator(product, w)
 
-    def _vector(self, v, w):
+    def _vector(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Return v, (p,) or (p, 1), as a vector in the precision of w."""
         check_plain_array("v", v)
         v = np.asarray(v)
@@ -166,7 +288,7 @@ class Objective:
         return np.ascontiguousarray(v, dtype=w.dtype).ravel()
 
 
-def check_objective(net, data, chunk: int | None) -> int | None:
+def check_objective(net: Model, data: Dataset, chunk: int | None) -> int | None:
     """Return ``chunk`` if an objective can be made of these arguments; an error names the one at fault."""
     check_methods("net", net, ("loss", "decay"), "a network, as hfnb.models.mlp returns,")
     check_data("data", data)
@@ -177,14 +299,14 @@ def check_objective(net, data, chunk: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class AnyLoss:
-    """A user's own loss(w, X, Y) with the methods that an objective needs of a network."""
+    """A user's own loss(w, X, Y) as a `hfnb.objectives.Model`; see `Objective.from_loss`."""
 
     loss: Callable
     outputs: Callable | None = None
     output_loss: Callable | None = None
     weight_decay: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_callable("loss", self.loss, "(w, X, Y) -> mean loss")
         check_callable("outputs", self.outputs, "(w, X) -> z", optional=True)
         check_callable("output_loss", self.output_loss, "(z, Y) -> mean loss", optional=True)

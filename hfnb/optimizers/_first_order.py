@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.krylov import norm
+from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Sample
 from hfnb.optimizers.checkpoint import resumable
 from hfnb.optimizers.history import Recorder, Status
@@ -69,7 +70,7 @@ METHODS = {"sgd": sgd, "momentum": heavy_ball, "nesterov": nesterov, "adam": ada
 @watched
 @resumable
 def first_order(
-    objective,
+    objective: ObjectiveLike,
     w0: np.ndarray,
     *,
     method: str = "sgd",

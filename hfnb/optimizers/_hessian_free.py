@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.krylov import KrylovResult, NonFiniteProduct
+from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.checkpoint import resumable
 from hfnb.optimizers.damping import levenberg_marquardt, next_damping
@@ -45,7 +46,7 @@ from hfnb.validation import renamed
 @watched
 @resumable
 def hessian_free(
-    objective,
+    objective: ObjectiveLike,
     w0: np.ndarray,
     *,
     method: str = "paper",
@@ -75,8 +76,9 @@ def hessian_free(
 
     Parameters
     ----------
-    objective : Objective
-        What has its methods ``value``, ``value_and_gradient`` and ``curvature`` and its ``n``, ``counts``.
+    objective : Objective or ObjectiveLike
+        What is minimized: `hfnb.Objective`, or an object of your own that offers the same
+        (`hfnb.objectives.ObjectiveLike` says what).
     w0 : ndarray, shape (p,)
         The start, of float32 or float64.
     method : {"paper", "martens", "auto"}
@@ -214,7 +216,7 @@ def hessian_free(
     return recorder.result(state.w, *(ending or (Status.MAX_ITER, f"max_iter = {max_iter} reached")))
 
 
-def _start(objective, w0: np.ndarray, damping: float, samples: Draws) -> State:
+def _start(objective: ObjectiveLike, w0: np.ndarray, damping: float, samples: Draws) -> State:
     """Return the state before the first iteration."""
     w = np.array(w0)
     loss, g = objective.value_and_gradient(w, samples.loss(0))
@@ -223,7 +225,7 @@ def _start(objective, w0: np.ndarray, damping: float, samples: Draws) -> State:
     return State(w, g, loss, damping)
 
 
-def _subproblem(objective, state: State, samples: Draws, chosen: dict) -> Subproblem:
+def _subproblem(objective: ObjectiveLike, state: State, samples: Draws, chosen: dict) -> Subproblem:
     """Return the sub-problem at w, with the loss that line searches are to lower.
 
     On a plateau and with mini-batches that is the loss itself, because there the noise of another sample
@@ -249,7 +251,12 @@ def _probe(objective, problem: Subproblem, state: State, step: Step, samples: Dr
 
 
 def _move(
-    objective, state: State, step: Step, solution: KrylovResult | None, samples: Draws, exact: bool
+    objective: ObjectiveLike,
+    state: State,
+    step: Step,
+    solution: KrylovResult | None,
+    samples: Draws,
+    exact: bool,
 ) -> State:
     """Return the state after the step, or the same point with one more rejection.
 

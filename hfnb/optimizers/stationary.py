@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from hfnb.krylov import NonFiniteProduct, norm
+from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.certificate import Certificate, certify_operator, gradient_scale
 from hfnb.optimizers.history import Status
@@ -23,7 +24,7 @@ def needs_certificate(state: State, tol: float) -> bool:
     return state.gradient_norm <= vanishing or (tol > 0 and state.rejected >= REJECTIONS)
 
 
-def certificate_at(objective, state: State, samples: Draws) -> Certificate:
+def certificate_at(objective: ObjectiveLike, state: State, samples: Draws) -> Certificate:
     """Return a certificate at w; its random start is new each time, and the same on all engines."""
     H = objective.curvature(state.w, "hessian", samples.loss(state.iteration))
     seed = int(np.random.SeedSequence([samples.seed, state.iteration]).generate_state(1)[0])
@@ -65,7 +66,9 @@ def ending_at(state: State, certificate: Certificate, tol: float) -> tuple[Statu
     return Status.MINIMUM if minimum and fall <= rounding else Status.NO_PROGRESS, message
 
 
-def step_off_saddle(objective, state: State, certificate: Certificate, samples: Draws) -> tuple[Step, State]:
+def step_off_saddle(
+    objective: ObjectiveLike, state: State, certificate: Certificate, samples: Draws
+) -> tuple[Step, State]:
     """Return a step along the direction that proves a point to be a saddle, and the state.
 
     A run that starts at a saddle has met no gradient by which to tell a small one from a large one. This step
