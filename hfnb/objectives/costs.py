@@ -1,4 +1,4 @@
-"""What an objective has spent: evaluations, samples, and what it takes to add up over engines."""
+"""Counts of what an objective has spent: evaluations, samples, and sums over engines."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,31 @@ COSTS = ("samples", "products", "reductions", "numbers", "bytes")
 
 @dataclass
 class Counts:
-    """What an objective has spent: evaluations, the samples they saw, and what it takes to sum over engines.
+    """What an objective has spent.
 
+    Attributes
+    ----------
+    losses, gradients, products : int
+        Evaluations.
+    samples : int
+        Samples that these evaluations saw; divided by n, they are data passes.
+    reductions, numbers, bytes : int
+        Sums over engines, how many numbers they summed, and how many bytes each engine contributed.
+
+    Notes
+    -----
     After L losses, G gradients and P products with p parameters, client-driven or engine-driven and on any
     number of engines,
 
         reductions = L + G + P,  numbers = L + (p + 1) G + p P,  bytes = 16 L + b ((p + 1) G + p P),
 
-    where b = 16 in float64, whose sums travel with their remainders (see `summation`), and 4 in float32; a
-    loss, which rides along with its gradient, is itself in float64. These are the bytes that one engine
-    contributes: its buffer of an Allreduce, or its replies to the client. A client-driven run also sends it w
-    or v each time, p numbers of 8 or 4 bytes, and w with the first product at a point. In one process these
-    are what would travel. Left out: a flag after a sum that is not finite, by which engines learn whether one
-    of them failed; sums made anew for an engine that was lost; what is asked while the record is made.
+    where b = 16 in float64, because a sum is sent with its rounding error (`hfnb.objectives.summation`), and
+    4 in float32. A loss alone is always in float64. An engine contributes these bytes as its buffer of an
+    Allreduce, or as its replies to the client. A client-driven run also sends each engine w or v every time:
+    p numbers of 8 or 4 bytes, and w once more with the first product at a point. In one process the numbers
+    are those that engines would send. Three things are not counted: the flag after a sum that is not finite,
+    by which engines learn whether one of them failed; sums repeated for an engine that was lost; evaluations
+    that are made only for the record.
     """
 
     losses: int = 0

@@ -12,11 +12,31 @@ from hfnb.validation import check_nonnegative_int, check_positive_int, shown
 
 @dataclass(frozen=True)
 class Sample:
-    """The ``index``-th mini-batch of ``size`` samples in the stream of shuffled epochs that ``seed`` names.
+    """A mini-batch, drawn the same on any number of engines.
 
-    An epoch visits each sample at most once (its incomplete last batch is left out), and every mini-batch
-    takes from each partition in proportion to its length, so that engines have equal work. ValueError for a
-    size below 1, and for a negative seed or index.
+    Parameters
+    ----------
+    size : int
+        Number of samples, at least 1.
+    seed : int
+        Names a stream of shuffled epochs, at least 0.
+    index : int
+        Number of the mini-batch in that stream, from 0 on.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+
+    Notes
+    -----
+    An epoch contains each sample at most once; its incomplete last batch is left out. Every mini-batch takes
+    samples from each partition in proportion to its length, so that engines have equal work.
+
+    Examples
+    --------
+    >>> Sample(size=4, seed=1).rows(np.array([0, 5, 10])).size
+    4
     """
 
     size: int
@@ -29,7 +49,23 @@ class Sample:
             object.__setattr__(self, field, check_nonnegative_int(field, getattr(self, field)))
 
     def rows(self, offsets: np.ndarray) -> np.ndarray:
-        """Return the sorted global rows of the mini-batch; ``offsets`` are the partition boundaries."""
+        """Return which rows of the data the mini-batch holds.
+
+        Parameters
+        ----------
+        offsets : ndarray of int, shape (partitions + 1,)
+            The boundaries of the partitions, from 0 to n.
+
+        Returns
+        -------
+        ndarray of int, shape (size,)
+            Row numbers, sorted.
+
+        Raises
+        ------
+        ValueError
+            For a size of more than n.
+        """
         offsets = np.asarray(offsets)
         if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
             raise ValueError(f"offsets: expected the partitions' boundaries, integers, got {shown(offsets)}")
@@ -43,11 +79,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Draws:
-    """Which samples an iteration uses: all, or the mini-batch that (seed, iteration) draws on any engine.
+    """Which samples an iteration uses.
 
-    ``batch_size`` samples for loss and gradient, ``curvature_batch_size`` for curvature; None are all of
-    them, and for curvature those of the gradient.
+    Parameters
+    ----------
+    seed : int
+        Seed of the draws.
+    batch_size : int or None
+        Samples for loss and gradient; None for all.
+    curvature_batch_size : int or None
+        Samples for the curvature; None for those of loss and gradient.
 
+    Examples
+    --------
     >>> Draws(seed=1, batch_size=None, curvature_batch_size=32).curvature(5)
     Sample(size=32, seed=2, index=5)
     """
@@ -69,7 +113,7 @@ class Draws:
 
 @lru_cache(maxsize=8)
 def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
-    """Shuffle every partition by (seed, epoch, partition), then interleave them evenly."""
+    """Return all rows in the order of an epoch: each partition shuffled, then all interleaved evenly."""
     rows, keys = [], []
     if offsets[0] != 0 or any(stop < start for start, stop in pairwise(offsets)):
         raise ValueError(f"offsets: expected boundaries that ascend from 0, got {offsets}")
@@ -81,11 +125,20 @@ def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
 
 
 class Shards:
-    """The partitions of a dataset that this process holds, and the samples in them.
+    """The partitions of a dataset that this process holds.
 
-    A dataset of n samples is cut into contiguous partitions at ``offsets`` whatever the number of engines;
-    an engine holds some of them, one process all.
+    A dataset of n samples is cut into contiguous partitions whatever the number of engines. An engine holds
+    some of them, a single process all.
 
+    Parameters
+    ----------
+    offsets : ndarray of int, shape (partitions + 1,)
+        The boundaries of the partitions, from 0 to n.
+    parts : dict
+        {number: (X, Y)} of the partitions held here.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from hfnb.datasets import Dataset
     >>> shards = Shards.of(Dataset(np.eye(10), np.arange(10)), partitions=4)
@@ -98,7 +151,7 @@ class Shards:
 
     @classmethod
     def of(cls, data, partitions: int = 24) -> "Shards":
-        """Cut a dataset into ``partitions`` views; fewer samples than partitions leave some empty."""
+        """Return all partitions of a dataset, as views; with fewer samples than partitions some are empty."""
         partitions = check_positive_int("partitions", partitions)
         offsets = np.arange(partitions + 1) * len(data) // partitions
         return cls(offsets, {i: (data.X[a:b], data.Y[a:b]) for i, (a, b) in enumerate(pairwise(offsets))})
@@ -123,7 +176,7 @@ class Shards:
         return Shards(self.offsets, {i: self.parts[i] for i in numbers})
 
     def count(self, sample: Sample | None = None) -> int:
-        """Return how many samples, of those in ``sample`` (None: of all), are held here."""
+        """Return how many samples of a mini-batch, or of all, are held here."""
         if sample is None:
             return sum(len(X) for X, _ in self.parts.values())
         cuts = np.searchsorted(sample.rows(self.offsets), self.offsets)
@@ -134,7 +187,8 @@ class Shards:
     ) -> Iterator[tuple]:
         """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time.
 
-        Of a sample, rows of several partitions come together, which is quicker, unless kept ``apart``.
+        Rows of a mini-batch that come from several partitions are put together, which is faster, unless they
+        are to be kept ``apart``.
         """
         pieces = list(self.parts.values()) if sample is None else self._picked(sample)
         if sample is not None and not apart:
@@ -146,7 +200,7 @@ class Shards:
                     yield X[start : start + step], Y[start : start + step]
 
     def _picked(self, sample: Sample) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The rows of a sample, partition by partition."""
+        """Return the rows of a mini-batch, partition by partition."""
         rows = sample.rows(self.offsets)
         cuts = np.searchsorted(rows, self.offsets)
         local = {i: rows[cuts[i] : cuts[i + 1]] - self.offsets[i] for i in self.parts}

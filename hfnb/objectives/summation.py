@@ -1,21 +1,35 @@
-"""Sums of many parts that come out the same however the parts are grouped.
+"""Totals: sums of many parts that do not depend on how the parts are grouped.
 
-Rounding makes (a + b) + c differ from a + (b + c), and thousands of Krylov iterations make much of little:
-on MNIST, ten iterations on two engines end 1e-2 away from those on one. A float64 total therefore carries,
-beside each sum, what rounding left out of it: twice the digits (Knuth, TAOCP 2, §4.2.2; Dekker 1971).
-Rounded at the end, it depends on the parts alone. Training in float32 does without: a total is a plain sum.
+Rounding makes (a + b) + c differ from a + (b + c), and Krylov iterations amplify small differences: on MNIST,
+ten iterations on two engines end 1e-2 away from those on one if sums are plain. A float64 total therefore has
+a second row with the rounding errors of its sums, which doubles the number of digits (Knuth, TAOCP 2, §4.2.2;
+Dekker 1971). Rounded once at the end, it depends on the parts alone. A float32 total is a plain sum.
 """
 
 import numpy as np
 
-# Numbers that are added at a time. Of fewer, threads that add at once wait for Python's lock; more than this,
-# and the temporaries leave the cache.
+# Numbers that are added at a time. With fewer, threads that add at once wait for Python's lock; with more,
+# the temporary arrays leave the cache.
 BLOCK = 65536
 
 
 def zeros(size: int, dtype) -> np.ndarray:
-    """Return an empty total of ``size`` numbers: (2, size) in float64, sums and remainders; else (size,).
+    """Return a total of zeros.
 
+    Parameters
+    ----------
+    size : int
+        Number of sums.
+    dtype : dtype
+        float64 or float32.
+
+    Returns
+    -------
+    ndarray, shape (2, size) in float64, (size,) in float32
+        The sums and, in float64, their rounding errors.
+
+    Examples
+    --------
     >>> total = zeros(1, float)
     >>> for part in (1e16, 1.0, -1e16):
     ...     add(total, np.array([part]))
@@ -60,5 +74,5 @@ def merge(total: np.ndarray, other: np.ndarray) -> None:
 
 
 def value(total: np.ndarray) -> np.ndarray:
-    """Return the sum, (size,), rounded once."""
+    """Return the sums of a total, (size,), rounded once."""
     return total if total.ndim == 1 else total[0] + total[1]
