@@ -85,13 +85,47 @@ def first_order(
 ) -> OptimizeResult:
     """Minimize an objective by steps along the gradients of mini-batches; an iteration is one epoch.
 
-    ``method``: sgd, momentum, nesterov or adam; ``learning_rate``: a number, or a function of the number t =
-    0, 1, … of the step (a schedule); ``batch_size``: samples a step (64, or all of fewer), none drawn twice
-    within an epoch. After every epoch the loss and gradient over all samples are recorded, at a cost that is
-    not counted as the method's own. ``tol``, ``seed``, ``callback``, ``checkpoint`` and the result are those
-    of `hessian_free`. ValueError for an unknown method, numbers out of range (a batch outside 1 … n, a rate
-    that is negative or not finite, a momentum outside [0, 1)), or a start that is not finite.
+    Parameters
+    ----------
+    objective : Objective or ObjectiveLike
+        What is minimized.
+    w0 : ndarray, shape (p,)
+        The start, of float32 or float64.
+    method : {"sgd", "momentum", "nesterov", "adam"}
+        How a gradient becomes a step.
+    learning_rate : float or callable
+        η, or a schedule: a function of the number t = 0, 1, … of the step.
+    batch_size : int, optional
+        Samples a step, none drawn twice within an epoch; 64, or all where there are fewer, by default.
+    momentum : float
+        The share of the last step that "momentum" and "nesterov" keep, and the decay of Adam's mean gradient;
+        in [0, 1).
+    max_iter : int
+        The most epochs.
+    tol : float
+        The run ends, with success, where the norm of the gradient over all samples is at most this.
+    seed : int
+        Of the mini-batches.
+    callback : callable, optional
+        ``callback(record)`` after each epoch; any true value that it returns stops the run.
+    checkpoint : Checkpoint or path, optional
+        To continue from, if it holds anything, and to save to after each epoch.
 
+    Returns
+    -------
+    OptimizeResult
+        As `hessian_free` returns. After every epoch the loss and the gradient over all samples are recorded;
+        what this costs is not counted as the method's own.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, numbers out of range, or a start that is not finite.
+    TypeError
+        For arguments of another kind.
+
+    Examples
+    --------
     >>> from hfnb import Dataset, Objective, models
     >>> net = models.mlp([2, 2])
     >>> objective = Objective(net, Dataset(np.eye(2), np.array([0, 1])))

@@ -11,13 +11,31 @@ from hfnb.validation import check_methods, check_nonnegative, check_positive_int
 
 @dataclass(frozen=True)
 class Certificate:
-    """A ``verdict`` on a point: "minimum", "saddle" or "undecided", and the ``reason`` in a sentence.
+    """What a second-order test says about a point.
 
-    "minimum" means λmin ≥ −``tolerance`` unless the random start was unlucky, which has at most the
-    probability ``failure``; "saddle" that the unit vector ``direction`` d has dᵀBd = ``eigenvalue`` <
-    −tolerance, which is certain. ``eigenvalue`` is the smallest Ritz value of ``products`` products,
-    ``largest`` the largest |Ritz value|, ``seed`` that of the start. ``gradient_tolerance`` is the gradient
-    norm up to which `certify` takes the point for stationary.
+    Attributes
+    ----------
+    verdict : {"minimum", "saddle", "undecided"}
+        "minimum": the smallest eigenvalue is at least −``tolerance``, unless the random start was unlucky.
+        "saddle": ``direction`` proves that it is less.
+    reason : str
+        The reason for the verdict.
+    eigenvalue : float
+        The smallest Ritz value, dᵀBd for the unit vector d = ``direction``.
+    tolerance : float
+        Up to which size negative curvature is taken for zero.
+    failure : float
+        The probability that a "minimum" is none because of the random start.
+    largest : float
+        The largest absolute Ritz value.
+    products : int
+        Curvature products that were made.
+    seed : int
+        Seed of the random start.
+    direction : ndarray, shape (p,)
+        The unit vector of ``eigenvalue``.
+    gradient_norm, gradient_tolerance : float, optional
+        ‖∇f(w)‖, and up to which norm `certify` takes the point for stationary.
     """
 
     verdict: str
@@ -36,15 +54,41 @@ class Certificate:
 def certify_operator(
     A, *, tol: float | None = None, failure: float = 1e-6, seed: int | None = None, max_products: int = 200
 ) -> Certificate:
-    """Say whether the symmetric operator A has an eigenvalue below −tol, by the Lanczos process.
+    """Say whether a symmetric operator has an eigenvalue below −tol, by the Lanczos process.
 
-    It begins at a random vector and ends as soon as a Ritz value is below −tol, or the probability that
-    it missed λmin < −tol is at most ``failure`` (see ``Tridiagonal.failure``); "undecided" after
-    ``max_products``. Where ``tol`` is None it is a thousandth of the largest |Ritz value|. It needs no
-    more products than ``products_needed`` says beforehand; a dense spectrum often takes far fewer. In
-    float32 a tolerance below rounding, about 1e-6 of the largest |Ritz value|, decides nothing.
-    ValueError for a failure outside of (0, 1), a negative tol, and as ``krylov.cg``.
+    Parameters
+    ----------
+    A : LinearOperator or ndarray, shape (p, p)
+        The operator.
+    tol : float, optional
+        Up to which size negative curvature is taken for zero; a thousandth of the largest absolute Ritz value
+        by default.
+    failure : float
+        The probability, in (0, 1), with which a "minimum" may be wrong.
+    seed : int, optional
+        Of the random start; a fresh one by default.
+    max_products : int
+        The most products; after them the verdict is "undecided".
 
+    Returns
+    -------
+    Certificate
+        The verdict, and what it rests on.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, and as `krylov.cg`.
+
+    Notes
+    -----
+    The process starts at a random vector. It ends as soon as a Ritz value is below −tol, or the probability
+    that it missed an eigenvalue below −tol is at most ``failure`` (`krylov.Tridiagonal.failure`).
+    `products_needed` bounds the products beforehand; a dense spectrum often takes far fewer. In float32 a
+    tolerance below rounding, about 1e-6 of the largest absolute Ritz value, decides nothing.
+
+    Examples
+    --------
     >>> certify_operator(np.diag([3.0, 2.0, -1.0]), seed=0).verdict
     'saddle'
     >>> certify_operator(np.diag([3.0, 2.0, 0.0]), seed=0).verdict
@@ -93,13 +137,35 @@ def certify_operator(
 def certify(
     objective, w: np.ndarray, *, gradient_tol: float = 1e-5, curvature: str = "hessian", **options
 ) -> Certificate:
-    """Say whether w is a minimum or a saddle of an objective, from its gradient and Hessian products.
+    """Say whether w is a minimum or a saddle of an objective, from its gradient and curvature products.
 
-    ``objective`` has ``value_and_gradient(w)`` and ``curvature(w, kind)``; ``options`` are those of
-    ``certify_operator``. Where ‖∇f(w)‖ > ``gradient_tol`` × min(1, `gradient_scale`) w is neither, and the
-    verdict "undecided": the tolerance is relative on problems of small scale, absolute on others. It is at
-    least eps ‖H‖‖w‖, a gradient that the rounding of w alone can make.
+    Parameters
+    ----------
+    objective : Objective or ObjectiveLike
+        The objective.
+    w : ndarray, shape (p,)
+        The point.
+    gradient_tol : float
+        Where ‖∇f(w)‖ is more than ``gradient_tol`` × min(1, `gradient_scale`), w is not stationary, and the
+        verdict is "undecided". So the tolerance is relative for problems of small scale and absolute for
+        others. It is at least eps ‖H‖‖w‖, a gradient that the rounding of w alone can make.
+    curvature : str
+        The kind of curvature.
+    **options
+        Those of `certify_operator`: ``tol``, ``failure``, ``seed``, ``max_products``.
 
+    Returns
+    -------
+    Certificate
+        The verdict, and what it rests on.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, and for a point whose gradient is not finite.
+
+    Examples
+    --------
     >>> from hfnb.problems import quartic_saddle
     >>> certify(quartic_saddle(), np.zeros(2), seed=0).verdict
     'saddle'
@@ -121,11 +187,29 @@ def certify(
 
 
 def gradient_scale(curvature: float, w: np.ndarray, loss: float) -> float:
-    """Return how large gradients of a problem are, judged from one point w: max(κ‖w‖, √(2κ|f(w)|)).
+    """Return how large the gradients of a problem are, judged from one point: max(κ‖w‖, √(2κ|f(w)|)).
 
-    κ is the largest ``curvature``. Along it, a Newton step of length ‖w‖ has a gradient of the first size,
-    one that lowers f by |f| one of the second. Like a gradient, both are in proportion to f and to 1/w.
+    Parameters
+    ----------
+    curvature : float
+        κ, the largest curvature at the point.
+    w : ndarray, shape (p,)
+        The point.
+    loss : float
+        f(w).
 
+    Returns
+    -------
+    float
+        A gradient norm.
+
+    Notes
+    -----
+    A quadratic function of curvature κ has a gradient of norm κ‖w‖ at the distance ‖w‖ from its minimum, and
+    one of √(2κ|f|) where it is |f| above it. Like a gradient, both are in proportion to f and to 1/w.
+
+    Examples
+    --------
     >>> gradient_scale(2.0, np.zeros(3), 4.0)
     4.0
     """
@@ -133,14 +217,30 @@ def gradient_scale(curvature: float, w: np.ndarray, loss: float) -> float:
 
 
 def products_needed(n: int, gap: float, failure: float) -> int:
-    """Return the products after which θ − λmin ≤ gap (λmax − λmin), but for a probability of ``failure``.
+    """Return after how many products the smallest Ritz value θ has θ − λmin ≤ gap (λmax − λmin).
 
-    θ is the smallest Ritz value of an (n, n) matrix from a random start: the probability is at most
-    1.648 √n exp(−√gap (2k − 1)) after k products, whatever the spectrum.
+    Parameters
+    ----------
+    n : int
+        Number of rows of the matrix.
+    gap : float
+        The relative error that is allowed.
+    failure : float
+        The probability with which the error may be larger.
 
-    Source: Kuczyński & Woźniakowski, "Estimating the largest eigenvalue by the power and Lanczos algorithms
-    with a random start", SIAM J. Matrix Anal. Appl. 13 (1992), applied to λmax I − A.
+    Returns
+    -------
+    int
+        The number of products, for any spectrum: the probability is at most 1.648 √n exp(−√gap (2k − 1))
+        after k products from a random start.
 
+    References
+    ----------
+    Kuczyński & Woźniakowski, "Estimating the largest eigenvalue by the power and Lanczos algorithms with a
+    random start", SIAM J. Matrix Anal. Appl. 13 (1992), applied to λmax I − A.
+
+    Examples
+    --------
     >>> products_needed(10_000, 0.01, 1e-6)
     96
     """

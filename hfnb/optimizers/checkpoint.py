@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,16 +32,39 @@ Optimizer = TypeVar("Optimizer", bound=Callable)
 
 
 class CorruptCheckpoint(ValueError):
-    """No checkpoint in a folder is whole; the message says what is wrong with each."""
+    """All checkpoints in a folder are damaged; the message says what is wrong with each."""
 
 
 class Checkpoint:
-    """The last ``keep`` states of one run, in files of ``folder``; give it to an optimizer as ``checkpoint``.
+    """The last states of one run, in the files of a folder; give it to an optimizer as ``checkpoint``.
 
-    A state is a dictionary of arrays, numbers, text and records of a history. A file is written aside, with
-    its SHA-256, and then put in place: a run that is killed leaves the file before it whole. Other files in
-    the folder are left alone. ValueError or TypeError for a wrong ``folder`` or ``keep``.
+    Parameters
+    ----------
+    folder : str or path
+        The folder. It is made if it does not exist; other files in it are left alone.
+    keep : int
+        How many states are kept.
 
+    Attributes
+    ----------
+    folder : Path
+        The absolute path of the folder.
+    keep : int
+        How many states are kept.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong ``folder`` or ``keep``.
+
+    Notes
+    -----
+    A state is a dictionary of arrays, numbers, text and records of a history. It is written to a file of
+    another name, with its SHA-256, which is renamed once it is complete: a run that is killed leaves the last
+    complete file.
+
+    Examples
+    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     checkpoint = Checkpoint(folder)
@@ -70,11 +93,11 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """The checkpoints there are, from old to new."""
+        """The files of the saved states, from old to new."""
         return [path for _, path in sorted(self._numbered()) if path.is_file()]
 
     def _numbered(self) -> list[tuple[int, Path]]:
-        """What there is in the folder under the name of a checkpoint, with its number."""
+        """Return the numbers and paths of everything in the folder that has the name of a checkpoint."""
         return [(int(name[1]), path) for name, path in self._named(_NAME)]
 
     def _named(self, pattern: re.Pattern) -> Iterable[tuple[re.Match, Path]]:
@@ -88,9 +111,14 @@ class Checkpoint:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep other runs out of the folder.
+        """Keep other runs out of the folder while the context lasts.
 
-        `hfnb.optimizers.lock.FolderInUse` if there is one; OSError if the folder cannot be made or written.
+        Raises
+        ------
+        hfnb.optimizers.lock.FolderInUse
+            If another run uses the folder.
+        OSError
+            If the folder cannot be made or written to.
         """
         with ExitStack() as stack:
             with self._saving():
@@ -102,7 +130,7 @@ class Checkpoint:
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
-        """Say in an OSError what it kept from being saved, and what there is."""
+        """Add to an OSError what could not be saved and which state is the last one."""
         try:
             yield
         except OSError as error:
@@ -115,9 +143,19 @@ class Checkpoint:
             raise OSError(error.errno, what) from error
 
     def save(self, state: dict) -> None:
-        """Add a checkpoint and remove those beyond ``keep``.
+        """Save a state, and remove those beyond ``keep``.
 
-        OSError, naming what there is, if it cannot; TypeError for a state that could not be read again.
+        Parameters
+        ----------
+        state : dict
+            Arrays, numbers, text and lists of these.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the message names the last state that was.
+        TypeError
+            For a state that could not be read again.
         """
         if not self._in_use:
             with self.in_use():
@@ -136,9 +174,17 @@ class Checkpoint:
                 old.unlink(missing_ok=True)
 
     def load(self) -> dict | None:
-        """Return the newest state that is whole, or None if none was saved.
+        """Return the newest complete state, with a warning about each damaged file that is newer.
 
-        Warns of each damaged file that it passes over; CorruptCheckpoint if all are.
+        Returns
+        -------
+        dict or None
+            The state; None if none was saved.
+
+        Raises
+        ------
+        CorruptCheckpoint
+            If all files are damaged.
         """
         problems = []
         for path in reversed(self.files):
@@ -161,36 +207,36 @@ class Checkpoint:
         return None
 
 
-def opened(resume):
-    """Return ``checkpoint`` as a checkpoint: None, a path, or anything with the methods load and save."""
-    if resume is None or isinstance(resume, Checkpoint):
-        return resume
-    if isinstance(resume, (str, os.PathLike)):
-        if not os.fspath(resume):
+def opened(checkpoint: Any) -> Any:
+    """Return ``checkpoint`` as an object with the methods load and save, or None; a path names a folder."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    if isinstance(checkpoint, (str, os.PathLike)):
+        if not os.fspath(checkpoint):
             raise ValueError("checkpoint: expected a Checkpoint or the path of its folder, got an empty path")
-        return Checkpoint(resume)  # type: ignore[arg-type]
-    if isinstance(resume, type) or not all(
-        callable(getattr(resume, name, None)) for name in ("load", "save")
-    ):
-        raise TypeError(f"checkpoint: expected a Checkpoint or the path of its folder, got {resume!r}")
-    return resume
+        return Checkpoint(checkpoint)  # type: ignore[arg-type]
+    methods = (getattr(checkpoint, name, None) for name in ("load", "save"))
+    if isinstance(checkpoint, type) or not all(callable(method) for method in methods):
+        raise TypeError(f"checkpoint: expected a Checkpoint or the path of its folder, got {checkpoint!r}")
+    return checkpoint
 
 
 def resumable(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer with a ``checkpoint`` that is the path of a folder, too, and that is its own.
+    """Return an optimizer whose ``checkpoint`` may be a path, and is refused if it belongs to another run.
 
-    Put it before an optimizer ``optimizer(objective, w0, *, checkpoint=None, **options)`` that calls
-    ``checkpoint.load()`` once and ``checkpoint.save(state)`` after each iteration. While the run lasts, other
-    runs are kept out of the folder. The state of another run is refused: of another objective
-    (`Objective.identity`), start or options, but ``max_iter``, ``tol`` and ``callback`` may differ. A
-    checkpoint of an earlier version of hfnb does not say whose it is, and is refused as well.
+    Parameters
+    ----------
+    optimizer : callable
+        ``optimizer(objective, w0, *, checkpoint=None, **options)``, which calls ``checkpoint.load()`` once
+        and ``checkpoint.save(state)`` after each iteration.
 
-    Raises
-    ------
-    ValueError
-        Where the checkpoint is another run's: the message has what differs.
-    hfnb.optimizers.lock.FolderInUse
-        Where another run uses the folder.
+    Returns
+    -------
+    callable
+        The optimizer. It raises ValueError where the checkpoint is that of another objective
+        (`Objective.identity`), start or options, with what differs; ``max_iter``, ``tol`` and ``callback``
+        may differ. A checkpoint of an earlier version of hfnb does not name its run and is refused as well.
+        While the run lasts, other runs are kept out of the folder: `hfnb.optimizers.lock.FolderInUse`.
     """
     signature = inspect.signature(optimizer)
 
@@ -212,13 +258,13 @@ def resumable(optimizer: Optimizer) -> Optimizer:
 
 
 class Resumed:
-    """A checkpoint as one run sees it: its states say whose they are, and no other run's comes back."""
+    """A checkpoint for one run: its states name the run, and those of other runs are refused."""
 
     def __init__(self, checkpoint, who: Mapping[str, str]):
         self.checkpoint, self.who = checkpoint, dict(who)
 
     def load(self) -> dict | None:
-        """Return the newest state, or None; ValueError, saying what differs, where it is another run's."""
+        """Return the newest state, or None; ValueError with what differs where it is another run's."""
         saved = self.checkpoint.load()
         if saved is None:
             return None

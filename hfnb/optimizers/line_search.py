@@ -11,9 +11,20 @@ WIDEST = 100  # lengths of a wide search are 2⁻¹⁰⁰ to 2¹⁰⁰ times the
 
 
 class Step(NamedTuple):
-    """A step α·direction, the loss it leads to, the name of its direction; α = 0 where none was accepted.
+    """A step α d.
 
-    ``trouble`` says so where that is because something was not finite.
+    Attributes
+    ----------
+    alpha : float
+        α; 0 where no step was accepted.
+    loss : float
+        The loss after the step.
+    direction : ndarray, shape (p,)
+        d.
+    name : str
+        What the direction is: "newton", "negative curvature", … or "none".
+    trouble : str
+        What was not finite, if no step was accepted for that reason.
     """
 
     alpha: float
@@ -24,10 +35,25 @@ class Step(NamedTuple):
 
 
 class Line:
-    """The loss f along w + αd, which has to fall: f(w + αd) ≤ f0 + c (α slope + ½ α² curvature).
+    """The loss f along w + αd, with the rule by which a step length α is accepted.
 
-    ``slope`` is gᵀd ≤ 0, ``curvature`` dᵀBd, of which only a negative part counts: Armijo's rule, and its
-    second-order form (Moré & Sorensen 1979). A loss that is not finite counts as no fall.
+    α is accepted if f(w + αd) ≤ f0 + c (α slope + ½ α² min(curvature, 0)): Armijo's rule, and its
+    second-order form (Moré & Sorensen 1979). A loss that is not finite is not accepted.
+
+    Parameters
+    ----------
+    f : callable
+        The loss.
+    w, d : ndarray, shape (p,)
+        Parameters and direction.
+    f0 : float
+        f(w).
+    slope : float
+        gᵀd ≤ 0.
+    curvature : float
+        dᵀBd.
+    c : float
+        The share of the predicted fall that is asked for.
     """
 
     def __init__(
@@ -80,9 +106,23 @@ def line_search(
     c: float = 1e-4,
     trials: int = 20,
 ) -> Step:
-    """Halve α from 1 until f falls enough; where α = 1 already does, double it while f still falls.
+    """Halve α from 1 until it is accepted; where α = 1 is accepted, double it while f still falls.
 
-    What is enough is said by `Line`. ``first`` is f(w + d) where it is known.
+    Parameters
+    ----------
+    f, w, d, f0, slope, curvature, c
+        As for `Line`, which says what is accepted.
+    first : float, optional
+        f(w + d) where it is known.
+    name : str
+        The name of the direction.
+    trials : int
+        The most step lengths on the way down, and on the way up.
+
+    Returns
+    -------
+    Step
+        The step; α = 0 where none was accepted.
     """
     line = Line(f, w, d, f0, slope, curvature, c)
     alpha, value = 1.0, line.loss(1.0) if first is None else line.checked(first)
@@ -102,13 +142,29 @@ def line_search(
 
 
 def wide_search(line: Line, name: str, first: float | None = None, trials: int = 20) -> Step:
-    """Search along a ``line`` whose d has the right direction, but perhaps a length that is off by 10³⁰.
+    """Search along a line whose direction has no natural length: it may be wrong by a factor of 10³⁰.
 
-    α are powers of two, from 1 on. Where α is too long for a fall, it is halved four times, then shrinks ever
-    faster; where it is too short for one that rounding lets be seen, it grows ever faster; between a length
-    that is too long and one that is too short their geometric mean is next. As `line_search` does, it doubles
-    an α that is the longest tried while the loss falls, after ``trials`` doublings ever faster. At last gaps
-    between the best and its neighbours are halved, the wider first, until they are factors of two.
+    Parameters
+    ----------
+    line : Line
+        The loss along the direction.
+    name : str
+        The name of the direction.
+    first : float, optional
+        The loss at α = 1 where it is known.
+    trials : int
+        After so many doublings α grows faster.
+
+    Returns
+    -------
+    Step
+        A step whose α is a power of two, within a factor of two of the best; α = 0 where none was accepted.
+
+    Notes ----- The search starts at α = 1. An α that is too long is halved four times and then shrinks faster
+    and faster. An α that is so short that rounding hides the fall grows faster and faster. Between a length
+    that is too long and one that is too short, their geometric mean is tried. As in `line_search`, the
+    longest accepted α is doubled while the loss falls. At the end the gaps between the best α and its
+    neighbours are halved, the wider first, until they are factors of two.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # a length may be absurd: see `Line`
         exponent, value, above = _first_fall(line, line.loss(1.0) if first is None else line.checked(first))
@@ -133,10 +189,10 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
 
 
 def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
-    """Return the exponent of the first α found to lower the loss, that loss, and the least one too long.
+    """Return the exponent of the first accepted α = 2ᵏ, its loss, and the smallest exponent that is too long.
 
-    ``value`` is that of α = 1, the first to be tried. Where none lowers the loss, the last one is returned,
-    or one so short that rounding may have lowered the loss, if there was one.
+    ``value`` is the loss at α = 1. Where no α is accepted, the last one tried is returned, or one so short
+    that rounding may have lowered the loss, if there was one.
     """
     shortest = int(np.ceil(np.log2(np.clip(line.visible(), 2.0**-WIDEST, 2.0**WIDEST))))
     exponent, low, high, shorter, longer, flat = 0, -WIDEST - 1, WIDEST + 1, 0, 1, True

@@ -1,4 +1,4 @@
-"""A lock on a folder that the operating system frees when its holder ends, however that ends."""
+"""A lock on a folder, which the operating system releases when the process that holds it ends."""
 
 import errno
 import os
@@ -11,23 +11,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = ".lock"
-WAIT = (
-    10.0  # seconds: engines whose client was killed hold it until they have been stopped, about two seconds
-)
-# What a file system answers that knows no such locks.
+WAIT = 10.0  # seconds: engines whose client was killed hold the lock for about two seconds, until they end
+# The errors of a file system that has no such locks.
 UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
 class FolderInUse(RuntimeError):
-    """Another run holds the lock; the message says which one, as far as it has left its name."""
+    """Another run holds the lock; the message names it if it has written its name."""
 
 
 @contextmanager
 def locked(folder: Path, wait: float = WAIT) -> Iterator[None]:
-    """Hold the lock of a folder, which exists; FolderInUse if another holds it longer than ``wait`` seconds.
+    """Hold the lock of an existing folder; FolderInUse if another run holds it longer than ``wait`` seconds.
 
-    What is locked is the file `NAME` in the folder, which stays there. A run that is killed leaves no lock
-    behind. On a file system without locks a warning says that nothing protects the folder.
+    The lock is on the file `NAME` in the folder, which stays there. A run that is killed leaves no lock
+    behind. On a file system without locks, a warning says that nothing protects the folder.
     """
     end = time.monotonic() + wait
     with open(folder / NAME, "a+", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Watch a run: a progress bar, which is a callback of the optimizers, and a word after an interrupt."""
+"""A progress bar for optimizers, and a message after an interrupt."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,8 +11,19 @@ from hfnb.validation import asks_to_stop, check_callable, check_nonnegative_int
 
 
 class Progress:
-    """A progress bar of ``total`` iterations that shows the loss, and hands each record on to ``callback``.
+    """A progress bar that shows the loss: give it to an optimizer as ``callback``.
 
+    Parameters
+    ----------
+    total : int
+        Number of iterations of the whole run.
+    callback : callable, optional
+        Called with each record as well; any true value that it returns stops the run.
+    **options
+        Those of ``tqdm``.
+
+    Examples
+    --------
     >>> bar = Progress(3, disable=True)
     >>> bar(Record(iteration=1, loss=0.5))
     False
@@ -33,8 +44,11 @@ class Progress:
     def close(self, complete: bool = True) -> None:
         """End the bar; calling it again does nothing.
 
-        A run that ends before ``total`` by intention is ``complete``: what it did is shown as all there was.
-        A notebook shows a bar in red whose run was not, because of an error or an interrupt.
+        Parameters
+        ----------
+        complete : bool
+            Whether the run ended by itself, perhaps before ``total`` iterations; the bar is then shown as
+            full. After an error or an interrupt, a notebook shows the bar in red.
         """
         if complete and not self._bar.disable and self._bar.n:
             self._bar.total = self._bar.n
@@ -51,10 +65,18 @@ class Progress:
 
 
 def watched(optimizer: Callable) -> Callable:
-    """Return the optimizer, a function (objective, w0, *, callback, ...), as one that a user can watch.
+    """Return an optimizer that closes its progress bar, and says how far an interrupted run came.
 
-    A `Progress` that is its callback ends with the run, however the run ends, also where the optimizer finds
-    that it is done and calls nobody. After a KeyboardInterrupt one line says how far the run came.
+    Parameters
+    ----------
+    optimizer : callable
+        ``optimizer(objective, w0, *, callback=None, **options)``.
+
+    Returns
+    -------
+    callable
+        The optimizer. A `Progress` that is its callback is closed however the run ends, also where the
+        optimizer returns without calling it. After a KeyboardInterrupt one line says how far the run came.
     """
 
     @wraps(optimizer)

@@ -1,4 +1,4 @@
-"""Our optimizers as a ``method`` of ``scipy.optimize.minimize``."""
+"""Optimizers of hfnb as a ``method`` of ``scipy.optimize.minimize``."""
 
 import inspect
 import warnings
@@ -16,15 +16,26 @@ from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers.history import Record
 from hfnb.validation import asks_to_stop, check_callable, check_nonnegative, check_nonnegative_int, shown
 
-SUCCESS, MAXITER, NO_PROGRESS, CALLBACK = 0, 1, 2, 99  # SciPy's numbers of why a run ended
-NAMES = {"maxiter": "max_iter", "gtol": "tol"}  # of SciPy's options: what an optimizer calls them
+SUCCESS, MAXITER, NO_PROGRESS, CALLBACK = 0, 1, 2, 99  # SciPy's numbers for why a run ended
+NAMES = {"maxiter": "max_iter", "gtol": "tol"}  # SciPy's options: their names in hfnb
 
 
 class Functions:
-    """An objective made of SciPy's functions of (x, *args); each gets a copy of x.
+    """The objective that SciPy's functions of (x, *args) make; each of them gets a copy of x.
 
-    ``fun`` may return an array of one number, ``jac`` a list, ``hess`` a list, a number, a sparse matrix or
-    an operator. ``calls`` counts them by name. ValueError, naming the function, for another shape.
+    Parameters
+    ----------
+    fun, jac : callable
+        f and its gradient. ``fun`` may return an array of one number, ``jac`` a list.
+    hess, hessp : callable or None
+        The Hessian, as a list, a number, a sparse matrix or an operator, or its product with a vector.
+    args : tuple
+        Further arguments of all of them.
+
+    Attributes
+    ----------
+    calls : dict
+        How often each function was called, by name.
     """
 
     n = 1
@@ -107,15 +118,28 @@ def _matrix(value, w: np.ndarray) -> LinearOperator:
 
 
 def scipy_method(optimizer: Callable = hessian_free, **defaults) -> Callable:
-    """Return ``optimizer`` as a method for ``scipy.optimize.minimize(f, x0, jac=g, hessp=hv, method=...)``.
+    """Return an optimizer as a method for ``scipy.optimize.minimize(f, x0, jac=g, hessp=hv, method=...)``.
 
-    ``defaults``, and over them the ``options`` of minimize, go to the optimizer. The options that SciPy's own
-    ``trust-ncg`` has work here as there: ``maxiter`` (200 iterations for each variable if None), ``gtol``
-    (goes before minimize's ``tol``), ``disp`` and ``return_all``; an unknown one is an ``OptimizeWarning``.
-    ``callback(xk)`` gets a vector, ``callback(intermediate_result)``, by that very name, x and fun;
-    StopIteration or a true value ends the run. The result has SciPy's ``status``: 0, 1 at maxiter, 2 where it
-    got no further, 99 by the callback; and ``jac``, ``nfev``, ``njev`` and ``nhev`` (Hessians and products
-    with them). It computes in float64.
+    Parameters
+    ----------
+    optimizer : callable
+        `hessian_free`, `first_order`, or a function of the same form.
+    **defaults
+        Options of the optimizer; the ``options`` of minimize take their place.
+
+    Returns
+    -------
+    callable
+        A method for minimize, which computes in float64.
+
+    Notes
+    -----
+    The options of SciPy's ``trust-ncg`` have the same meaning here: ``maxiter`` (200 iterations for each
+    variable by default), ``gtol`` (used in place of minimize's ``tol``), ``disp`` and ``return_all``. An
+    unknown option is an ``OptimizeWarning``. ``callback(xk)`` gets a vector; a callback whose parameter is
+    named ``intermediate_result`` gets x and fun. StopIteration or a true value ends the run. The result has
+    SciPy's ``status`` (0, 1 at maxiter, 2 without progress, 99 by the callback), ``jac``, ``nfev``, ``njev``
+    and ``nhev`` (Hessians and products with them).
 
     Raises
     ------

@@ -16,11 +16,32 @@ from hfnb.optimizers.line_search import Line, Step, line_search, wide_search
 def negative_curvature_step(
     f: Callable, w: np.ndarray, d: np.ndarray, f0: float, g: np.ndarray, curvature: float
 ) -> Step:
-    """Step along a unit direction d of ``curvature`` dᵀBd < 0: length |dᵀBd| first, then by `wide_search`.
+    """Return a step along a direction of negative curvature, of the length that `wide_search` finds.
 
+    Parameters
+    ----------
+    f : callable
+        The loss.
+    w, d : ndarray, shape (p,)
+        Parameters, and a unit vector.
+    f0 : float
+        f(w).
+    g : ndarray, shape (p,)
+        The gradient.
+    curvature : float
+        dᵀBd < 0.
+
+    Returns
+    -------
+    Step
+        The step; α = 0 where none was accepted.
+
+    Notes
+    -----
     The sign is that of descent, −sign(gᵀd) d. Where gᵀd is lost in rounding both signs are tried: at a saddle
-    either way leads down, but not equally far. That first length is right where loss and parameters are of
-    order 1, as those of networks are; no length can be known from the quadratic model, which has no minimum.
+    the loss falls either way, but not equally far. The quadratic model has no minimum along d and so gives no
+    length. The first length tried is |dᵀBd|, which is right where loss and parameters are of order 1, as
+    those of networks are.
     """
     slope = dot(g, d)
     rounding = float(np.finfo(w.dtype).eps) * norm(g) * np.sqrt(w.size)
@@ -184,18 +205,39 @@ def _newton(problem: Subproblem, candidate: Candidate) -> Step:
     return line_search(f, w, -s, f0, -slope) if slope > 0 else Step(0.0, f0, s, "none")
 
 
-PLATEAU = 0.02  # an iteration that lowers the loss by less than this share of it leaves us on a plateau
-PRODUCTS = 4  # spent on one probe
-LONGEST_INTERVAL = 64  # iterations between two probes at most
+PLATEAU = 0.02  # an iteration that lowers the loss by less than this share of it was on a plateau
+PRODUCTS = 4  # the most products of a probe
+LONGEST_INTERVAL = 64  # the most iterations between two probes
 
 
 def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarray, H, step: Step) -> Step:
-    """Return the best of a ``step``, of one along negative curvature of the Hessian H, and of their sum.
+    """Return the best of a step, of a step along negative curvature of the Hessian, and of their sum.
 
-    The direction is the first that undamped conjugate gradients on H s = −g meet: they follow the gradient
-    into the little that curves, and up to `PRODUCTS` products are enough to meet it. ``f`` is the loss as a
-    function of the parameters, ``f0`` = f(w). Where none is met, ``step`` is returned.
+    Parameters
+    ----------
+    f : callable
+        The loss.
+    w, g : ndarray, shape (p,)
+        Parameters and gradient.
+    f0 : float
+        f(w).
+    H : LinearOperator, shape (p, p)
+        The Hessian at w.
+    step : Step
+        The step that has been found without the Hessian.
 
+    Returns
+    -------
+    Step
+        The best; ``step`` itself where no negative curvature is met.
+
+    Notes
+    -----
+    The direction is the first of negative curvature that undamped conjugate gradients on H s = −g meet. On a
+    plateau the gradient lies mostly in the few directions that curve, so that `PRODUCTS` products are enough.
+
+    Examples
+    --------
     >>> from hfnb.problems import quartic_saddle
     >>> saddle, w = quartic_saddle(), np.array([1.0, 0.1])
     >>> f0, g = saddle.value_and_gradient(w)
@@ -211,7 +253,7 @@ def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarra
 
 
 def both(f: Callable, w: np.ndarray, first: Step, second: Step, trials: int = 20) -> Step:
-    """Return the better of two steps, with the other added to it, doubled while the loss f falls."""
+    """Return the better of two steps, to which the other is added, and doubled, while the loss f falls."""
     best, other = sorted((first, second), key=lambda step: step.loss)
     if other.alpha == 0:
         return best
