@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hfnb import checks, datasets, krylov, models, problems
     from hfnb.datasets import Dataset
-    from hfnb.engines import Cluster, EngineFailure
+    from hfnb.engines import Cluster, EngineFailure, EngineLost
+    from hfnb.krylov import NonFiniteProduct
     from hfnb.objectives import Objective, Sample
     from hfnb.optimizers import (
         Certificate,
         Checkpoint,
+        CorruptCheckpoint,
+        FolderInUse,
         Progress,
+        Record,
+        Status,
         certify,
         first_order,
         hessian_free,
@@ -27,11 +32,17 @@ __all__ = [
     "Certificate",
     "Checkpoint",
     "Cluster",
+    "CorruptCheckpoint",
     "Dataset",
     "EngineFailure",
+    "EngineLost",
+    "FolderInUse",
+    "NonFiniteProduct",
     "Objective",
     "Progress",
+    "Record",
     "Sample",
+    "Status",
     "certify",
     "checks",
     "datasets",
@@ -51,11 +62,25 @@ _DEFINED_IN = {
     "Dataset": "datasets",
     "Cluster": "engines",
     "EngineFailure": "engines",
+    "EngineLost": "engines",
+    "NonFiniteProduct": "krylov",
     "Objective": "objectives",
     "Sample": "objectives",
     "set_threads": "threads",
 } | dict.fromkeys(
-    ["Certificate", "Checkpoint", "Progress", "certify", "first_order", "hessian_free", "scipy_method"],
+    [
+        "Certificate",
+        "Checkpoint",
+        "CorruptCheckpoint",
+        "FolderInUse",
+        "Progress",
+        "Record",
+        "Status",
+        "certify",
+        "first_order",
+        "hessian_free",
+        "scipy_method",
+    ],
     "optimizers",
 )
 

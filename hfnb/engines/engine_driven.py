@@ -25,7 +25,7 @@ from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.profiler import of_engines
 from hfnb.objectives.sampling import Shards
-from hfnb.optimizers.progress import Progress, interrupted
+from hfnb.optimizers.progress import Progress, report_interrupt
 from hfnb.validation import asks_to_stop
 
 
@@ -67,7 +67,7 @@ class Watch:
         """Say in the result that it was Ctrl-C that ended the run."""
         if self.interrupted:
             result.update(success=False, message=f"interrupted after iteration {result.nit}")
-            print(interrupted(result.nit))
+            report_interrupt(result.nit)
         return result
 
 

@@ -1,5 +1,6 @@
 """A progress bar for optimizers, and a message after an interrupt."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import update_wrapper, wraps
@@ -8,6 +9,8 @@ from tqdm.auto import tqdm
 
 from hfnb.optimizers.history import Record
 from hfnb.validation import asks_to_stop, check_callable, check_nonnegative_int
+
+log = logging.getLogger(__name__)
 
 
 class Progress:
@@ -93,13 +96,13 @@ def watched(optimizer: Callable) -> Callable:
                 seen = update_wrapper(follow, callback, updated=()) if callable(callback) else callback
                 return optimizer(objective, w0, callback=seen, **options)
             except KeyboardInterrupt:
-                print(interrupted(reached))
+                report_interrupt(reached)
                 raise
 
     return run
 
 
-def interrupted(iteration: int | None) -> str:
-    """Say after which iteration a run was interrupted; None: no iteration is known."""
+def report_interrupt(iteration: int | None) -> None:
+    """Log after which iteration a run was interrupted; None: no iteration is known."""
     after = "" if iteration is None else f" after iteration {iteration}"
-    return f"stopped{after} by an interrupt; run the cell again"
+    log.warning("stopped%s by an interrupt; run the cell again", after)
