@@ -200,11 +200,12 @@ def hessian_free(
             state, exact = preconditioned.remember(state), problem.exact
             if chosen["probe"] and state.plateau and state.iteration >= state.next_probe:
                 taken, state = _probe(objective, problem, state, taken, samples)
+            del problem, A, M  # their arrays are free before those of the next point are needed
         else:  # steps that were lost in rounding at the saddle say nothing against the λ from before them
             solution, proposed, exact = None, state.trusted, True
             taken, state = step_off_saddle(objective, state, certificate, samples)
-        state, before = _move(objective, state, taken, solution, samples, exact), state
-        state = state.with_damping(next_damping(before.damping, proposed, state.rejected))
+        moved = _move(objective, state, taken, solution, samples, exact)
+        state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected))
         stop = recorder.add(state.w, **state.entries(taken, solution or certificate))
         if checkpoint:
             checkpoint.save({**vars(state), "history": recorder.history})
