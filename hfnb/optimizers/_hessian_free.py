@@ -210,11 +210,7 @@ def hessian_free(
         if checkpoint:
             checkpoint.save({**vars(state), "history": recorder.history})
 
-    if stop:
-        ending = Status.CALLBACK, "stopped by the callback"
-    elif ending is None and gives_up(state, tol):
-        ending = Status.NO_PROGRESS, why_no_progress(state)
-    return recorder.result(state.w, *(ending or (Status.MAX_ITER, f"max_iter = {max_iter} reached")))
+    return recorder.result(state.w, *(ending or _ending(state, stop, tol, max_iter)))
 
 
 def _start(objective: ObjectiveLike, w0: np.ndarray, damping: float, samples: Draws) -> State:
@@ -249,6 +245,15 @@ def _probe(objective, problem: Subproblem, state: State, step: Step, samples: Dr
         return step, state
     interval = min(2 * state.interval, LONGEST_INTERVAL) if found is step else 1
     return found, replace(state, interval=interval, next_probe=state.iteration + interval)
+
+
+def _ending(state: State, stop: bool, tol: float, max_iter: int) -> tuple[Status, str]:
+    """Return the status and the message of a run that no certificate ended."""
+    if stop:
+        return Status.CALLBACK, "stopped by the callback"
+    if gives_up(state, tol):
+        return Status.NO_PROGRESS, why_no_progress(state)
+    return Status.MAX_ITER, f"max_iter = {max_iter} reached"
 
 
 def _move(
