@@ -1,4 +1,4 @@
-"""What an optimizer writes down at each iteration, and what it hands back."""
+"""What an optimizer records of each iteration, and what it returns."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.objectives.costs import COSTS
 from hfnb.objectives.profiler import Clock
+from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.validation import asks_to_stop
 
 
@@ -75,7 +77,7 @@ class Record(dict):
 
     w: Any
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
@@ -83,9 +85,36 @@ class Record(dict):
 
 
 class Recorder:
-    """Keeps the history of a run: adds the costs so far to each `Record`, and shows it to the callback."""
+    """Keeps the history of a run: adds the costs so far to each `Record`, and shows it to the callback.
 
-    def __init__(self, objective, callback: Callable | None, history: list | None = None):
+    Parameters
+    ----------
+    objective : Objective or ObjectiveLike
+        What the optimizer minimizes; its ``counts`` are the costs.
+    callback : callable or None
+        ``callback(record)``; any true value that it returns asks the run to stop.
+    history : list of Record, optional
+        That of the run that is continued.
+
+    Attributes
+    ----------
+    history : list of Record
+        A record for each call of `add`.
+
+    Examples
+    --------
+    >>> from hfnb.problems import rosenbrock
+    >>> problem = rosenbrock()
+    >>> recorder = Recorder(problem, callback=None)
+    >>> recorder.add(problem.start, iteration=0, loss=problem.value(problem.start))
+    False
+    >>> recorder.result(problem.start, Status.MAX_ITER, "no iteration was asked for").nit
+    0
+    """
+
+    def __init__(
+        self, objective: ObjectiveLike, callback: Callable | None, history: list | None = None
+    ) -> None:
         self.objective, self.callback, self.history = objective, callback, list(history or [])
         self._clock = getattr(objective, "clock", None) or Clock()
         self._clock.take()
@@ -93,11 +122,24 @@ class Recorder:
         self._spent = {key: last[key] - value for key, value in self._costs().items()}
         self._start = time.perf_counter() - last["seconds"]
 
-    def _costs(self):
+    def _costs(self) -> dict[str, int]:
         return {key: getattr(self.objective.counts, key) for key in COSTS}
 
-    def add(self, w, **values) -> bool:
-        """Append a record; return True where the callback, which finds w as ``record.w``, asks to stop."""
+    def add(self, w: np.ndarray, **values: Any) -> bool:
+        """Append a record, and show it to the callback.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            The parameters, which the callback finds as ``record.w``.
+        **values
+            What the optimizer has to say: ``iteration`` and ``loss`` at least.
+
+        Returns
+        -------
+        bool
+            Whether the callback asks to stop.
+        """
         costs = {key: value + self._spent[key] for key, value in self._costs().items()}
         passes, seconds = costs["samples"] / self.objective.n, time.perf_counter() - self._start
         record = Record(**values, **costs, passes=passes, seconds=seconds, **self._clock.entries())
@@ -120,8 +162,24 @@ class Recorder:
         self._start += time.perf_counter() - before
         self._spent = {key: self._spent[key] - value + costs[key] for key, value in self._costs().items()}
 
-    def result(self, w, status: Status, message: str) -> OptimizeResult:
-        """Return the run's result; ``fun`` and ``nit`` are those of the last record."""
+    def result(self, w: np.ndarray, status: Status, message: str) -> OptimizeResult:
+        """Return the result of the run.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            The parameters at the end.
+        status : Status
+            Why the run ended; a minimum and a small gradient are a success.
+        message : str
+            The same, with numbers.
+
+        Returns
+        -------
+        OptimizeResult
+            ``x``, ``status``, ``success``, ``message``, ``history``; ``fun`` and ``nit`` are those of the last
+            record.
+        """
         last, success = self.history[-1], status in (Status.MINIMUM, Status.SMALL_GRADIENT)
         found = {"status": status, "success": success, "message": message, "history": self.history}
         return OptimizeResult(x=w, fun=last.loss, nit=last.iteration, **found)
