@@ -27,7 +27,7 @@ from hfnb.krylov._lanczos import LanczosResult, Tridiagonal, lanczos, lanczos_pr
 from hfnb.krylov._minres import minres
 from hfnb.krylov._saddle_free import saddle_free
 from hfnb.krylov._steihaug import steihaug
-from hfnb.krylov.monitor import Monitor
+from hfnb.krylov.stopping import Monitor
 from hfnb.krylov.preconditioners import LBFGS, diagonal
 from hfnb.krylov.system import KrylovResult, NonFiniteProduct, System
 from hfnb.krylov.vectors import axpy, dot, norm

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hfnb.krylov.monitor import Monitor
+from hfnb.krylov.stopping import Monitor
 from hfnb.krylov.system import KrylovResult, System
 from hfnb.krylov.vectors import axpy, dot, norm
 

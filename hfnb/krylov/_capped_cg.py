@@ -3,7 +3,7 @@
 import numpy as np
 
 from hfnb.krylov._cg import cg
-from hfnb.krylov.monitor import Monitor
+from hfnb.krylov.stopping import Monitor
 from hfnb.krylov.system import KrylovResult, System
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_finite, check_positive

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hfnb.krylov._lanczos import lanczos_process
-from hfnb.krylov.monitor import Monitor
+from hfnb.krylov.stopping import Monitor
 from hfnb.krylov.system import ROUNDING, KrylovResult, System
 from hfnb.krylov.vectors import combine, norm
 
