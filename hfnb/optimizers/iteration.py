@@ -53,7 +53,7 @@ class State:
             "step_norm": step.alpha * norm(step.direction) if step else 0.0,
             "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
             "krylov_iterations": solution.iterations if solution else 0,
-            "krylov_status": solution.status
+            "krylov_status": str(solution.status)  # plain text, which checkpoints and JSON hold
             if solution
             else certificate.reason
             if certificate
