@@ -175,7 +175,7 @@ def test_every_step_takes_the_optimizer_to_the_minimum_beyond_the_saddle(step, s
 def test_the_subspace_step_is_the_minimizer_where_the_subspace_is_everything():
     # B has eigenvalues 2 and −1: with |B| = diag(2, 1) the minimizer of the model is −(g₁/2, g₂).
     B, g = np.diag([2.0, -1.0]), np.array([1.0, 0.5])
-    solution = bicgstab(B, -g, maxiter=1)
+    solution = bicgstab(B, -g, max_iter=1)
     step, _ = subspace_step(lambda w: g @ w + 0.5 * w @ np.abs(B) @ w, np.zeros(2), 0.0, g, B, solution, 0.0)
     np.testing.assert_allclose(step.alpha * step.direction, [-0.5, -0.5], atol=1e-12)
 
@@ -184,7 +184,7 @@ def test_the_curve_bends_from_negative_curvature_to_newton():
     # Along w + α²s + αd the direction d leads for small α, s for large: Moré & Sorensen's condition holds.
     w, B = np.array([1.0, 0.1]), np.diag([1.0, -0.97])
     g = np.array([1.0, -0.099])
-    solution = bicgstab(B, -g, maxiter=2)
+    solution = bicgstab(B, -g, max_iter=2)
     step, _ = curvilinear_step(quartic_saddle, w, quartic_saddle(w), g, B, solution, 0.0)
     assert quartic_saddle(w + step.alpha * step.direction) == pytest.approx(step.loss)
     assert step.loss < quartic_saddle(w)

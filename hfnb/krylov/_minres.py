@@ -6,6 +6,7 @@ from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
 from hfnb.krylov.system import System
 from hfnb.krylov.vectors import axpy, dot
+from hfnb.validation import check_bool
 
 
 def minres(
@@ -50,6 +51,7 @@ def minres(
     >>> result.x, result.products, result.curvature
     (array([ 1.  , -0.25]), 2, -1.5)
     """
+    stop_indefinite = check_bool("stop_indefinite", stop_indefinite)
     options = Stopping.from_options(minres, stopping)
     system = System(A, b, x0, damping=damping, M=M, check=check)
     monitor = Monitor(system, options, restarts=False)

@@ -12,11 +12,11 @@ from hfnb.krylov.system import ROUNDING, System
 from hfnb.krylov.vectors import dot, norm
 from hfnb.validation import (
     asks_to_stop,
+    check_bool,
     check_callable,
     check_nonnegative,
     check_positive,
     check_positive_int,
-    shown,
 )
 
 
@@ -70,15 +70,13 @@ class Stopping:
     callback: Callable[[np.ndarray], Any] | None = None
 
     def __post_init__(self):
-        checked = {
-            name: check_nonnegative(name, getattr(self, name)) for name in ("rtol", "atol", "progress")
-        }
+        checked: dict[str, Any] = {"stop_indefinite": check_bool("stop_indefinite", self.stop_indefinite)}
+        for name in ("rtol", "atol", "progress"):
+            checked[name] = check_nonnegative(name, getattr(self, name))
         if self.overhead is not None:
             checked["overhead"] = check_positive("overhead", self.overhead)
         if self.max_iter is not None:
             checked["max_iter"] = check_positive_int("max_iter", self.max_iter)
-        if not isinstance(self.stop_indefinite, bool | np.bool_):
-            raise TypeError(f"stop_indefinite: expected True or False, got {shown(self.stop_indefinite)}")
         check_callable("callback", self.callback, "(x) -> bool", optional=True)
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
