@@ -14,6 +14,9 @@ A solver of your own has the same parts, and `hessian_free(objective, w0, solver
 ...     return monitor.result(x, reason)
 >>> steepest_descent(np.diag([1.0, 3.0]), np.ones(2), progress=0.0).status
 'converged: the residual is within the tolerance'
+
+``**stopping`` takes the fields of `Stopping`; an option of your own is named in the signature, as ``radius`` is
+in that of `cg`. `hessian_free` refuses other names in its ``solver_options`` before it computes anything.
 """
 
 from collections.abc import Callable
@@ -63,6 +66,7 @@ __all__ = [
 ]
 
 newton_mr = partial(minres, stop_indefinite=True)
+newton_mr.__doc__ = "MINRES that stops at the first residual of non-positive curvature: see `minres`."
 
 # name: solve(A, b, x0=None, *, damping, M, check, **stopping) -> KrylovResult
 SOLVERS: dict[str, Callable[..., KrylovResult]] = {

@@ -23,19 +23,8 @@ class System:
 
     Parameters
     ----------
-    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
-        A symmetric operator; its products are real.
-    b : ndarray (n,)
-        The right-hand side, float32 or float64, which is the precision of the solve.
-    x0 : ndarray (n,), optional
-        The first iterate; 0 by default.
-    damping : float
-        λ, added to the diagonal of A.
-    M : as A, optional
-        A positive definite preconditioner.
-    check : bool
-        Whether to spend two products on a probe of A's symmetry. A matrix is always probed; its two
-        products are not counted.
+    A, b, x0, damping, M, check
+        As for `cg`. The two products with a matrix that probe its symmetry are not counted.
 
     Attributes
     ----------
