@@ -15,8 +15,8 @@ A solver of your own has the same parts, and `hessian_free(objective, w0, solver
 >>> steepest_descent(np.diag([1.0, 3.0]), np.ones(2), progress=0.0).status
 'converged: the residual is within the tolerance'
 
-``**stopping`` takes the fields of `Stopping`; an option of your own is named in the signature, as ``radius`` is
-in that of `cg`. `hessian_free` refuses other names in its ``solver_options`` before it computes anything.
+``**stopping`` takes the fields of `Stopping`; an option of your own is named in the signature, as ``radius``
+is in that of `cg`. `hessian_free` refuses other names in its ``solver_options`` before it computes anything.
 """
 
 from collections.abc import Callable
