@@ -281,7 +281,9 @@ class Monitor:
     def _reason(self, r_norm: float, stopped: bool) -> Status | None:
         """Apply the tests in turn to the iterate that was recorded last."""
         self.solved = r_norm <= self.tolerance or self._attained
-        little_progress, little_gain = self._makes_little_progress(), self._gains_little()
+        progress, overhead = self.stopping.progress, self.stopping.overhead
+        little_progress = progress > 0 and self._makes_little_progress(progress)
+        little_gain = overhead is not None and self._gains_little(overhead)
         self.success = self.solved or little_progress or little_gain
         if not 0 < self.system.b_norm < np.inf:
             return self._without_norm()
@@ -306,19 +308,17 @@ class Monitor:
         self.solved = self.success = False
         return Status.OVERFLOW if self.system.b_norm else Status.UNDERFLOW
 
-    def _makes_little_progress(self) -> bool:
+    def _makes_little_progress(self, progress: float) -> bool:
         """Whether Martens' rule ends the solve."""
-        progress, k = self.stopping.progress, max(10, self.iteration // 10)
-        if not progress or self.iteration <= k or self._least[-1] >= 0:
+        k = max(10, self.iteration // 10)
+        if self.iteration <= k or self._least[-1] >= 0:
             return False
         return self._least[-1] - self._least[-1 - k] > k * progress * self._least[-1]
 
-    def _gains_little(self) -> bool:
+    def _gains_little(self, overhead: float) -> bool:
         """Whether the last iteration gained less than the mean one, what surrounds the solve included."""
-        i, least, overhead = self.iteration, self._least, self.stopping.overhead
-        if overhead is None or i <= 1 or least[-1] >= 0:
-            return False
-        return least[-2] - least[-1] < -least[-1] / (i + overhead)
+        i, least = self.iteration, self._least
+        return i > 1 and least[-1] < 0 and least[-2] - least[-1] < -least[-1] / (i + overhead)
 
     def _keep(self, x: np.ndarray) -> None:
         """Keep iterates ⌈1.3ʲ⌉ for backtracking (Martens 2010, §4.6): evenly many for each doubling."""
