@@ -19,7 +19,6 @@ from hfnb.problems import SPECTRA, linear_system, random_saddle
 SIZES, RTOL = (20, 100, 500), 1e-5
 STOPS_AT_CURVATURE = {
     "cg": {},
-    "steihaug": {},
     "bicgstab": {"stop_indefinite": True},
     "newton_mr": {},
     "capped_cg": {"damping": 1e-3},
@@ -113,7 +112,7 @@ def curvature_rows():
     """Yield rows of the second table: products until a direction of negative curvature is known, checked."""
     for name, H, b in hessians():
         for solver, options in STOPS_AT_CURVATURE.items():
-            result = SOLVERS[solver](H, b, rtol=1e-10, progress=0.0, maxiter=300, **options)
+            result = SOLVERS[solver](H, b, rtol=1e-10, progress=0.0, max_iter=300, **options)
             d = result.direction
             found = None if d is None else float(d @ (H @ d))
             yield {"Hessian": name, "solver": solver, "products": result.products, "curvature": found}

@@ -30,6 +30,13 @@ def check_nonnegative_int(name: str, value) -> int:
     return _integer(name, value, 0, None)
 
 
+def check_bool(name: str, value) -> bool:
+    """Return True or False, of Python or NumPy."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name}: expected True or False, got {shown(value)}")
+
+
 def check_finite(name: str, value) -> float:
     """Return a finite real number."""
     return _number(name, value, "a finite number", np.isfinite)

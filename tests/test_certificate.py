@@ -81,7 +81,7 @@ def test_products_needed_are_enough():
         for seed in range(10):
             # As crowded at its ends as polynomials find hardest.
             eigenvalues = np.cos(np.linspace(0, np.pi, 300))
-            result = lanczos(np.diag(eigenvalues), seed=seed, tol=0.0, maxiter=k)
+            result = lanczos(np.diag(eigenvalues), seed=seed, tol=0.0, max_iter=k)
             assert result.eigenvalue - eigenvalues.min() <= gap * 2
 
 

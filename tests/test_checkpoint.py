@@ -263,7 +263,7 @@ NOT_THIS_RUN = {
         "damping": 2.0,
         "warm_start_decay": 0.5,
         "seed": 1,
-        "solver_options": {"maxiter": 7},
+        "solver_options": {"max_iter": 7},
     }.items()
 }
 
@@ -373,12 +373,12 @@ def test_problems_have_an_identity(problem, checkpoint):
 
 def test_what_may_differ(checkpoint):
     """The limits, the callback and how the same values are given."""
-    options = {"curvature_batch_size": np.int64(30), "solver_options": {"maxiter": 7, "rtol": 1e-3}}
+    options = {"curvature_batch_size": np.int64(30), "solver_options": {"max_iter": 7, "rtol": 1e-3}}
     begin(checkpoint, damping=1, **options)
     again = Checkpoint(checkpoint.folder, keep=5)
     same = {
         "curvature_batch_size": 30,
-        "solver_options": {"rtol": 1e-3, "maxiter": np.int32(7)},
+        "solver_options": {"rtol": 1e-3, "max_iter": np.int32(7)},
         "damping": np.float64(1),
     }
     copied = Objective(network(), Dataset(DATA.X.copy(), DATA.Y.copy()), chunk=7)

@@ -32,7 +32,7 @@ def test_memory_of_engines_is_flat_over_200_iterations(launcher, data):
                 seen[record.iteration] = resident(pids)
 
         w0 = net.init(0, dtype=np.float64)
-        options = {"max_iter": 200, "tol": 0.0, "batch_size": 100, "solver_options": {"maxiter": 2}}
+        options = {"max_iter": 200, "tol": 0.0, "batch_size": 100, "solver_options": {"max_iter": 2}}
         cluster.minimize(net, data, w0, callback=weigh, progress=False, partitions=4, **options)
     assert w0.nbytes * 180 > 30e6
     assert (seen[200] <= FLAT * seen[20]).all(), seen

@@ -154,6 +154,7 @@ def solves(result, given):
         assert result.direction @ A @ result.direction < 0, "A has no negative curvature"
 
 
+FLAGS = fine(True, False, np.bool_(True)) + wrong(None, 1, "yes", [], np.ones(2))
 STARTS = vectors(B, lists=FINE, optional=True) + fine(np.zeros(6), np.rint(B).astype(int))
 
 
@@ -171,7 +172,7 @@ def solver(name):
         "rtol": numbers(1e-8) + fine(0.0, 1e-300),
         "atol": numbers(1e-3) + fine(0.0),
         "progress": numbers(1e-3) + fine(0.0),
-        "maxiter": counts(20, optional=True),
+        "max_iter": counts(20, optional=True),
         "callback": functions(callback, lambda x: True, optional=True),
         "check": fine(True, False),
     }
@@ -182,11 +183,13 @@ def solver(name):
         M = [each for each in M if each[1] is not None]
     table["M"] = M + fine(None)
     extra = {
-        "cg": {"overhead": numbers(12.0, closed=False, optional=True)},
-        "steihaug": {"radius": numbers(100.0, closed=False)},
+        "cg": {
+            "overhead": numbers(12.0, closed=False, optional=True),
+            "radius": numbers(100.0, closed=False),
+        },
         "capped_cg": {"accuracy": finite(0.5, closed=False)},
-        "bicgstab": {"stop_indefinite": fine(True, False)},
-        "minres": {"stop_indefinite": fine(True, False)},
+        "bicgstab": {"stop_indefinite": FLAGS},
+        "minres": {"stop_indefinite": FLAGS},
     }
     base = {"A": A, "b": B, "damping": 1.0, "progress": 0.0}
     if name == "capped_cg":
@@ -196,6 +199,10 @@ def solver(name):
 
 
 TARGETS = {f"krylov.{name}": solver(name) for name in krylov.SOLVERS}
+
+
+def holds(result, given):
+    assert {name: getattr(result, name) for name in given} == given
 
 
 def smallest(result, given):
@@ -266,10 +273,24 @@ TARGETS |= {
             "start": vectors(B, lists=FINE, optional=True) + wrong(B * 0, B * 1e200, B * 1e-200),
             "seed": seeds(optional=True),
             "tol": numbers(1e-4),
-            "maxiter": counts(6),
+            "max_iter": counts(6),
         },
         smallest,
         {"A": "A|start", "start": "start|A"},
+    ),
+    "krylov.Stopping": Target(
+        krylov.Stopping,
+        lambda: {},
+        {
+            "rtol": numbers(1e-8) + fine(0.0),
+            "atol": numbers(1e-3) + fine(0.0),
+            "progress": numbers(1e-3) + fine(0.0),
+            "overhead": numbers(12.0, closed=False, optional=True),
+            "max_iter": counts(20, optional=True),
+            "stop_indefinite": FLAGS,
+            "callback": functions(lambda x: True, optional=True),
+        },
+        holds,
     ),
     "krylov.random_start": Target(
         krylov.random_start,
@@ -935,11 +956,10 @@ SOLUTIONS = wrong(
     lambda A, b, x0=None, **options: (b, 0),
 )
 OPTIONS = wrong(
-    3, "abc", [], [("maxiter", 3)], {"unknown": 3}, {"damping": 1.0}, {"b": 1}, {3: 4}, {"A": A}, True
+    3, "abc", [], [("max_iter", 3)], {"unknown": 3}, {"damping": 1.0}, {"b": 1}, {3: 4}, {"A": A}, True
 )
-OPTIONS += wrong({"maxiter": 0}, {"rtol": -1.0}, {"progress": nan}, {"maxiter": 2.7}) + fine(
-    None, {}, {"maxiter": 5}
-)
+OPTIONS += wrong({"max_iter": 0}, {"rtol": -1.0}, {"progress": nan}, {"max_iter": 2.7}, {"maxiter": 5})
+OPTIONS += fine(None, {}, {"max_iter": 5})
 
 
 def improves(result, given):
@@ -1000,7 +1020,7 @@ TARGETS |= {
             "solver_options": OPTIONS,
         },
         improves,
-        {"solver_options": "solver_options|maxiter|rtol|progress"},
+        {"solver_options": "solver_options|max_iter|rtol|progress"},
     ),
     "first_order": Target(
         hfnb.first_order,
@@ -1217,6 +1237,8 @@ def test_every_public_callable_has_its_inputs():
         "newton_mr",
         "System",
         "Monitor",
+        "Status",
+        "option_names",
     }
     for module in (hfnb, krylov, problems, checks):
         names = getattr(

@@ -32,7 +32,7 @@ BY_HAND = {
     "auto": {
         "solver": "cg",
         "curvature": "gauss-newton",
-        "solver_options": {"progress": 0.0, "overhead": 12.0, "maxiter": 100},
+        "solver_options": {"progress": 0.0, "overhead": 12.0, "max_iter": 100},
         "probe": True,
         "line_search_sample": "curvature",
     },

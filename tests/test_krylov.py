@@ -1,8 +1,13 @@
 """Every solver on every class of systems, against dense float64 algebra and SciPy's solvers."""
 
+import copy
+import dataclasses
 import inspect
+import json
+import pickle
 import sys
 from math import fsum
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +16,24 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator
 
 from hfnb import krylov
-from hfnb.krylov import LBFGS, SOLVERS, NonFiniteProduct, System, diagonal, dot, find_solver, lanczos
+from hfnb.krylov import (
+    LBFGS,
+    SOLVERS,
+    NonFiniteProduct,
+    Status,
+    Stopping,
+    System,
+    diagonal,
+    dot,
+    find_solver,
+    lanczos,
+    option_names,
+)
 from hfnb.problems import SPECTRA, linear_system
 
 RTOL = 1e-5
 SOLVES = {  # the classes on which each solver has to reach the residual
     "cg": {"positive definite", "singular consistent"},
-    "steihaug": {"positive definite", "singular consistent"},
     "bicgstab": {"positive definite", "indefinite", "singular consistent", "breakdown"},
     "minres": {"positive definite", "indefinite", "singular consistent", "breakdown"},
     "newton_mr": {"positive definite", "singular consistent"},
@@ -25,7 +41,6 @@ SOLVES = {  # the classes on which each solver has to reach the residual
 }
 FINDS = {  # the classes on which each solver has to find negative curvature
     "cg": {"indefinite"},
-    "steihaug": {"indefinite"},
     "bicgstab": {"indefinite", "breakdown"},
     "minres": {"indefinite"},
     "newton_mr": {"indefinite"},
@@ -46,7 +61,7 @@ def counting(A):
 
 
 def options(name, n, **changes):
-    chosen = {"rtol": RTOL, "progress": 0.0, "maxiter": 10 * n, **changes}
+    chosen = {"rtol": RTOL, "progress": 0.0, "max_iter": 10 * n, **changes}
     return {**chosen, "damping": 0.1} if name == "capped_cg" else chosen
 
 
@@ -141,7 +156,8 @@ def test_iterates_are_those_of_scipy(name):
     A, b = linear_system("positive definite", 30)
     x0, ours, theirs = np.linspace(-1, 1, 30), [], []
     for solve, kept in ((SOLVERS[name], ours), (getattr(scipy_solvers, name), theirs)):
-        solve(A, b, x0, maxiter=12, rtol=1e-12, callback=lambda x, kept=kept: kept.append(x.copy()))
+        limit = {"max_iter": 12} if kept is ours else {"maxiter": 12}
+        solve(A, b, x0, **limit, rtol=1e-12, callback=lambda x, kept=kept: kept.append(x.copy()))
     np.testing.assert_allclose(ours[:10], theirs[:10], rtol=1e-6, atol=1e-8)
 
 
@@ -161,7 +177,7 @@ def test_models_residuals_and_best_iterate_are_what_they_say(name):
     A, b = linear_system("indefinite", 20)
     x0, xs, damping = np.linspace(-1, 1, 20), [], 0.5
     result = SOLVERS[name](
-        A, b, x0, damping=damping, progress=0.0, maxiter=15, callback=lambda x: xs.append(x.copy())
+        A, b, x0, damping=damping, progress=0.0, max_iter=15, callback=lambda x: xs.append(x.copy())
     )
     xs = [x0, *xs]
     B = A + damping * np.eye(20)
@@ -209,7 +225,7 @@ def test_minres_sees_the_first_residual_of_non_positive_curvature():
         assert stopped.curvature <= d @ A @ d + 1e-9
 
 
-def test_steihaug_is_scipys_trust_region_step():
+def test_cg_in_a_trust_region_is_scipys_step():
     for kind in ("indefinite", "positive definite"):
         A, b = linear_system(kind, 30, seed=1)
         scipy_step = minimize(
@@ -220,10 +236,47 @@ def test_steihaug_is_scipys_trust_region_step():
             method="trust-ncg",
             options={"initial_trust_radius": 0.1, "max_trust_radius": 0.2, "maxiter": 1},
         ).x
-        result = krylov.steihaug(A, b, radius=0.1, progress=0.0)
+        result = krylov.cg(A, b, radius=0.1, progress=0.0)
         assert result.success
         assert np.linalg.norm(result.x) == pytest.approx(0.1)
         np.testing.assert_allclose(result.x, scipy_step, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["indefinite", "positive definite"])
+@pytest.mark.parametrize("seed", range(5))
+def test_cg_in_a_trust_region_ends_at_the_boundary_or_at_the_minimum_inside(kind, seed):
+    A, b = linear_system(kind, 30, seed)
+    damping, x0 = 0.1, np.linspace(-0.01, 0.01, 30)
+    B = A + damping * np.eye(30)
+    solution = np.linalg.solve(B, b)
+    for radius in (0.1, 0.5 * np.linalg.norm(solution), 2 * np.linalg.norm(solution)):
+        xs = [x0]
+        result = krylov.cg(
+            A,
+            b,
+            x0,
+            damping=damping,
+            radius=radius,
+            progress=0.0,
+            callback=lambda x, xs=xs: xs.append(x.copy()),
+        )
+        q = [x @ B @ x / 2 - b @ x for x in xs]
+        assert all(np.diff(q) < 0)
+        assert all(np.linalg.norm(x) <= radius * (1 + 1e-12) for x in xs)
+        if kind == "positive definite" and radius > np.linalg.norm(solution):
+            assert result.status is Status.CONVERGED
+            np.testing.assert_allclose(result.x, solution, rtol=1e-3, atol=1e-6)
+            continue
+        assert result.success
+        assert np.linalg.norm(result.x) == pytest.approx(radius)
+        last = xs[-1] - xs[-2]
+        downhill = last @ B @ last <= 0
+        assert result.status is (Status.BOUNDARY_BY_CURVATURE if downhill else Status.BOUNDARY)
+
+
+def test_a_start_outside_of_the_trust_region_is_refused():
+    with pytest.raises(ValueError, match=r"radius: expected a number of at least ‖x0‖ = 2, got 1\.5"):
+        krylov.cg(np.eye(4), np.ones(4), np.ones(4), radius=1.5)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.3])
@@ -270,7 +323,7 @@ def test_capped_cg_finds_the_difference_of_iterates_that_curves_down(monkeypatch
 
     monkeypatch.setattr(sys.modules["hfnb.krylov._capped_cg"], "_bounds", bounds)
     result = krylov.capped_cg(A, b, damping=2.0, rtol=1e-9, progress=0.0)
-    assert "falls too slowly" in result.status
+    assert result.status is Status.SLOW_RESIDUAL
     assert result.direction @ A @ result.direction < -1
 
 
@@ -278,13 +331,13 @@ def test_lanczos_finds_the_smallest_eigenvalue():
     for seed in range(5):
         A, _ = linear_system("indefinite", 80, seed)
         eigenvalues, Q = np.linalg.eigh(A)
-        result = lanczos(A, tol=1e-6, maxiter=80)
+        result = lanczos(A, tol=1e-6, max_iter=80)
         assert result.eigenvalue == pytest.approx(eigenvalues[0], rel=1e-6)
         d = result.direction
         assert abs(d @ Q[:, 0]) == pytest.approx(1, rel=1e-4)
         actual = np.linalg.norm(A @ d - result.eigenvalue * d)
         assert actual == pytest.approx(result.residual_norm, rel=0.01, abs=1e-9)
-        again = lanczos(A, seed=result.seed, tol=1e-6, maxiter=80)
+        again = lanczos(A, seed=result.seed, tol=1e-6, max_iter=80)
         np.testing.assert_array_equal(again.direction, d)
     assert lanczos(A).seed != lanczos(A).seed
 
@@ -311,7 +364,7 @@ def test_dot_keeps_its_error_bound(dtype):
     )
 
 
-@pytest.mark.parametrize("name", ["cg", "steihaug", "bicgstab", "minres", "newton_mr"])
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "minres", "newton_mr"])
 def test_preconditioner_saves_products(name):
     A, b = linear_system("positive definite", 80)
     scales = np.logspace(-2, 2, 80)
@@ -321,8 +374,8 @@ def test_preconditioner_saves_products(name):
     assert result.success
     assert result.products < plain.products / 2
     assert np.linalg.norm(b - A @ result.x) <= 2e-8 * np.linalg.norm(b)
-    same = SOLVERS[name](A, b, progress=0.0, maxiter=5, M=np.eye(80))
-    np.testing.assert_allclose(same.x, SOLVERS[name](A, b, progress=0.0, maxiter=5).x, rtol=1e-6)
+    same = SOLVERS[name](A, b, progress=0.0, max_iter=5, M=np.eye(80))
+    np.testing.assert_allclose(same.x, SOLVERS[name](A, b, progress=0.0, max_iter=5).x, rtol=1e-6)
 
 
 def test_lbfgs_is_the_dense_bfgs_inverse_and_saves_products():
@@ -361,8 +414,8 @@ BAD = {
     "matrix for b": ({"b": np.ones((2, 1))}, ValueError, "b: expected a vector"),
     "NaN in b": ({"b": np.array([1.0, np.nan])}, ValueError, "b: expected finite"),
     "x0 of another size": ({"x0": np.ones(3)}, ValueError, r"x0: expected shape \(2,\)"),
-    "maxiter 0": ({"maxiter": 0}, ValueError, "maxiter: expected a whole number of at least 1, got 0"),
-    "maxiter 1.5": ({"maxiter": 1.5}, ValueError, "maxiter: expected a whole number"),
+    "max_iter 0": ({"max_iter": 0}, ValueError, "max_iter: expected a whole number of at least 1, got 0"),
+    "max_iter 1.5": ({"max_iter": 1.5}, ValueError, "max_iter: expected a whole number"),
     "rtol negative": ({"rtol": -1.0}, ValueError, "rtol: expected a number >= 0"),
     "NaN matrix": ({"A": np.array([[1.0, np.nan], [np.nan, 1.0]])}, NonFiniteProduct, "A: product 1 is not"),
 }
@@ -390,7 +443,7 @@ def test_the_third_product_that_is_not_finite_is_named():
         krylov.cg(LinearOperator((20, 20), matvec=product, dtype=float), b)
 
 
-@pytest.mark.parametrize("name", ["cg", "steihaug", "bicgstab", "minres"])
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "minres"])
 def test_indefinite_preconditioner(name):
     A, b = linear_system("positive definite", 10)
     with pytest.raises(ValueError, match="M: expected a positive definite preconditioner, got rᵀMr = -"):
@@ -409,7 +462,7 @@ def test_operator_is_probed_for_symmetry_where_asked(name):
 def test_zero_right_hand_side(name):
     result = SOLVERS[name](np.eye(3), np.zeros(3), np.ones(3), damping=0.1)
     assert result.success
-    assert result.status == "the right-hand side is zero: x = 0"
+    assert result.status is Status.ZERO_RIGHT_HAND_SIDE
     assert not result.x.any()
     assert result.products == 0
 
@@ -419,18 +472,97 @@ def test_callback_stops(name):
     A, b = linear_system("positive definite", 30)
     result = SOLVERS[name](A, b, damping=0.1, callback=lambda x: True)
     assert result.iterations == 1
-    assert result.status == "stopped by the callback"
+    assert result.status is Status.CALLBACK
+
+
+OWN = {
+    "cg": {"radius", "overhead"},
+    "bicgstab": {"stop_indefinite"},
+    "minres": {"stop_indefinite"},
+    "newton_mr": {"stop_indefinite"},
+    "capped_cg": {"accuracy"},
+    "saddle_free": set(),
+}
+FIELDS = {each.name: each.default for each in dataclasses.fields(Stopping)}
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_one_signature(name):
-    parameters = inspect.signature(SOLVERS[name]).parameters
-    shared = ["A", "b", "x0", "damping", "rtol", "atol", "progress", "maxiter", "M", "callback", "check"]
-    assert [each for each in parameters if each in shared] == shared
+    parameters = list(inspect.signature(SOLVERS[name]).parameters)
+    assert parameters[:6] == ["A", "b", "x0", "damping", "M", "check"]
+    assert parameters[-1] == "stopping"
+    assert set(parameters[6:-1]) == OWN[name]
+    shared = {"damping", "M", "check", "rtol", "atol", "progress", "max_iter", "callback"}
+    assert set(option_names(SOLVERS[name])) == shared | OWN[name]
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_solver_takes_the_options_that_it_names_and_refuses_others(name):
+    solve, taken = SOLVERS[name], option_names(SOLVERS[name])
+    arguments = {"A": np.eye(2), "b": np.ones(2), "damping": 0.1}
+    for option in ("tolerance", "maxiter", *(FIELDS.keys() - set(taken))):
+        with pytest.raises(
+            TypeError, match=rf"^{option}: expected one of the options of \w+ \(damping, M, .*\)"
+        ):
+            solve(**arguments, **{option: None})
+    for option in FIELDS.keys() & set(taken):
+        assert solve(**arguments, **{option: FIELDS[option]}).success
+
+
+def test_stopping_options_are_checked_once_and_are_frozen():
+    stopping = Stopping(rtol=np.float32(0.5), max_iter=np.int64(3))
+    assert type(stopping.rtol) is float
+    assert type(stopping.max_iter) is int
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        stopping.rtol = 1.0
+    for field, value in [("stop_indefinite", 1), ("callback", 3), ("overhead", 0.0), ("max_iter", True)]:
+        with pytest.raises((TypeError, ValueError), match=f"^{field}: expected"):
+            Stopping(**{field: value})
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_status_is_its_sentence_also_when_sent_or_saved(status):
+    assert isinstance(status, str)
+    assert type(str(status)) is str
+    assert repr(status) == repr(str(status))
+    assert f"{status}" == status == str(status)
+    assert pickle.loads(pickle.dumps(status)) is status
+    assert copy.deepcopy(status) is status
+    assert json.loads(json.dumps({"status": status})) == {"status": str(status)}
+
+
+def test_one_function_of_ours_between_a_solver_and_the_operator():
+    frames, ours = [], Path(krylov.__file__).parent
+
+    def product(v):
+        frames.append([each for each in inspect.stack(0) if Path(each.filename).parent == ours])
+        return 2 * v
+
+    operator = LinearOperator((3, 3), matvec=product, dtype=float)
+    for name in SOLVERS.keys() - {"saddle_free"}:  # which leaves its products to the Lanczos process
+        frames.clear()
+        SOLVERS[name](operator, np.ones(3), damping=0.1)
+        assert frames
+        solver = "minres" if name == "newton_mr" else name
+        assert all([each.function for each in found[:2]] == ["product", solver] for found in frames)
+
+
+def test_no_vector_is_passed_over_once_more_without_a_trust_region(monkeypatch):
+    """Only a radius costs `cg` the norm of x0 and the way to the boundary."""
+
+    def refuse(*arguments):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(sys.modules["hfnb.krylov._cg"], "_to_boundary", refuse)
+    monkeypatch.setattr(sys.modules["hfnb.krylov._cg"], "norm", refuse)
+    A, b = linear_system("indefinite", 20)
+    assert krylov.cg(A, b, np.ones(20)).iterations > 0
+    with pytest.raises(AssertionError, match="called"):
+        krylov.cg(A, b, radius=1.0)
 
 
 def test_find_solver_lists_what_exists():
-    with pytest.raises(ValueError, match=r"solver: expected one of cg, steihaug, .* got 'gmres'"):
+    with pytest.raises(ValueError, match=r"solver: expected one of cg, bicgstab, .* got 'gmres'"):
         find_solver("gmres")
 
 
@@ -451,7 +583,7 @@ def test_a_solver_of_ones_own_is_called_as_it_is_and_its_result_checked():
 
 def test_special_arguments():
     with pytest.raises(ValueError, match="radius: expected a number > 0"):
-        krylov.steihaug(np.eye(2), np.ones(2), radius=0.0)
+        krylov.cg(np.eye(2), np.ones(2), radius=0.0)
     with pytest.raises(ValueError, match="damping: expected 2ε > 0"):
         krylov.capped_cg(np.eye(2), np.ones(2))
     for name in ("capped_cg", "saddle_free"):
@@ -465,7 +597,7 @@ def test_a_right_hand_side_whose_squares_leave_the_range_is_not_solved_in_silenc
     """‖b‖ is inf or 0 then, with which x = 0 would meet any tolerance relative to it."""
     result = SOLVERS[name](np.eye(3), np.full(3, scale), damping=0.1)
     assert not result.success
-    assert "out of range" in result.status
+    assert result.status is (Status.OVERFLOW if scale > 1 else Status.UNDERFLOW)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -1,5 +1,7 @@
 """The arguments of the optimizers: what is out of range or of another kind is refused at once."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -71,10 +73,16 @@ def test_options_that_a_solver_does_not_take_are_named():
     with pytest.raises(ValueError, match=r"solver_options: .* got 'damping'"):  # the optimizer gives it
         truncated("cg", MARTENS, {"damping": 1.0})
     with pytest.raises(ValueError, match=r"solver_options: .* got 'radius'"):
-        truncated("cg", MARTENS, {"radius": 1.0})
+        truncated("bicgstab", MARTENS, {"radius": 1.0})
+    with pytest.raises(
+        ValueError, match=r"solver_options: expected .*\(M, check, rtol, .*\), got 'overhead'"
+    ):
+        truncated("saddle_free", MARTENS, {"overhead": 12.0})
+    with pytest.raises(ValueError, match=r"solver_options: expected .*radius.*max_iter.*, got 'maxiter'"):
+        truncated(partial(krylov.cg, radius=1.0), MARTENS, {"maxiter": 3})
     with pytest.raises(TypeError, match="solver_options: expected a dictionary or None"):
-        truncated("cg", MARTENS, [("maxiter", 3)])
-    assert truncated("steihaug", MARTENS, {"radius": 1.0}).keywords["radius"] == 1.0
+        truncated("cg", MARTENS, [("max_iter", 3)])
+    assert truncated("cg", MARTENS, {"radius": 1.0}).keywords["radius"] == 1.0
 
     def own(A, b, x0=None, *, damping, depth=1):
         return krylov.cg(A, b, x0, damping=damping)
@@ -84,5 +92,12 @@ def test_options_that_a_solver_does_not_take_are_named():
 
     assert truncated(own, MARTENS, {"depth": 2}).keywords == {"depth": 2}
     assert truncated(anything, MARTENS, {"depth": 2}).keywords == {"depth": 2}
-    with pytest.raises(ValueError, match=r"solver_options: expected the solver's \(depth\), got 'maxiter'"):
-        truncated(own, MARTENS, {"maxiter": 2})
+    with pytest.raises(ValueError, match=r"solver_options: expected the solver's \(depth\), got 'max_iter'"):
+        truncated(own, MARTENS, {"max_iter": 2})
+
+    def with_ours(A, b, x0=None, *, damping, depth=1, **stopping):
+        return krylov.cg(A, b, x0, damping=damping, **stopping)
+
+    assert truncated(with_ours, MARTENS, {"depth": 2, "rtol": 0.1}).keywords == {"depth": 2, "rtol": 0.1}
+    with pytest.raises(ValueError, match=r"solver's \(depth, rtol, .*, callback\), got 'tolerance'"):
+        truncated(with_ours, MARTENS, {"tolerance": 2})

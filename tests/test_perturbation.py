@@ -38,7 +38,7 @@ def measure(dtype):
     found["by hand"] = by_hand(v)
     saddle, x = problems.quartic_saddle(), np.array([0.5, 0.3])
     found["problem"] = [saddle.value(x), *saddle.gradient(x), *saddle.curvature(x) @ x]
-    found["solver"] = krylov.cg(np.diag([1.0, 2.0]), np.ones(2), maxiter=1).x
+    found["solver"] = krylov.cg(np.diag([1.0, 2.0]), np.ones(2), max_iter=1).x
     return {name: np.asarray(values, float).tolist() for name, values in found.items()}
 """,
     """

@@ -64,8 +64,8 @@ def test_an_objective_of_a_users_own_needs_no_more_than_the_protocol():
 def test_a_product_is_seven_calls_away_from_the_optimizer(method, dtype, monkeypatch):
     """Functions of this package on the stack, from `hessian_free` to the product over one chunk of rows.
 
-    Seven for the products in a solver's loop. The residual that a warm start begins with, and the products of a
-    probe, are at most nine away.
+    Seven for the products in a solver's loop. The residual that a warm start begins with, and the products of
+    a probe, are at most nine away.
     """
     paths, multiply = set(), Linearized.add_product
 

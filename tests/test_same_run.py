@@ -37,7 +37,7 @@ found = [[record.loss, record.gradient_norm, record.products] for record in resu
 print(json.dumps([found, result.x[::500].tolist()]))
 """
 GAUSS_NEWTON = {"solver": "cg", "curvature": "gauss-newton", "max_iter": 4}
-SUBSPACE = {"solver": "saddle_free", "step": "subspace", "max_iter": 2, "solver_options": {"maxiter": 12}}
+SUBSPACE = {"solver": "saddle_free", "step": "subspace", "max_iter": 2, "solver_options": {"max_iter": 12}}
 
 
 @cache

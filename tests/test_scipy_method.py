@@ -23,8 +23,13 @@ def solve(method="ours", x0=(-1.2, 1.0), **arguments):
 @pytest.mark.parametrize(
     "derivative", [{"hess": rosen_hess}, {"hessp": rosen_hess_prod}], ids=["hess", "hessp"]
 )
-@pytest.mark.parametrize("solver", ["bicgstab", "cg", "minres", "steihaug"])
-def test_rosenbrock_is_minimized_through_scipy(derivative, solver):
+@pytest.mark.parametrize(
+    "options",
+    [{"solver": name} for name in ("bicgstab", "cg", "minres")]
+    + [{"solver": "cg", "solver_options": {"radius": 1.0}}],
+    ids=["bicgstab", "cg", "minres", "trust region"],
+)
+def test_rosenbrock_is_minimized_through_scipy(derivative, options):
     seen = []
 
     def callback(intermediate_result):
@@ -34,7 +39,7 @@ def test_rosenbrock_is_minimized_through_scipy(derivative, solver):
         rosen,
         np.array([1.3, 0.7, 0.8, 1.9, 1.2]),
         jac=rosen_der,
-        method=scipy_method(solver=solver),
+        method=scipy_method(**options),
         callback=callback,
         options={"maxiter": 300, "gtol": 1e-8},
         **derivative,

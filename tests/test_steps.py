@@ -181,7 +181,7 @@ def test_every_step_takes_the_optimizer_to_the_minimum_beyond_the_saddle(step, s
 def test_the_subspace_step_is_the_minimizer_where_the_subspace_is_everything():
     # B has eigenvalues 2 and −1: with |B| = diag(2, 1) the minimizer of the model is −(g₁/2, g₂).
     B, g = np.diag([2.0, -1.0]), np.array([1.0, 0.5])
-    solution = bicgstab(B, -g, maxiter=1)
+    solution = bicgstab(B, -g, max_iter=1)
     problem = Subproblem(lambda w: g @ w + 0.5 * w @ np.abs(B) @ w, np.zeros(2), 0.0, g, B, 0.0)
     step = subspace_step(problem, solution, backtrack(problem, solution))
     np.testing.assert_allclose(step.alpha * step.direction, [-0.5, -0.5], atol=1e-12)
@@ -191,7 +191,7 @@ def test_the_curve_bends_from_negative_curvature_to_newton():
     # Along w + α²s + αd the direction d leads for small α, s for large: Moré & Sorensen's condition holds.
     w, B = np.array([1.0, 0.1]), np.diag([1.0, -0.97])
     g = np.array([1.0, -0.099])
-    solution = bicgstab(B, -g, maxiter=2)
+    solution = bicgstab(B, -g, max_iter=2)
     problem = Subproblem(quartic_saddle, w, quartic_saddle(w), g, B, 0.0)
     step = curvilinear_step(problem, solution, backtrack(problem, solution))
     assert quartic_saddle(w + step.alpha * step.direction) == pytest.approx(step.loss)

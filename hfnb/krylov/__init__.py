@@ -1,18 +1,22 @@
 """Krylov solvers: they know only an operator and a right-hand side.
 
-A solver of your own has the same parts, and goes wherever ours do:
+A solver of your own has the same parts, and `hessian_free(objective, w0, solver=...)` takes it, too:
 
 >>> import numpy as np
->>> def steepest_descent(A, b, x0=None, *, damping=0.0, **stops):
+>>> def steepest_descent(A, b, x0=None, *, damping=0.0, **stopping):
 ...     system = System(A, b, x0, damping=damping)
-...     monitor, (x, r), Ar = Monitor(system, **stops), system.start(), np.empty_like(b)
+...     monitor = Monitor(system, Stopping(**stopping))
+...     (x, r), Ar = system.start(), np.empty_like(b)
 ...     while (reason := monitor.stop(x, r)) is None:
 ...         alpha = dot(r, r) / system.product(r, out=Ar)
 ...         axpy(x, alpha, r)
 ...         axpy(r, -alpha, Ar)
 ...     return monitor.result(x, reason)
->>> steepest_descent(np.diag([1.0, 3.0]), np.ones(2)).status
+>>> steepest_descent(np.diag([1.0, 3.0]), np.ones(2), progress=0.0).status
 'converged: the residual is within the tolerance'
+
+``**stopping`` takes the fields of `Stopping`; an option of your own is named in the signature, as ``radius``
+is in that of `cg`. `hessian_free` refuses other names in its ``solver_options`` before it computes anything.
 """
 
 from collections.abc import Callable
@@ -26,10 +30,10 @@ from hfnb.krylov._cg import cg
 from hfnb.krylov._lanczos import LanczosResult, Tridiagonal, lanczos, lanczos_process, random_start
 from hfnb.krylov._minres import minres
 from hfnb.krylov._saddle_free import saddle_free
-from hfnb.krylov._steihaug import steihaug
-from hfnb.krylov.monitor import Monitor
 from hfnb.krylov.preconditioners import LBFGS, diagonal
-from hfnb.krylov.system import KrylovResult, NonFiniteProduct, System
+from hfnb.krylov.result import KrylovResult, Status
+from hfnb.krylov.stopping import Monitor, Stopping, option_names
+from hfnb.krylov.system import NonFiniteProduct, System
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_choice, shown
 
@@ -40,6 +44,8 @@ __all__ = [
     "LanczosResult",
     "Monitor",
     "NonFiniteProduct",
+    "Status",
+    "Stopping",
     "System",
     "Tridiagonal",
     "axpy",
@@ -54,17 +60,17 @@ __all__ = [
     "minres",
     "newton_mr",
     "norm",
+    "option_names",
     "random_start",
     "saddle_free",
-    "steihaug",
 ]
 
 newton_mr = partial(minres, stop_indefinite=True)
+newton_mr.__doc__ = "MINRES that stops at the first residual of non-positive curvature: see `minres`."
 
-# name: solve(A, b, x0=None, *, damping, rtol, atol, progress, maxiter, M, callback, check) -> KrylovResult
+# name: solve(A, b, x0=None, *, damping, M, check, **stopping) -> KrylovResult
 SOLVERS: dict[str, Callable[..., KrylovResult]] = {
     "cg": cg,
-    "steihaug": steihaug,
     "bicgstab": bicgstab,
     "minres": minres,
     "newton_mr": newton_mr,
@@ -74,12 +80,26 @@ SOLVERS: dict[str, Callable[..., KrylovResult]] = {
 
 
 def find_solver(solver: str | Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:
-    """Return the solver of that name, or a function of the same form, whose results are checked.
+    """Return the solver of that name, or a user's own, whose results are then checked.
 
-    Raises ValueError, listing what exists, for an unknown name. The function returned raises TypeError where
-    ``solver`` returns anything but a `KrylovResult`, ValueError where its vectors are not finite, or not of
-    the size and precision of b.
+    Parameters
+    ----------
+    solver : str or callable
+        A name of `SOLVERS`, or a function ``solver(A, b, x0=None, *, damping, ...)``.
 
+    Returns
+    -------
+    callable
+        For a function, one that raises TypeError where it returns anything but a `KrylovResult`, and
+        ValueError where the vectors of that are not finite, or not of the size and precision of b.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is neither; the message lists the names.
+
+    Examples
+    --------
     >>> find_solver("cg") is cg
     True
     """
@@ -89,6 +109,8 @@ def find_solver(solver: str | Callable[..., KrylovResult]) -> Callable[..., Kryl
 
 
 def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:
+    """Return a user's solver with its results checked."""
+
     @wraps(solver)
     def solve(A, b, x0=None, **options):
         result = solver(A, b, x0, **options)
@@ -103,7 +125,7 @@ def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]
 
 
 def _check_result(result: KrylovResult, b: np.ndarray) -> None:
-    """Refuse a result whose vectors cannot be steps: one pass over each of them, a solve."""
+    """Refuse a result whose vectors cannot be steps, by one pass over each of them."""
     found = {"x": result.x, "best": result.best}
     found |= {f"iterates[{i}]": each[1] for i, each in enumerate(result.iterates)}
     if result.direction is not None:

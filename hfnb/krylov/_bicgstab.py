@@ -2,45 +2,58 @@
 
 import numpy as np
 
-from hfnb.krylov.monitor import Monitor
-from hfnb.krylov.system import KrylovResult, System
+from hfnb.krylov.result import KrylovResult, Status
+from hfnb.krylov.stopping import Monitor, Stopping
+from hfnb.krylov.system import System
 from hfnb.krylov.vectors import axpy, dot, norm
 
 
 def bicgstab(
-    A,
-    b,
-    x0=None,
-    *,
-    damping=0.0,
-    rtol=1e-5,
-    atol=0.0,
-    progress=5e-4,
-    maxiter=None,
-    M=None,
-    callback=None,
-    check=False,
-    stop_indefinite=False,
+    A, b, x0=None, *, damping=0.0, M=None, check=False, stop_indefinite=False, **stopping
 ) -> KrylovResult:
     """Solve (A + damping I) x = b for a symmetric A that may be indefinite, by Bi-CG-STAB.
 
-    With v = Ap and t = As it takes two products an iteration and sees two curvatures, pᵀv and sᵀt.
-    Neither ‖r‖ nor q(x) = ½xᵀ(A + damping I)x − bᵀx falls at every step: the result holds the iterate of
-    least q, and ``progress`` looks at the least q so far. Where r̂ᵀv, r̂ᵀr or ω is lost in rounding
-    beside the norms of its factors, it begins anew from its iterate with r̂ = r; where that r̂ is
-    orthogonal to v = A r at once, with r̂ = r/‖r‖ + v/‖v‖, for which r̂ᵀr and r̂ᵀv are both positive.
-    ``stop_indefinite`` ends the solve, as ``cg`` does, where A + damping I has proved not to be positive
-    definite: solved further, it leads to a saddle of q. Other parameters, shapes and errors as ``cg``.
+    Parameters
+    ----------
+    A, b, x0, damping, M, check
+        As for `cg`; M preconditions from the right.
+    stop_indefinite : bool
+        Whether to end the solve, as `cg` does, where A + damping I has proved not to be positive definite.
+        The solution of an indefinite system is a saddle point of q.
+    **stopping
+        The other fields of `Stopping`, except ``overhead``.
 
-    Source: van der Vorst, "Bi-CGSTAB", SIAM J. Sci. Stat. Comput. 13 (1992), with right preconditioning.
+    Returns
+    -------
+    KrylovResult
+        ``best`` is the iterate of least q(x) = ½xᵀ(A + damping I)x − bᵀx; neither q nor ‖r‖ falls at every
+        iteration.
 
+    Raises
+    ------
+    TypeError, ValueError, NonFiniteProduct
+        As `cg` does.
+
+    Notes
+    -----
+    With v = Ap and t = As it takes two products an iteration and sees two curvatures, pᵀv and sᵀt. Where
+    r̂ᵀv, r̂ᵀr or ω is lost in rounding beside the norms of its factors, it begins anew from its iterate with
+    r̂ = r. Where that r̂ is orthogonal to v = Ar, it takes r̂ = r/‖r‖ + v/‖v‖ instead, for which r̂ᵀr and
+    r̂ᵀv are both positive.
+
+    References
+    ----------
+    van der Vorst, "Bi-CGSTAB", SIAM J. Sci. Stat. Comput. 13 (1992).
+
+    Examples
+    --------
     >>> result = bicgstab(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1.0, 0.0]))
     >>> np.round(result.x, 6), result.products
     (array([0., 1.]), 2)
     """
+    options = Stopping.from_options(bicgstab, stopping, stop_indefinite=stop_indefinite)
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    stops = {"rtol": rtol, "atol": atol, "progress": progress, "maxiter": maxiter, "callback": callback}
-    monitor = Monitor(system, stop_indefinite=stop_indefinite, **stops)
+    monitor = Monitor(system, options)
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
     while (reason := monitor.stop(x, r)) is None:
@@ -51,7 +64,7 @@ def bicgstab(
         sigma, v_norm = dot(shadow, v), norm(v)
         if _lost(sigma, size * v_norm, x.dtype):
             if not v.any():
-                reason = "breakdown: A maps the residual to zero, so that no step reduces it"
+                reason = Status.BREAKDOWN
                 break
             if not fresh:
                 fresh = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
+from hfnb.krylov.result import Status
 from hfnb.krylov.system import ROUNDING, System, as_operator, check_right_hand_side
 from hfnb.krylov.vectors import coefficients, combine, norm
 from hfnb.validation import (
@@ -19,9 +20,17 @@ from hfnb.validation import (
 
 @dataclass
 class Tridiagonal:
-    """Orthonormal rows ``V`` and T = V A Vᵀ, which has ``alphas`` on and ``betas`` beside its diagonal.
+    """A symmetric A in a Krylov space: T = V A Vᵀ, a tridiagonal matrix.
 
-    The last beta is the norm of what A leads out of the subspace, A Vᵀ = Vᵀ T + β v eᵀ.
+    Attributes
+    ----------
+    V : ndarray (k, n)
+        Orthonormal rows, a basis of the space.
+    alphas : list of float, k of them
+        The diagonal of T.
+    betas : list of float, k of them
+        What stands beside the diagonal, and at the end the norm of what A leads out of the space:
+        A Vᵀ = Vᵀ T + β v eᵀ.
     """
 
     V: np.ndarray
@@ -29,19 +38,40 @@ class Tridiagonal:
     betas: list[float]
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the eigenvalues of T, ascending, and its eigenvectors as columns."""
+        """Return the eigenvalues of T, ascending, and its eigenvectors.
+
+        Returns
+        -------
+        values : ndarray (k,)
+        vectors : ndarray (k, k)
+            A column for each value.
+        """
         return eigh_tridiagonal(self.alphas, self.betas[:-1])
 
     def failure(self, bound: float) -> float:
         """Return an upper bound on the probability that λmin < ``bound`` in spite of this T.
 
-        The probability is over starts v drawn uniformly from the sphere. With u the eigenvector of λmin
-        and p the monic polynomial of the Ritz values θᵢ, |uᵀv| Π(θᵢ − λmin) = |uᵀp(A)v| ≤ ‖p(A)v‖ = Πβⱼ,
-        and |uᵀv| ≤ a has probability at most a√(2n/π): so λmin < bound has at most √(2n/π) Π βⱼ/(θᵢ −
-        bound), whatever the number of steps after which one looks.
+        Parameters
+        ----------
+        bound : float
 
-        Source: van Dorsselaer, Hochstenbach & van der Vorst, "Computing probabilistic bounds for extreme
-        eigenvalues of symmetric matrices with the Lanczos method", SIAM J. Matrix Anal. Appl. 22 (2000).
+        Returns
+        -------
+        float
+            A probability over starts v drawn uniformly from the sphere; 1 where a Ritz value is at most
+            ``bound``.
+
+        Notes
+        -----
+        With u the eigenvector of λmin and p the monic polynomial of the Ritz values θᵢ,
+        |uᵀv| Π(θᵢ − λmin) = |uᵀp(A)v| ≤ ‖p(A)v‖ = Πβⱼ. As |uᵀv| ≤ a has probability at most a√(2n/π),
+        λmin < bound has at most √(2n/π) Π βⱼ/(θᵢ − bound), whatever the number of steps after which one
+        looks.
+
+        References
+        ----------
+        van Dorsselaer, Hochstenbach & van der Vorst, "Computing probabilistic bounds for extreme eigenvalues
+        of symmetric matrices with the Lanczos method", SIAM J. Matrix Anal. Appl. 22 (2000).
         """
         bound = check_finite("bound", bound)
         ritz, _ = self.ritz()
@@ -55,7 +85,39 @@ class Tridiagonal:
 def lanczos_process(system: System, start: np.ndarray, steps: int) -> Iterator[Tridiagonal]:
     """Yield T after each product of A + damping I, until ``steps`` or an invariant subspace is reached.
 
-    Orthogonalizing twice keeps V orthonormal to rounding (Parlett, The Symmetric Eigenvalue Problem, §6.9).
+    Parameters
+    ----------
+    system : System
+        The operator; its right-hand side is not used.
+    start : ndarray (n,)
+        The first vector of the basis, of any length.
+    steps : int
+        The largest number of products, and of basis vectors kept.
+
+    Yields
+    ------
+    Tridiagonal
+        The same arrays each time, longer by one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a start that is zero or of another size, and for ``steps`` below 1.
+
+    Notes
+    -----
+    Orthogonalizing twice keeps V orthonormal to rounding.
+
+    References
+    ----------
+    Parlett, The Symmetric Eigenvalue Problem (1980), §6.9.
+
+    Examples
+    --------
+    >>> A, start = np.diag([1.0, 2.0, -3.0]), np.ones(3)
+    >>> *_, last = lanczos_process(System(A, start), start, 3)
+    >>> last.ritz()[0]
+    array([-3.,  1.,  2.])
     """
     check_vector("start", start, system.b.size)
     if not 0 < norm(start) < np.inf:
@@ -78,11 +140,26 @@ def lanczos_process(system: System, start: np.ndarray, steps: int) -> Iterator[T
 
 @dataclass
 class LanczosResult:
-    """The smallest Ritz pair of A after ``products`` products.
+    """The smallest Ritz pair of a symmetric A.
 
-    ``eigenvalue`` is dᵀAd ≥ λmin of the unit vector ``direction`` d; ``residual_norm`` is ‖Ad −
-    eigenvalue d‖, within which lies an eigenvalue of A; ``largest`` is the largest Ritz value; ``seed``
-    drew the start.
+    Attributes
+    ----------
+    eigenvalue : float
+        dᵀAd ≥ λmin, the smallest Ritz value.
+    direction : ndarray (n,)
+        The unit vector d.
+    residual_norm : float
+        ‖Ad − eigenvalue d‖; an eigenvalue of A is at most so far from ``eigenvalue``.
+    largest : float
+        The largest Ritz value.
+    products : int
+        How often A was applied.
+    seed : int or None
+        What the start was drawn with; None where it was given.
+    status : Status
+        Why the process stopped.
+    success : bool
+        Whether the residual test was met.
     """
 
     eigenvalue: float
@@ -91,52 +168,96 @@ class LanczosResult:
     largest: float
     products: int
     seed: int | None
-    status: str
+    status: Status
     success: bool
 
 
-def lanczos(A, start=None, *, seed=None, tol=1e-3, maxiter=100, check=False) -> LanczosResult:
+def lanczos(A, start=None, *, seed=None, tol=1e-3, max_iter=100, check=False) -> LanczosResult:
     """Return the smallest Ritz pair of a symmetric A by the Lanczos process with full reorthogonalization.
 
-    The start is random, drawn with ``seed`` or with a fresh one that the result records: a fixed start
-    can be orthogonal to the only way down. Or it is given, such as the last direction found. It stops
-    where the residual bound β|sₖ| ≤ tol × the largest |Ritz value|, where the Krylov space is exhausted,
-    or after ``maxiter`` products; the basis of as many vectors is kept until then. Errors as ``cg``.
+    Parameters
+    ----------
+    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+        A symmetric operator.
+    start : ndarray (n,), optional
+        The first vector, such as the last direction found. By default it is random: a fixed start can be
+        orthogonal to the only direction of negative curvature.
+    seed : int, optional
+        What a random start is drawn with; a fresh one by default, which the result records.
+    tol : float
+        Stop where the residual bound β|sₖ| is at most tol × the largest |Ritz value|.
+    max_iter : int
+        The largest number of products, and of basis vectors kept.
+    check : bool
+        As for `cg`.
 
-    Source: Parlett, The Symmetric Eigenvalue Problem (1980), ch. 13.
+    Returns
+    -------
+    LanczosResult
 
+    Raises
+    ------
+    TypeError, ValueError, NonFiniteProduct
+        As `cg` does; ValueError also for a start whose norm is 0 or overflows.
+
+    References
+    ----------
+    Parlett, The Symmetric Eigenvalue Problem (1980), ch. 13.
+
+    Examples
+    --------
     >>> result = lanczos(np.diag([1.0, 2.0, -3.0]), seed=0)
     >>> result.eigenvalue, result.products, result.success
     (-3.0, 3, True)
     """
-    tol, maxiter = check_nonnegative("tol", tol), check_positive_int("maxiter", maxiter)
+    tol, max_iter = check_nonnegative("tol", tol), check_positive_int("max_iter", max_iter)
     start, seed = random_start(A, seed) if start is None else (check_right_hand_side("start", start), None)
     system = System(A, start, check=check)
     if not 0 < system.b_norm < np.inf:
         raise ValueError(f"start: expected a vector with a norm in (0, ∞), got {system.b_norm}")
-    status, success = "maxiter products done", False
-    for lanczos in lanczos_process(system, system.b, maxiter):
+    status = Status.MAX_PRODUCTS
+    for lanczos in lanczos_process(system, system.b, max_iter):
         ritz, S = lanczos.ritz()
         residual_norm = lanczos.betas[-1] * abs(S[-1, 0])
         if residual_norm <= tol * np.abs(ritz).max():
-            status, success = "converged: the residual is within the tolerance", True
+            status = Status.CONVERGED
             break
     direction = combine(S[:, 0], lanczos.V)
     direction /= norm(direction)
     return LanczosResult(
-        float(ritz[0]),
-        direction,
-        float(residual_norm),
-        float(ritz[-1]),
-        system.products,
-        seed,
-        status,
-        success,
+        eigenvalue=float(ritz[0]),
+        direction=direction,
+        residual_norm=float(residual_norm),
+        largest=float(ritz[-1]),
+        products=system.products,
+        seed=seed,
+        status=status,
+        success=status is Status.CONVERGED,
     )
 
 
 def random_start(A, seed: int | None = None) -> tuple[np.ndarray, int]:
-    """Return a vector of A's size and precision whose direction is uniformly random, and its seed."""
+    """Return a vector whose direction is uniformly random.
+
+    Parameters
+    ----------
+    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+        What the vector is to be multiplied by: it has A's size, and its precision where that is float32.
+    seed : int, optional
+        A fresh one by default.
+
+    Returns
+    -------
+    start : ndarray (n,)
+    seed : int
+        What it was drawn with.
+
+    Examples
+    --------
+    >>> start, seed = random_start(np.eye(3), seed=1)
+    >>> start.shape, seed
+    ((3,), 1)
+    """
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     check_nonnegative_int("seed", seed)
     operator = as_operator("A", A)

@@ -2,45 +2,59 @@
 
 import numpy as np
 
-from hfnb.krylov.monitor import Monitor
-from hfnb.krylov.system import KrylovResult, System
+from hfnb.krylov.result import KrylovResult, Status
+from hfnb.krylov.stopping import Monitor, Stopping
+from hfnb.krylov.system import System
 from hfnb.krylov.vectors import axpy, dot
+from hfnb.validation import check_bool
 
 
 def minres(
-    A,
-    b,
-    x0=None,
-    *,
-    stop_indefinite=False,
-    damping=0.0,
-    rtol=1e-5,
-    atol=0.0,
-    progress=5e-4,
-    maxiter=None,
-    M=None,
-    callback=None,
-    check=False,
+    A, b, x0=None, *, damping=0.0, M=None, check=False, stop_indefinite=False, **stopping
 ) -> KrylovResult:
     """Minimize ‖b − (A + damping I) x‖ over the Krylov space; one product an iteration, ‖r‖ never grows.
 
+    Parameters
+    ----------
+    A, b, x0, damping, M, check
+        As for `cg`; with an M it is √(rᵀMr) that never grows, and the directions seen are M r.
+    stop_indefinite : bool
+        Whether to stop at the first residual with rᵀ(A + damping I)r ≤ 0, as Newton-MR does.
+    **stopping
+        The other fields of `Stopping`, except ``overhead``.
+
+    Returns
+    -------
+    KrylovResult
+
+    Raises
+    ------
+    TypeError, ValueError, NonFiniteProduct
+        As `cg` does.
+
+    Notes
+    -----
     Beside each v of the Lanczos process it sees the curvature of each residual without a product:
-    rᵀ(A + damping I)r = −c γ ‖r‖², c and γ scalars of its QR factorization. ``stop_indefinite`` stops at
-    the first r for which this is not positive, as Newton-MR does; otherwise the solve goes on. An
-    inconsistent system ends with a least-squares solution, where ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖, or
-    √eps ‖A‖‖r‖ if ‖r‖ has ceased to fall: rounding seldom allows less. With a preconditioner the monotone
-    norm is √(rᵀMr), and the directions seen are M r. Parameters, shapes and errors as ``cg``.
+    rᵀ(A + damping I)r = −c γ ‖r‖², c and γ scalars of its QR factorization. An inconsistent system ends with
+    a least-squares solution, where ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖, or √eps ‖A‖‖r‖ if ‖r‖ has ceased to
+    fall: rounding seldom allows less.
 
-    Source: Paige & Saunders, SIAM J. Numer. Anal. 12 (1975); Liu & Roosta, "MINRES: from negative curvature
-    detection to monotonicity properties", SIAM J. Optim. 32 (2022).
+    References
+    ----------
+    Paige & Saunders, "Solution of sparse indefinite systems of linear equations", SIAM J. Numer. Anal. 12
+    (1975); Liu & Roosta, "MINRES: from negative curvature detection to monotonicity properties", SIAM J.
+    Optim. 32 (2022).
 
+    Examples
+    --------
     >>> result = minres(np.diag([1.0, -4.0]), np.array([1.0, 1.0]))
     >>> result.x, result.products, result.curvature
     (array([ 1.  , -0.25]), 2, -1.5)
     """
+    stop_indefinite = check_bool("stop_indefinite", stop_indefinite)
+    options = Stopping.from_options(minres, stopping)
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    monitor = Monitor(system, rtol=rtol, atol=atol, progress=progress, maxiter=maxiter, callback=callback)
-    monitor.restarts = False
+    monitor = Monitor(system, options, restarts=False)
     x, r = system.start()
     z, rz = system.precondition(r)
     beta = phi = np.sqrt(rz)
@@ -57,11 +71,11 @@ def minres(
         delta, gamma = c * delta + s * alpha, s * delta - c * alpha
         system.observe(e, -c * gamma * phi**2 / dot(e, e) - system.damping)
         if stop_indefinite and -c * gamma <= 0:
-            reason = "non-positive curvature: along the residual the model has no minimum"
+            reason = Status.RESIDUAL_CURVATURE
             break
         relative = np.hypot(gamma, c * beta) / (system.norm + abs(system.damping))  # ‖A r‖ / ‖A‖‖r‖
-        if relative <= rtol or (relative <= sqrt_eps and _stagnates(*monitor.residual_norms[-2:])):
-            reason = "least squares: A maps the residual to zero within the tolerance"
+        if relative <= options.rtol or (relative <= sqrt_eps and _stagnates(*monitor.residual_norms[-2:])):
+            reason = Status.LEAST_SQUARES
             monitor.success = monitor.solved = True
             break
         length = np.hypot(gamma, beta)

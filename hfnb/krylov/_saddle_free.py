@@ -3,50 +3,58 @@
 import numpy as np
 
 from hfnb.krylov._lanczos import lanczos_process
-from hfnb.krylov.monitor import Monitor
-from hfnb.krylov.system import ROUNDING, KrylovResult, System
+from hfnb.krylov.result import KrylovResult, Status
+from hfnb.krylov.stopping import Monitor, Stopping
+from hfnb.krylov.system import ROUNDING, System
 from hfnb.krylov.vectors import combine, norm
 
 
-def saddle_free(
-    A,
-    b,
-    x0=None,
-    *,
-    damping=0.0,
-    rtol=1e-5,
-    atol=0.0,
-    progress=5e-4,
-    maxiter=None,
-    M=None,
-    callback=None,
-    check=False,
-) -> KrylovResult:
+def saddle_free(A, b, x0=None, *, damping=0.0, M=None, check=False, **stopping) -> KrylovResult:
     """Return x = x0 + V(|T| + damping I)⁻¹Vᵀ(b − (A + damping I)x0), T = VᵀAV on a Lanczos basis V.
 
-    Along eigenvectors of negative curvature this steps away from the saddle, where a Newton step goes to
-    it. The basis starts at the residual and grows until what (|A| + damping I)x leads out of it is within
-    the tolerance, until q gains too little (``progress``), or until it has ``maxiter`` vectors (100 if
-    None), which are all kept. ``residual_norms`` and ``models`` are those of A, not of |A|; ``direction``
-    is the lowest Ritz vector. Parameters, shapes and errors as ``cg``; ValueError also for an M, since
-    |A| depends on the coordinates.
+    Along eigenvectors of negative curvature this steps away from the saddle, where a Newton step goes to it.
 
-    Source: Dauphin et al., "Identifying and attacking the saddle point problem in high-dimensional
-    non-convex optimization" (2014), algorithm 1.
+    Parameters
+    ----------
+    A, b, x0, damping, check
+        As for `cg`.
+    M : None
+        There is no preconditioner, for |A| depends on the coordinates.
+    **stopping
+        The fields of `Stopping`, except ``overhead`` and ``stop_indefinite``. ``rtol`` and ``atol`` bound
+        what (|A| + damping I)x leads out of the subspace. ``max_iter``, 100 by default, is the largest
+        number of basis vectors, which are all kept.
 
+    Returns
+    -------
+    KrylovResult
+        ``residual_norms`` and ``models`` are those of A, not of |A|; ``direction`` is the lowest Ritz vector.
+
+    Raises
+    ------
+    TypeError, ValueError, NonFiniteProduct
+        As `cg` does; ValueError also for an M.
+
+    References
+    ----------
+    Dauphin et al., "Identifying and attacking the saddle point problem in high-dimensional non-convex
+    optimization" (2014), algorithm 1.
+
+    Examples
+    --------
     >>> saddle_free(np.diag([1.0, -4.0]), np.array([1.0, 1.0])).x
     array([1.  , 0.25])
     """
     if M is not None:
         raise ValueError("M: expected None, for saddle_free takes no preconditioner")
-    maxiter = 100 if maxiter is None else maxiter
+    options = Stopping.from_options(saddle_free, stopping)
     system = System(A, b, x0, damping=damping, check=check)
-    monitor = Monitor(system, rtol=rtol, atol=atol, progress=progress, maxiter=maxiter, callback=callback)
+    monitor = Monitor(system, options, default_max_iter=100)
     start, r = system.start()
     x, lengths, reason = start, norm(r), monitor.stop(start, r)
     if reason is not None:
         return monitor.result(x, reason)
-    for lanczos in lanczos_process(system, r, monitor.maxiter):
+    for lanczos in lanczos_process(system, r, monitor.max_iter):
         ritz, S = lanczos.ritz()
         weights = np.abs(ritz - system.damping) + system.damping
         regular = weights > ROUNDING * float(np.finfo(start.dtype).eps) * system.norm
@@ -57,10 +65,10 @@ def saddle_free(
         Ty[0] -= lengths
         reason = monitor.record(x, q, float(np.hypot(np.linalg.norm(Ty), left_out)))
         if left_out <= monitor.tolerance and regular.all():
-            reason = "converged: what is left out of the Krylov space is within the tolerance"
+            reason = Status.SUBSPACE_CONVERGED
             monitor.success = True
         if reason is not None:
             break
     monitor.solved, monitor.success = True, monitor.success or reason is None
     system.observe(combine(S[:, 0], lanczos.V), ritz[0] - system.damping)
-    return monitor.result(x, reason or "converged: the Krylov space is exhausted")
+    return monitor.result(x, reason or Status.SUBSPACE_EXHAUSTED)

@@ -9,14 +9,32 @@ from hfnb.validation import check_finite, check_nonnegative, check_positive_int,
 
 
 def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> LinearOperator:
-    """Return M = diag(squares + damping)^−exponent, ``squares`` (p,) the empirical Fisher's diagonal.
+    """Return M = diag(squares + damping)^−exponent, Martens' preconditioner.
 
-    That is Σᵢ(∇fᵢ)², entry by entry, over single samples. The exponent below 1 holds back the largest
-    entries, which this diagonal exaggerates. ValueError where an entry of squares + damping is not
-    positive.
+    Parameters
+    ----------
+    squares : ndarray (n,)
+        The diagonal of the empirical Fisher matrix: Σᵢ(∇fᵢ)², entry by entry, over single samples.
+    damping : float
+        λ of the system to be solved.
+    exponent : float
+        An exponent below 1 holds back the largest entries, which this diagonal exaggerates.
 
-    Source: Martens, "Deep learning via Hessian-free optimization" (2010), §4.7.
+    Returns
+    -------
+    LinearOperator (n, n)
 
+    Raises
+    ------
+    ValueError
+        Where an entry of squares + damping is not positive.
+
+    References
+    ----------
+    Martens, "Deep learning via Hessian-free optimization" (2010), §4.7.
+
+    Examples
+    --------
     >>> diagonal(np.array([0.0, 15.0]), damping=1.0) @ np.ones(2)
     array([1.   , 0.125])
     """
@@ -32,13 +50,28 @@ def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> Lin
 class LBFGS:
     """The L-BFGS inverse of the pairs (s, y = A s) that an earlier solve met.
 
-    ``watch(A)`` is A, with pairs noted at each product: at most ``memory`` of them, spread evenly over
-    the solve. ``operator(damping)`` then is the preconditioner for the next one, y + damping s in place
-    of y; pairs of non-positive curvature are left out, so that it is positive definite.
+    Parameters
+    ----------
+    memory : int
+        The largest number of pairs to keep; they are spread evenly over the solve.
 
-    Source: Morales & Nocedal, "Automatic preconditioning by limited memory quasi-Newton updating", SIAM J.
-    Optim. 10 (2000).
+    Attributes
+    ----------
+    pairs : list of (ndarray (n,), ndarray (n,))
+        The pairs (s, y).
 
+    Notes
+    -----
+    Solve with ``watch(A)`` in place of A to note pairs, then give ``operator(damping)`` to the next solve as
+    its M. Pairs of non-positive curvature are left out of it, so that it is positive definite.
+
+    References
+    ----------
+    Morales & Nocedal, "Automatic preconditioning by limited memory quasi-Newton updating", SIAM J. Optim. 10
+    (2000).
+
+    Examples
+    --------
     >>> pairs, A = LBFGS(memory=2), np.diag([1.0, 100.0])
     >>> _ = [pairs.watch(A) @ e for e in np.eye(2)]
     >>> pairs.operator() @ np.ones(2)
@@ -51,11 +84,21 @@ class LBFGS:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the pairs: to be called before a solve whose pairs shall replace them."""
+        """Forget the pairs, before a solve whose pairs shall replace them."""
         self.pairs, self._seen, self._stride = [], 0, 1
 
     def watch(self, A) -> LinearOperator:
-        """Return an operator that is A and notes the pairs of its products."""
+        """Return an operator that is A and notes the pairs of its products.
+
+        Parameters
+        ----------
+        A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+            A symmetric operator.
+
+        Returns
+        -------
+        LinearOperator (n, n)
+        """
         inner = as_operator("A", A)
 
         def product(v):
@@ -74,7 +117,18 @@ class LBFGS:
             self.pairs, self._stride = self.pairs[::2], 2 * self._stride
 
     def operator(self, damping: float = 0.0) -> LinearOperator | None:
-        """Return the preconditioner that the pairs make, or None where none has positive curvature."""
+        """Return the preconditioner that the pairs make.
+
+        Parameters
+        ----------
+        damping : float
+            λ of the system to be solved: y + λs takes the place of y.
+
+        Returns
+        -------
+        LinearOperator (n, n) or None
+            None where no pair has positive curvature.
+        """
         damping, usable = check_finite("damping", damping), []
         for s, y in self.pairs:
             z = y + y.dtype.type(damping) * s

@@ -1,6 +1,4 @@
-"""The damped system that a solver is given, with its products counted, and the result that it returns."""
-
-from dataclasses import dataclass, field
+"""The damped system that a solver is given: its products, and the most negative curvature that they show."""
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
@@ -13,39 +11,6 @@ class NonFiniteProduct(FloatingPointError):
     """The operator or the preconditioner returned NaN or infinity; the message says in which product."""
 
 
-@dataclass
-class KrylovResult:
-    """What a Krylov solver of (A + damping I) x = b found.
-
-    ``status`` is a sentence that says why it stopped, ``success`` whether a stopping test was met. ``x``
-    is the solution where the residual test was met, otherwise ``best``, the iterate of least q(x) = xᵀ(A
-    + damping I)x / 2 − bᵀx. ``models`` holds q and ``residual_norms`` ‖b − (A + damping I)x‖, an entry
-    for each iterate beginning with x0; ``model`` is q(best). ``products`` counts applications of A.
-    ``direction`` is the unit vector of most negative curvature of A itself that the solver met,
-    ``curvature`` its Rayleigh quotient dᵀAd; both are None where no curvature below rounding was met.
-    ``iterates`` are (iteration, x) pairs for backtracking: those that the solver keeps, at least the
-    last. ``norm`` is the largest ‖Av‖/‖v‖ that the solver met, a lower bound of ‖A‖ (0 if unknown).
-    """
-
-    x: np.ndarray
-    status: str
-    success: bool
-    iterations: int
-    products: int
-    residual_norms: list[float]
-    models: list[float]
-    best: np.ndarray
-    direction: np.ndarray | None = None
-    curvature: float | None = None
-    iterates: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    norm: float = 0.0
-
-    @property
-    def model(self) -> float:
-        """q(best), the least value of the quadratic model among the iterates."""
-        return min(self.models)
-
-
 # Curvature within this many units of rounding of the largest product met is taken for zero.
 ROUNDING = 10
 
@@ -53,16 +18,45 @@ ROUNDING = 10
 class System:
     """(A + damping I) x = b with a preconditioner M ≈ (A + damping I)⁻¹.
 
-    It remembers the direction of most negative curvature of the undamped A among the vectors that A was
-    applied to, at the price of three dot products and of no product with A.
+    It counts the products with A and remembers the direction of most negative curvature of the undamped A
+    among the vectors that A was applied to, at the price of three dot products a product.
+
+    Parameters
+    ----------
+    A, b, x0, damping, M, check
+        As for `cg`. The two products with a matrix that probe its symmetry are not counted.
+
+    Attributes
+    ----------
+    products, preconditionings : int
+        How often A and M were applied.
+    norm : float
+        The largest ‖Av‖/‖v‖ so far, a lower bound of ‖A‖.
+    rounding : float
+        The size of vᵀ(A + damping I)v that rounding can explain, for the v of the last product.
+    direction : ndarray (n,) or None
+        The unit vector of most negative curvature so far; `lowest` says whether rounding explains it.
+    curvature : float or None
+        Its Rayleigh quotient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together, and where A is not symmetric.
+    NonFiniteProduct
+        By the methods, where A or M returns NaN or infinity.
+
+    Examples
+    --------
+    >>> system, out = System(np.diag([2.0, -1.0]), np.ones(2), damping=0.5), np.empty(2)
+    >>> system.product(np.array([0.0, 2.0]), out=out), out, system.curvature
+    (-2.0, array([ 0., -1.]), -1.0)
     """
 
     def __init__(self, A, b, x0=None, *, damping=0.0, M=None, check=False):
         self.b = check_right_hand_side("b", b)
-        self._A, self._M = (
-            _square("A", A, self.b.size),
-            None if M is None else _square("M", M, self.b.size),
-        )
+        self._A = _square("A", A, self.b.size)
+        self._M = None if M is None else _square("M", M, self.b.size)
         self.x0 = None if x0 is None else _start("x0", x0, self.b)
         self.damping, self.b_norm = _damping(damping, self.b.dtype), norm(self.b)
         self.products = self.preconditionings = 0
@@ -75,7 +69,7 @@ class System:
     def _probe_symmetry(self, counted: bool) -> None:
         """Compare uᵀAv with vᵀAu for two random vectors; a matrix at hand costs no counted product."""
         u, v = np.random.default_rng(0).standard_normal((2, self.b.size)).astype(self.b.dtype)
-        Au, Av = (_apply("A", self._A, vector, np.empty_like(self.b), 1) for vector in (u, v))
+        Au, Av = (_apply("A", self._A, vector, 1) for vector in (u, v))
         self.products += 2 * counted
         self.norm = float(np.nan_to_num(norm(Au) / norm(u)))
         scale = norm(u) * norm(Av) + norm(v) * norm(Au)
@@ -83,7 +77,13 @@ class System:
             raise ValueError("A: expected a symmetric operator, but uᵀAv differs from vᵀAu for random u, v")
 
     def start(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first iterate, x0 or 0, and its residual; a zero b is solved by x = 0 whatever x0."""
+        """Return the first iterate and its residual.
+
+        Returns
+        -------
+        x, r : ndarray (n,)
+            x0 or 0, and b − (A + damping I)x. Where b = 0, x is 0 whatever x0: that solves the system.
+        """
         x, r = np.zeros_like(self.b), self.b.copy()
         if 0 < self.b_norm < np.inf and self.x0 is not None and np.any(self.x0):
             x[:] = self.x0
@@ -91,14 +91,42 @@ class System:
         return x, r
 
     def residual(self, x: np.ndarray, out: np.ndarray) -> None:
-        """Write b − (A + damping I) x into ``out``, by one product."""
+        """Compute a residual by one product.
+
+        Parameters
+        ----------
+        x : ndarray (n,)
+        out : ndarray (n,)
+            Receives b − (A + damping I) x.
+        """
         self.product(x, out=out)
         np.subtract(self.b, out, out=out)
 
     def product(self, v: np.ndarray, out: np.ndarray) -> float:
-        """Write (A + damping I) v into ``out``, note the curvature along v, return vᵀ(A + damping I)v."""
+        """Multiply a vector by the damped operator and note the curvature of A along it.
+
+        Parameters
+        ----------
+        v : ndarray (n,)
+        out : ndarray (n,)
+            Receives (A + damping I) v.
+
+        Returns
+        -------
+        float
+            vᵀ(A + damping I)v.
+
+        Raises
+        ------
+        NonFiniteProduct
+            Where A v has NaN or infinity.
+        """
         self.products += 1
-        _apply("A", self._A, v, out, self.products)
+        try:  # as in `_apply`, whose call would stand between every solver and every product
+            np.copyto(out, self._A.matvec(v), casting="same_kind")
+        except (TypeError, ValueError) as error:
+            _name_operator("A", self.products, error)
+            raise
         vv, vAv, AvAv = dot(v, v), dot(v, out), dot(out, out)
         if not np.isfinite(AvAv):
             raise NonFiniteProduct(f"A: product {self.products} is not finite")
@@ -111,7 +139,15 @@ class System:
         return vAv + self.damping * vv
 
     def observe(self, d: np.ndarray, quotient: float) -> None:
-        """Keep d, normalized, if its Rayleigh quotient of the undamped A is the most negative so far."""
+        """Keep a direction if its curvature is the most negative so far.
+
+        Parameters
+        ----------
+        d : ndarray (n,)
+            The direction, of any length; a normalized copy is kept.
+        quotient : float
+            Its Rayleigh quotient dᵀAd/dᵀd of the undamped A.
+        """
         if quotient < min(self.curvature or 0.0, -self.noise):
             self.direction = np.multiply(d, 1 / norm(d), out=self.direction)
             self.curvature = quotient
@@ -120,6 +156,11 @@ class System:
         """Return the direction of most negative curvature and its quotient, unless rounding explains it.
 
         Rounding is in proportion to ‖A‖, which is known better at the end of a solve than at first.
+
+        Returns
+        -------
+        direction : ndarray (n,) or None
+        curvature : float or None
         """
         if self.curvature is None or self.curvature >= -self.noise:
             return None, None
@@ -136,11 +177,30 @@ class System:
         return ROUNDING * float(np.finfo(self.b.dtype).eps) * self.norm
 
     def precondition(self, r: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return z = M r (r itself where there is no M) and rᵀz, positive where M is positive definite."""
+        """Apply the preconditioner to a residual.
+
+        Parameters
+        ----------
+        r : ndarray (n,)
+
+        Returns
+        -------
+        z : ndarray (n,)
+            M r; r itself where there is no M.
+        rz : float
+            rᵀz, positive.
+
+        Raises
+        ------
+        NonFiniteProduct
+            Where M r has NaN or infinity.
+        ValueError
+            Where rᵀMr shows that M is not positive definite.
+        """
         if self._M is None:
             return r, dot(r, r)
         self.preconditionings += 1
-        z = _apply("M", self._M, r, np.empty_like(r), self.preconditionings)
+        z = _apply("M", self._M, r, self.preconditionings)
         rz = dot(r, z)
         if not np.isfinite(rz):
             raise NonFiniteProduct(f"M: product {self.preconditionings} is not finite")
@@ -212,12 +272,18 @@ def _square(name: str, A, n: int) -> LinearOperator:
     return operator
 
 
-def _apply(name: str, operator: LinearOperator, v: np.ndarray, out: np.ndarray, number: int) -> np.ndarray:
-    """Write the ``number``-th product, with v, into ``out`` and return it; an error names the operator."""
+def _apply(name: str, operator: LinearOperator, v: np.ndarray, number: int) -> np.ndarray:
+    """Return the ``number``-th product of an operator, like v; an error names the operator."""
+    out = np.empty_like(v)
     try:
         np.copyto(out, operator.matvec(v), casting="same_kind")
     except (TypeError, ValueError) as error:
-        if type(error) in (TypeError, ValueError):
-            raise type(error)(f"{name}: product {number} failed: {error}") from error
+        _name_operator(name, number, error)
         raise
     return out
+
+
+def _name_operator(name: str, number: int, error: Exception) -> None:
+    """Raise a plain TypeError or ValueError once more, with the operator and the product in its message."""
+    if type(error) in (TypeError, ValueError):
+        raise type(error)(f"{name}: product {number} failed: {error}") from error

@@ -18,9 +18,27 @@ PIECE = 8192  # numbers that are added at a time, in a temporary that stays in t
 def dot(x: np.ndarray, y: np.ndarray) -> float:
     """Return xᵀy: blocks of 128 in the precision of the vectors, their sums added in float64.
 
-    So the error in float32 is at most 128 · 2⁻²⁴ |x|ᵀ|y| < 8e-6 |x|ᵀ|y|, whatever the length (it is nearer
-    1e-9 |x|ᵀ|y|).
+    Parameters
+    ----------
+    x, y : ndarray (n,)
+        float32 or float64.
 
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        For vectors of two sizes or of another kind.
+
+    Notes
+    -----
+    The error in float32 is at most 128 · 2⁻²⁴ |x|ᵀ|y| < 8e-6 |x|ᵀ|y|, whatever the length; it is nearer
+    1e-9 |x|ᵀ|y|.
+
+    Examples
+    --------
     >>> dot(np.full(10**6, 0.1, np.float32), np.ones(10**6, np.float32))
     100000.0
     """
@@ -36,13 +54,39 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def norm(x: np.ndarray) -> float:
-    """Return ‖x‖₂, summed as ``dot`` does."""
+    """Return ‖x‖₂, summed as `dot` does.
+
+    Parameters
+    ----------
+    x : ndarray (n,)
+        float32 or float64.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> norm(np.array([3.0, 4.0]))
+    5.0
+    """
     return float(np.sqrt(dot(x, x)))
 
 
 def coefficients(V: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return V x, the products of x with the rows of V.
 
+    Parameters
+    ----------
+    V : ndarray (k, n)
+    x : ndarray (n,)
+
+    Returns
+    -------
+    ndarray (k,)
+
+    Examples
+    --------
     >>> coefficients(np.eye(2, 3), np.array([1.0, 2.0, 3.0]))
     array([1., 2.])
     """
@@ -51,8 +95,20 @@ def coefficients(V: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def combine(c: np.ndarray, V: np.ndarray) -> np.ndarray:
-    """Return cᵀV, the rows of V times the numbers c, in the precision of V.
+    """Return cᵀV, the sum of the rows of V times the numbers c.
 
+    Parameters
+    ----------
+    c : ndarray (k,)
+    V : ndarray (k, n)
+
+    Returns
+    -------
+    ndarray (n,)
+        In the precision of V.
+
+    Examples
+    --------
     >>> combine(np.array([2.0, 3.0]), np.eye(2))
     array([2., 3.])
     """
@@ -61,7 +117,28 @@ def combine(c: np.ndarray, V: np.ndarray) -> np.ndarray:
 
 
 def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
-    """Add a·x to y in place."""
+    """Add a·x to y in place.
+
+    Parameters
+    ----------
+    y : ndarray (n,)
+        float32 or float64.
+    a : float
+        Rounded to the precision of y.
+    x : ndarray (n,)
+
+    Raises
+    ------
+    ValueError
+        For vectors of two sizes or of another kind, and for a y that is read-only.
+
+    Examples
+    --------
+    >>> y = np.array([1.0, 2.0])
+    >>> axpy(y, 0.5, np.array([2.0, 4.0]))
+    >>> y
+    array([2., 4.])
+    """
     _check_pair(x, y)
     if not y.flags.writeable:
         raise ValueError("y: expected an array that can be written to, got one that is read-only")

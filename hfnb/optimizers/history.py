@@ -177,8 +177,7 @@ class Recorder:
         Returns
         -------
         OptimizeResult
-            ``x``, ``status``, ``success``, ``message``, ``history``; ``fun`` and ``nit`` are those of the last
-            record.
+            ``x``, ``status``, ``success``, ``message``, ``history``, and ``fun`` and ``nit`` of the end.
         """
         last, success = self.history[-1], status in (Status.MINIMUM, Status.SMALL_GRADIENT)
         found = {"status": status, "success": success, "message": message, "history": self.history}

@@ -3,11 +3,10 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
-from inspect import Parameter, signature
 
 import numpy as np
 
-from hfnb.krylov import SOLVERS, find_solver
+from hfnb.krylov import SOLVERS, find_solver, option_names
 from hfnb.objectives.curvature import CURVATURES
 from hfnb.optimizers.preconditioning import find_preconditioner
 from hfnb.optimizers.steps import STEPS
@@ -53,10 +52,10 @@ METHODS: dict[str, dict] = {
 LINE_SEARCH_SAMPLES = ("loss", "curvature")
 
 # Martens' rule (2010, §4.4); Bi-CG-STAB, like CG, does not go on beyond negative curvature.
-MARTENS: dict[str, dict] = {name: {"progress": 5e-4, "maxiter": 100} for name in SOLVERS}
+MARTENS: dict[str, dict] = {name: {"progress": 5e-4, "max_iter": 100} for name in SOLVERS}
 MARTENS["bicgstab"]["stop_indefinite"] = True
 # The marginal-gain rule: the gradient and the losses around a solve cost about 12 products.
-MARGINAL_GAIN: dict[str, dict] = {"cg": {"progress": 0.0, "overhead": 12.0, "maxiter": 100}}
+MARGINAL_GAIN: dict[str, dict] = {"cg": {"progress": 0.0, "overhead": 12.0, "max_iter": 100}}
 STOPPING_RULES = {"martens": MARTENS, "marginal-gain": MARGINAL_GAIN}
 
 
@@ -95,8 +94,8 @@ def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | No
     ValueError
         For an unknown name, and for options that the solver does not take.
 
-    >>> truncated("cg", MARGINAL_GAIN, {"maxiter": 30}).keywords
-    {'progress': 0.0, 'overhead': 12.0, 'maxiter': 30}
+    >>> truncated("cg", MARGINAL_GAIN, {"max_iter": 30}).keywords
+    {'progress': 0.0, 'overhead': 12.0, 'max_iter': 30}
     """
     solve, options = find_solver(solver), _checked(find_solver(solver), options)
     rule = rules.get(solver, MARTENS.get(solver, {})) if isinstance(solver, str) else {}
@@ -107,12 +106,10 @@ def _checked(solve: Callable, options) -> dict:
     """Return the options, {} for None, if the solver takes them; their values it checks itself."""
     if not isinstance(options, dict | None):
         raise TypeError(f"solver_options: expected a dictionary or None, got {shown(options)}")
-    parameters = signature(solve).parameters.values()
-    names = [each.name for each in parameters if each.kind is Parameter.KEYWORD_ONLY]
-    free = any(each.kind is Parameter.VAR_KEYWORD for each in parameters)
+    names = option_names(solve)
     for name in options or {}:
-        if not isinstance(name, str) or name == "damping" or not (free or name in names):
-            known = ", ".join(each for each in names if each != "damping") or "none"
+        if not isinstance(name, str) or name == "damping" or (names is not None and name not in names):
+            known = ", ".join(each for each in names or () if each != "damping") or "none"
             raise ValueError(f"solver_options: expected the solver's ({known}), got {name!r}")
     return options or {}
 

@@ -246,7 +246,7 @@ def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarra
     >>> found.name, bool(found.loss < newton.loss)
     ('newton and negative curvature', True)
     """
-    solution = cg(H, -g, maxiter=PRODUCTS, progress=0.0)
+    solution = cg(H, -g, max_iter=PRODUCTS, progress=0.0)
     if solution.direction is None or solution.curvature is None:
         return step
     return both(f, w, step, negative_curvature_step(f, w, solution.direction, f0, g, solution.curvature))

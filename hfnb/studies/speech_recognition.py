@@ -20,7 +20,7 @@ PHONES, STATES, SCORED = 48, 3, 39
 # How far each method goes at most on `timit_task`, by mode.
 HESSIAN_FREE: dict[str, dict] = {
     "fast": {"max_iter": 20, "curvature_batch_size": 600},
-    "full": {"max_iter": 24, "curvature_batch_size": 2048, "solver_options": {"maxiter": 30}},
+    "full": {"max_iter": 24, "curvature_batch_size": 2048, "solver_options": {"max_iter": 30}},
 }
 FIRST_ORDER = {"fast": {"batch_size": 64, "max_iter": 12}, "full": {"batch_size": 256, "max_iter": 12}}
 # What the development speakers choose from: learning rates, and weights of the bigram.

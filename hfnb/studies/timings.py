@@ -32,7 +32,7 @@ def plans(mode: str) -> dict[str, Plan]:
     ['test: products over 1,500', 'test: a 16th of products over 1,500', 'test: SGD, batch 256']
     """
     found: dict[str, Plan] = {}
-    newton = {"max_iter": 3 if mode == "full" else 2, "tol": 0.0, "solver_options": {"maxiter": 4}}
+    newton = {"max_iter": 3 if mode == "full" else 2, "tol": 0.0, "solver_options": {"max_iter": 4}}
     for size in SIZES[mode]:
         test, name = TEST if size == SIZES[mode][2] else "", f"products over {size:,}"
         found[test + name] = 1, hessian_free, newton | {"curvature_batch_size": size}

@@ -1,0 +1,362 @@
+"""When a Krylov solve stops: the options that say so, and the monitor that applies them to each iterate."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from inspect import Parameter, signature
+from typing import Any
+
+import numpy as np
+
+from hfnb.krylov.result import KrylovResult, Status
+from hfnb.krylov.system import ROUNDING, System
+from hfnb.krylov.vectors import dot, norm
+from hfnb.validation import (
+    asks_to_stop,
+    check_bool,
+    check_callable,
+    check_nonnegative,
+    check_positive,
+    check_positive_int,
+)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When a solve of (A + damping I) x = b stops.
+
+    Every solver takes these fields as keyword options. It takes ``overhead`` and ``stop_indefinite`` only
+    where its signature names them.
+
+    Parameters
+    ----------
+    rtol, atol : float
+        Stop where ‖r‖ ≤ max(rtol ‖b‖, atol), r = b − (A + damping I)x.
+    progress : float
+        Martens' ε: stop at iteration i where q(x) = ½xᵀ(A + damping I)x − bᵀx fell, over the last
+        k = max(10, i/10) iterations, by less than the fraction kε of it. The least q so far stands for q,
+        which not every solver lowers at every iteration. 0 turns the rule off.
+    overhead : float or None
+        Stop where an iteration gained less than −q/(i + overhead): the mean gain of an iteration, where
+        what surrounds the solve costs as much as ``overhead`` iterations. None turns the rule off.
+    max_iter : int or None
+        The largest number of iterations; None is the solver's own limit, 10 n in most.
+    stop_indefinite : bool
+        Stop where a vector has shown that A + damping I is not positive definite: q then has no minimum.
+    callback : callable or None
+        ``callback(x)`` sees each iterate after x0; any true value that it returns stops the solve.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a value of another kind or out of range; the message names the field.
+
+    References
+    ----------
+    Martens, "Deep learning via Hessian-free optimization" (2010), §4.4, for ``progress``; Charnov, "Optimal
+    foraging, the marginal value theorem", Theor. Popul. Biol. 9 (1976), for ``overhead``.
+
+    Examples
+    --------
+    >>> Stopping(rtol=1e-8, max_iter=50).progress
+    0.0005
+    """
+
+    rtol: float = 1e-5
+    atol: float = 0.0
+    progress: float = 5e-4
+    overhead: float | None = None
+    max_iter: int | None = None
+    stop_indefinite: bool = False
+    callback: Callable[[np.ndarray], Any] | None = None
+
+    def __post_init__(self):
+        checked: dict[str, Any] = {"stop_indefinite": check_bool("stop_indefinite", self.stop_indefinite)}
+        for name in ("rtol", "atol", "progress"):
+            checked[name] = check_nonnegative(name, getattr(self, name))
+        if self.overhead is not None:
+            checked["overhead"] = check_positive("overhead", self.overhead)
+        if self.max_iter is not None:
+            checked["max_iter"] = check_positive_int("max_iter", self.max_iter)
+        check_callable("callback", self.callback, "(x) -> bool", optional=True)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
+
+    @classmethod
+    def from_options(cls, solver: Callable, options: Mapping[str, Any], **own: Any) -> "Stopping":
+        """Return the stopping options of one call of a solver.
+
+        Parameters
+        ----------
+        solver : callable
+            The solver, whose options the message lists where one is unknown.
+        options : mapping
+            What the solver was given as ``**stopping``.
+        **own
+            Those of ``overhead`` and ``stop_indefinite`` that the solver names in its signature.
+
+        Returns
+        -------
+        Stopping
+
+        Raises
+        ------
+        TypeError
+            Where ``options`` has a name that is not an option of the solver.
+
+        Examples
+        --------
+        >>> from hfnb.krylov import cg
+        >>> Stopping.from_options(cg, {"tol": 1e-3})
+        Traceback (most recent call last):
+        TypeError: tol: expected one of the options of cg (damping, ..., callback), got an unknown name
+        """
+        for name in options:
+            if name not in SHARED:
+                known = ", ".join(option_names(solver) or SHARED)
+                raise TypeError(
+                    f"{name}: expected one of the options of {solver.__name__} ({known}), got an unknown name"
+                )
+        return cls(**options, **own)
+
+
+# The stopping options that every solver takes.
+SHARED = [each.name for each in fields(Stopping) if each.name not in ("overhead", "stop_indefinite")]
+
+
+def option_names(solver: Callable) -> list[str] | None:
+    """Return the names of the options that a solver takes, None where it takes any.
+
+    Parameters
+    ----------
+    solver : callable
+        ``solver(A, b, x0=None, *, damping=0.0, ..., **stopping)``. ``**stopping`` stands for the fields of
+        `Stopping` that every solver takes, ``**`` with any other name for options of any name.
+
+    Returns
+    -------
+    list of str or None
+
+    Examples
+    --------
+    >>> option_names(lambda A, b, x0=None, *, damping, depth=1, **stopping: ...)
+    ['damping', 'depth', 'rtol', 'atol', 'progress', 'max_iter', 'callback']
+    """
+    names: list[str] = []
+    for each in signature(solver).parameters.values():
+        if each.kind is Parameter.KEYWORD_ONLY:
+            names.append(each.name)
+        elif each.kind is Parameter.VAR_KEYWORD:
+            if each.name != "stopping":
+                return None
+            names += SHARED
+    return names
+
+
+class Monitor:
+    """Records the iterates of one solve, keeps the best of them and decides when the solve ends.
+
+    Parameters
+    ----------
+    system : System
+        The system that is solved.
+    stopping : Stopping
+        The tests to apply.
+    keep : bool
+        Whether to keep iterates 1, 2, 3, ..., ⌈1.3ʲ⌉, ... for backtracking, instead of the best one alone.
+    restarts : bool
+        Whether the solver can go on from a residual that the monitor has replaced (see Notes).
+    default_max_iter : int, optional
+        The largest number of iterations where ``stopping`` has none; 10 n by default.
+
+    Attributes
+    ----------
+    tolerance : float
+        The ‖r‖ to reach, max(rtol ‖b‖, atol); a solver may change it.
+    max_iter, iteration : int
+        The largest number of iterations, and the number so far.
+    models, residual_norms : list of float
+        q and ‖r‖ of each iterate.
+    best : ndarray (n,)
+        The iterate of least q.
+    replaced : bool
+        Whether the last `stop` has replaced the residual.
+    solved, success : bool
+        Whether the last iterate met the residual test, and whether it met any test. A solver with a test of
+        its own sets them.
+
+    Notes
+    -----
+    q(x) = ½xᵀ(A + damping I)x − bᵀx = −½xᵀ(b + r) comes from the residual r, without a product.
+
+    A residual that is updated instead of computed differs from b − (A + damping I)x by rounding errors of
+    about eps(‖A‖‖x‖ + ‖r‖) an iteration. Before a solve ends by a residual that is smaller than their sum,
+    the monitor computes the residual by one more product, writes it over r and sets ``replaced``.
+
+    Examples
+    --------
+    >>> monitor = Monitor(System(np.eye(2), np.array([3.0, 4.0])), Stopping(rtol=0.1))
+    >>> monitor.tolerance, monitor.max_iter
+    (0.5, 20)
+    """
+
+    def __init__(
+        self,
+        system: System,
+        stopping: Stopping,
+        *,
+        keep: bool = False,
+        restarts: bool = True,
+        default_max_iter: int | None = None,
+    ):
+        self.system, self.stopping, self.keep, self.restarts = system, stopping, keep, restarts
+        self.max_iter = stopping.max_iter or default_max_iter or 10 * system.b.size
+        small = system.b_norm < np.inf
+        self.tolerance = max(stopping.rtol * system.b_norm, stopping.atol) if small else 0.0
+        self.models: list[float] = []
+        self.residual_norms: list[float] = []
+        self.iterates: list[tuple[int, np.ndarray]] = []
+        self.best, self.solved, self.success = np.empty_like(system.b), False, False
+        self.replaced = False
+        self._least: list[float] = []
+        self._next_kept, self._drift, self._attained = 1.0, 0.0, False
+        self._eps = float(np.finfo(system.b.dtype).eps)
+
+    @property
+    def iteration(self) -> int:
+        """The number of iterates after x0."""
+        return len(self.models) - 1
+
+    def stop(self, x: np.ndarray, r: np.ndarray) -> Status | None:
+        """Record an iterate and say whether to stop there.
+
+        Parameters
+        ----------
+        x, r : ndarray (n,)
+            The iterate and its residual, which may be replaced by one that is computed anew.
+
+        Returns
+        -------
+        Status or None
+            The reason to stop, None to go on.
+        """
+        r_norm, self.replaced = norm(r), False
+        rounding = self._eps * (self.system.norm * norm(x) + r_norm)
+        self._drift += rounding
+        if self.models and r_norm <= self.tolerance < self._drift:
+            self.system.residual(x, out=r)
+            r_norm, self._drift, self.replaced = norm(r), rounding, True
+            self._attained = r_norm <= ROUNDING * rounding
+        q = -0.5 * (dot(x, self.system.b) + dot(x, r))
+        if self.models and not rounding < max(self.system.b_norm, self.residual_norms[0]):
+            return Status.DIVERGED
+        return self.record(x, q, r_norm)
+
+    def record(self, x: np.ndarray, q: float, r_norm: float) -> Status | None:
+        """Record an iterate of which a solver knows q and ‖r‖, and say whether to stop there.
+
+        Parameters
+        ----------
+        x : ndarray (n,)
+            The iterate.
+        q, r_norm : float
+            q(x) and the norm of its residual.
+
+        Returns
+        -------
+        Status or None
+            The reason to stop, None to go on.
+        """
+        if not self._least or q < self._least[-1]:
+            np.copyto(self.best, x)
+        self.models.append(q)
+        self.residual_norms.append(r_norm)
+        self._least.append(min(q, self._least[-1]) if self._least else q)
+        if self.keep and self.iteration >= self._next_kept:
+            self._keep(x)
+        stopped = False
+        if self.iteration > 0 and self.stopping.callback is not None:
+            stopped = asks_to_stop(self.stopping.callback, x)
+        return self._reason(r_norm, stopped)
+
+    def _reason(self, r_norm: float, stopped: bool) -> Status | None:
+        """Apply the tests in turn to the iterate that was recorded last."""
+        self.solved = r_norm <= self.tolerance or self._attained
+        progress, overhead = self.stopping.progress, self.stopping.overhead
+        little_progress = progress > 0 and self._makes_little_progress(progress)
+        little_gain = overhead is not None and self._gains_little(overhead)
+        self.success = self.solved or little_progress or little_gain
+        if not 0 < self.system.b_norm < np.inf:
+            return self._without_norm()
+        if self.solved:
+            return Status.CONVERGED_TO_ROUNDING if self._attained else Status.CONVERGED
+        if self.replaced and not self.restarts:
+            return Status.STAGNATED
+        if little_progress:
+            return Status.LITTLE_PROGRESS
+        if little_gain:
+            return Status.LITTLE_GAIN
+        if self.stopping.stop_indefinite and self.system.indefinite:
+            return Status.INDEFINITE
+        if stopped:
+            return Status.CALLBACK
+        return Status.MAX_ITER if self.iteration >= self.max_iter else None
+
+    def _without_norm(self) -> Status:
+        """Return the reason not to begin: ‖b‖ is 0, or its squares leave the range of floating point."""
+        if not np.any(self.system.b):
+            return Status.ZERO_RIGHT_HAND_SIDE
+        self.solved = self.success = False
+        return Status.OVERFLOW if self.system.b_norm else Status.UNDERFLOW
+
+    def _makes_little_progress(self, progress: float) -> bool:
+        """Whether Martens' rule ends the solve."""
+        k = max(10, self.iteration // 10)
+        if self.iteration <= k or self._least[-1] >= 0:
+            return False
+        return self._least[-1] - self._least[-1 - k] > k * progress * self._least[-1]
+
+    def _gains_little(self, overhead: float) -> bool:
+        """Whether the last iteration gained less than the mean one, what surrounds the solve included."""
+        i, least = self.iteration, self._least
+        return i > 1 and least[-1] < 0 and least[-2] - least[-1] < -least[-1] / (i + overhead)
+
+    def _keep(self, x: np.ndarray) -> None:
+        """Keep iterates ⌈1.3ʲ⌉ for backtracking (Martens 2010, §4.6): evenly many for each doubling."""
+        self.iterates.append((self.iteration, x.copy()))
+        while np.ceil(self._next_kept) <= self.iteration:
+            self._next_kept *= 1.3
+
+    def result(self, x: np.ndarray, status: str) -> KrylovResult:
+        """Return what the solve has found.
+
+        Parameters
+        ----------
+        x : ndarray (n,)
+            The last iterate.
+        status : Status or str
+            Why the solve ended.
+
+        Returns
+        -------
+        KrylovResult
+        """
+        direction, curvature = self.system.lowest()
+        chosen = x if self.solved else self.best
+        if not self.keep:
+            self.iterates = [(self.models.index(self._least[-1]), self.best)]
+        elif not self.iterates or self.iterates[-1][0] != self.iteration:
+            self.iterates.append((self.iteration, x))
+        return KrylovResult(
+            x=chosen,
+            status=status,
+            success=self.success,
+            iterations=self.iteration,
+            products=self.system.products,
+            residual_norms=self.residual_norms,
+            models=self.models,
+            best=self.best,
+            direction=direction,
+            curvature=curvature,
+            iterates=self.iterates,
+            norm=float(self.system.norm),
+        )
