@@ -14,7 +14,7 @@ from hfnb.problems.saddles import (
     tensor_decomposition,
     tiny_network,
 )
-from hfnb.problems.systems import SPECTRA, LinearSystem, linear_system
+from hfnb.problems.linear_systems import SPECTRA, LinearSystem, linear_system
 from hfnb.validation import check_nonnegative_int
 
 __all__ = [
