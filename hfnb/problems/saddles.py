@@ -83,8 +83,8 @@ def random_saddle(n: int = 20, index: int = 5, seed: int = 0) -> Problem:
     Notes
     -----
     The absolute values of the eigenvalues are uniform in (0.1, 1), the eigenvectors uniform; [1]_ studies
-    such quadratics. The quartic term bounds the function from below: its least value is −λ²/4, λ the most negative
-    eigenvalue.
+    such quadratics. The quartic term bounds the function from below: its least value is −λ²/4, where λ is the
+    most negative eigenvalue.
 
     References
     ----------
@@ -250,10 +250,10 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
 
     Notes
     -----
-    Each pair of a missing sᵢ and a smaller kept sⱼ gives one negative eigenvalue. With two layers so does each
-    pair of a missing sᵢ and a hidden unit with zero weights; with more layers such units add zero eigenvalues
-    only [1]_ [2]_. The least value is ½ Σ sᵢ² over the singular values for which the narrowest layer has no
-    unit.
+    Each pair of a missing sᵢ and a smaller kept sⱼ gives one negative eigenvalue. With two layers so does
+    each pair of a missing sᵢ and a hidden unit with zero weights; with more layers such units add zero
+    eigenvalues only [1]_ [2]_. The least value is ½ Σ sᵢ² over the singular values for which the narrowest
+    layer has no unit.
 
     References
     ----------
