@@ -109,7 +109,13 @@ def set_threads(n: int | None) -> None:
 
 
 def count() -> int:
-    """Return how many threads were requested, by `set_threads` or else by the environment."""
+    """Return how many threads were requested, by `set_threads` or else by the environment.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     if _requested is not None:
         return _requested
     for name in blas.THREADS:
@@ -148,6 +154,11 @@ def limited(number: int) -> Iterator[None]:
     ----------
     number : int
         At least 1.
+
+    Yields
+    ------
+    None
+        The block of the ``with`` statement runs with the limit.
 
     Examples
     --------
