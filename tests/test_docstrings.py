@@ -5,6 +5,7 @@ import typing
 from importlib import import_module
 
 import pytest
+from numpydoc.docscrape import ClassDoc
 from numpydoc.validate import validate
 
 import hfnb
@@ -58,15 +59,26 @@ def test_nothing_public_is_missed():
     assert {"hfnb.models.Network.init", "hfnb.models.Network.layers"} <= PUBLIC.keys()
 
 
+def attributes(cls):
+    """The names in the section Attributes of a class's docstring."""
+    entries = ClassDoc(cls, config={"show_class_members": False})["Attributes"]
+    return {name for entry in entries for name in entry.name.split(", ")}
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring_says_what_goes_in_and_comes_out(name):
-    errors = [f"{code}: {text}" for code, text in validate(name)["errors"] if code not in NOT_ASKED]
+    allowed, found = set(NOT_ASKED), PUBLIC[name]
+    if inspect.isclass(found) and inspect.signature(found).parameters.keys() <= attributes(found):
+        allowed.add("PR01")  # the fields of a result, which users read and do not pass
+    errors = [f"{code}: {text}" for code, text in validate(name)["errors"] if code not in allowed]
     assert not errors
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_annotations_are_complete(name):
     found = PUBLIC[name]
+    if inspect.isclass(found) and issubclass(found, Exception) and "__init__" not in vars(found):
+        return  # its arguments are those of Exception
     signature = inspect.signature(found)
     missing = [
         parameter.name

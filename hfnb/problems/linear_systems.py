@@ -27,7 +27,7 @@ SPECTRA: dict[str, Callable[[int], np.ndarray]] = {
 class LinearSystem(NamedTuple):
     """A linear system A x = b.
 
-    Parameters
+    Attributes
     ----------
     A : ndarray, shape (n, n)
         A symmetric matrix in float64.
