@@ -1,9 +1,9 @@
-"""Back-propagation through a fully connected network by hand: loss, gradient and curvature products.
+"""Back-propagation through a fully connected network by hand [1]_: loss, gradient and curvature products.
 
 The results are those of autograd on `Network.loss`, which the tests compare them with. Autograd does not know
 which arrays are needed later. Here it is known, so that passes over the activations work in place, in memory
 that stays in the cache. A curvature product takes 2 matrix products for the first layer and 6 (Hessian) or 4
-(Gauss-Newton) for each further one.
+(Gauss–Newton [3]_) for each further one.
 
 Notation: layer l computes z_l = a_{l-1} W_l + b_l and a_l = φ(z_l); u = ∂loss/∂a and d = ∂loss/∂z = u φ'(z).
 R{x} is the derivative of x with respect to the parameters along v [2]_.
