@@ -1,8 +1,12 @@
-"""All of the project's matplotlib: every function takes ``ax=None``, draws, and returns the axes."""
+"""All plots, in matplotlib: the colours and styles first, then functions that draw and return the axes.
+
+A function with ``ax=None`` makes a new figure unless it is given axes. None shows a figure by itself.
+"""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,10 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-# Okabe & Ito's colours, told apart in every common form of colour blindness; dashes and markers say it twice.
+# Okabe & Ito's colours can be told apart in every common form of colour blindness. Lines also differ in
+# dashes and markers.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 DASHES = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+HATCHES = ["", "//", ".."]
+BACKGROUND_LINES = "0.6"  # contours and frames behind what a plot is about
+BAR_EDGES = "white"
+IMAGES = "gray_r"  # colour map of pixels and shares: white for 0, black for the largest
+GRID_OPACITY = 0.3
 LABELS = {
     "iteration": "iteration",
     "passes": "passes over the data",
@@ -28,8 +38,24 @@ LABELS = {
 }
 
 
-def look(index: int) -> dict:
-    """Return colour, dashes and marker of the ``index``-th line of a plot."""
+def look(index: int) -> dict[str, Any]:
+    """Return colour, dashes and marker of a line, as keyword arguments of ``Axes.plot``.
+
+    Parameters
+    ----------
+    index : int
+        Number of the line in its plot, from 0. Seven lines differ in all three.
+
+    Returns
+    -------
+    dict
+        The keyword arguments.
+
+    Examples
+    --------
+    >>> look(1)["color"]
+    '#D55E00'
+    """
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": DASHES[index % len(DASHES)],
@@ -39,15 +65,30 @@ def look(index: int) -> dict:
 
 
 def curves(
-    histories: dict[str, Sequence[dict]],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
     x: str = "passes",
     y: str = "loss",
     ax: Axes | None = None,
     log: bool | None = None,
 ) -> Axes:
-    """Draw entry ``y`` of each history's records against entry ``x``, a line for each name in ``histories``.
+    """Draw one entry of each history's records against another, a line for each run.
 
-    ``log``: logarithmic x; None chooses so where the runs differ more than tenfold in length.
+    Parameters
+    ----------
+    histories : dict
+        {name of the run: its records}, such as ``result.history``. Records without the entry ``y`` are left
+        out.
+    x, y : str
+        Entries of a record; ``LABELS`` says how axes name them.
+    ax : Axes, optional
+        Where to draw.
+    log : bool, optional
+        Whether x is logarithmic. By default it is where the lengths of the runs differ more than tenfold.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
     """
     ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
     for index, (name, history) in enumerate(histories.items()):
@@ -64,20 +105,35 @@ def curves(
         ax.set_xscale("symlog", linthresh=min(end for end in ends if end > 0))
     ax.set_yscale("log")
     ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y))
-    if ax.get_ylabel().endswith("(%)"):  # 60, not 6 × 10¹
+    if ax.get_ylabel().endswith("(%)"):  # write 60, not 6 × 10¹
         ax.yaxis.set_major_formatter(LogFormatter())
         ax.yaxis.set_minor_formatter(LogFormatter())
-    ax.grid(alpha=0.3)
+    ax.grid(alpha=GRID_OPACITY)
     return ax
 
 
 def comparison(
-    histories: dict[str, Sequence[dict]],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
     xs: Sequence[str] = ("passes", "reductions", "seconds"),
     ys: Sequence[str] = ("loss", "error"),
     title: str = "",
 ) -> Figure:
-    """Draw `curves` of every y against every x, in a grid with one legend; ``title`` states the finding."""
+    """Draw `curves` of every y against every x, in a grid with one legend.
+
+    Parameters
+    ----------
+    histories : dict
+        {name of the run: its records}, such as ``result.history``.
+    xs, ys : sequence of str
+        Entries of a record: a column of the grid for each x, a row for each y.
+    title : str
+        The finding.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
     figure, axes = plt.subplots(
         len(ys),
         len(xs),
@@ -96,42 +152,109 @@ def comparison(
 
 
 def surface(
-    f: Callable, x: tuple[float, float], y: tuple[float, float], ax: Axes | None = None, levels: int = 24
+    f: Callable[[np.ndarray], float],
+    x: tuple[float, float],
+    y: tuple[float, float],
+    ax: Axes | None = None,
+    levels: int = 24,
 ) -> Axes:
-    """Draw the contours of f, a function of a vector (2,), over the rectangle ``x`` = (from, to) × ``y``."""
+    """Draw the contours of a function of two variables.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(w)``, from (2,) to a number.
+    x, y : tuple of float
+        First and last value of each variable.
+    ax : Axes, optional
+        Where to draw.
+    levels : int
+        About how many contours.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
     ax = ax or plt.subplots(figsize=(5, 4.2), layout="constrained")[1]
     xs, ys = np.linspace(*x, 101), np.linspace(*y, 101)
     values = [[float(f(np.array([u, v]))) for u in xs] for v in ys]
-    ax.contour(xs, ys, values, levels=levels, colors="0.6", linewidths=0.7)
+    ax.contour(xs, ys, values, levels=levels, colors=BACKGROUND_LINES, linewidths=0.7)
     ax.set(xlim=x, ylim=y, xlabel="$x_1$", ylabel="$x_2$")
     return ax
 
 
 def path(points: Sequence[np.ndarray], ax: Axes, label: str = "", index: int = 0) -> Axes:
-    """Draw points (2,) and the way through them, in the ``index``-th look."""
+    """Draw points of the plane and the lines between them.
+
+    Parameters
+    ----------
+    points : sequence of ndarray, shape (2,)
+        The points, in order.
+    ax : Axes
+        Where to draw.
+    label : str
+        Name in the legend.
+    index : int
+        Number of the line's style; see `look`.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
     line = np.array(points)
     ax.plot(line[:, 0], line[:, 1], label=label, **look(index))
     return ax
 
 
-def parts(bars: dict[str, dict[str, float]], ax: Axes | None = None) -> Axes:
-    """Draw bars, {name: {part: seconds}}, each as its parts side by side; `profiler` makes such bars."""
+def parts(bars: Mapping[str, Mapping[str, float]], ax: Axes | None = None) -> Axes:
+    """Draw horizontal bars, each of which shows its parts one after the other.
+
+    Parameters
+    ----------
+    bars : dict
+        {name of the bar: {name of the part: seconds}}; `hfnb.objectives.profiler.totals` makes such bars.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
     ax = ax or plt.subplots(figsize=(7, 1.4 + 0.4 * len(bars)), layout="constrained")[1]
     start = np.zeros(len(bars))
     for index, part in enumerate(dict.fromkeys(part for each in bars.values() for part in each)):
         lengths = np.array([each.get(part, 0.0) for each in bars.values()])
-        colour, hatch = COLOURS[index % len(COLOURS)], ("", "//", "..")[index % 3]
-        ax.barh(list(bars), lengths, left=start, label=part, color=colour, hatch=hatch, edgecolor="white")
+        colour, hatch = COLOURS[index % len(COLOURS)], HATCHES[index % len(HATCHES)]
+        ax.barh(list(bars), lengths, left=start, label=part, color=colour, hatch=hatch, edgecolor=BAR_EDGES)
         start += lengths
     ax.set(xlabel=LABELS["seconds"])
     ax.invert_yaxis()
     return ax
 
 
-def performance_profile(costs: dict[str, Sequence[float]], ax: Axes | None = None) -> Axes:
-    """Draw the share of problems that each method solves within τ times the least cost (Dolan & Moré 2002).
+def performance_profile(costs: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """Draw the share of problems that each method solves within τ times the least cost [1]_.
 
-    ``costs``: a method's cost > 0 for each problem, the same ones for all methods; inf where not solved.
+    Parameters
+    ----------
+    costs : dict
+        {name of the method: its cost for each problem}; positive, and infinite for a problem that it did not
+        solve. The problems are the same, in the same order, for all methods.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    References
+    ----------
+    .. [1] E. Dolan, J. Moré, "Benchmarking optimization software with performance profiles", Mathematical
+       Programming 91, 2002.
     """
     ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
     table = np.array(list(costs.values()), dtype=float)
@@ -144,24 +267,54 @@ def performance_profile(costs: dict[str, Sequence[float]], ax: Axes | None = Non
     return ax
 
 
-def digits(X: np.ndarray, labels: Sequence | None = None, columns: int = 10) -> Figure:
-    """Draw rows of pixels (n, 784) as images, ``labels`` above them."""
+def digits(X: np.ndarray, labels: Sequence[Any] | None = None, columns: int = 10) -> Figure:
+    """Draw images of 28 × 28 pixels.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, 784)
+        The pixels of an image in each row.
+    labels : sequence, optional
+        What to write above each image.
+    columns : int
+        Number of images side by side.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
     rows = -(-len(X) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(0.8 * columns, 1.0 * rows), squeeze=False)
     for index, ax in enumerate(axes.flat):
         ax.axis("off")
         if index < len(X):
-            ax.imshow(np.reshape(X[index], (28, 28)), cmap="gray_r")
+            ax.imshow(np.reshape(X[index], (28, 28)), cmap=IMAGES)
             if labels is not None:
                 ax.set_title(str(labels[index]), fontsize=9)
     return figure
 
 
-def confusion(counts: np.ndarray, groups: dict[str, Sequence[str]], ax: Axes | None = None) -> Axes:
-    """Draw the share of each row of ``counts`` (k, k) by column; ``groups`` names the classes in order."""
+def confusion(counts: np.ndarray, groups: Mapping[str, Sequence[str]], ax: Axes | None = None) -> Axes:
+    """Draw a confusion matrix as shares of its rows, with a box around each group of classes.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (k, k)
+        How many frames of the class of the row (the reference) were taken for that of the column.
+    groups : dict
+        {name of the group: names of its classes}, in the order of the rows.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
     ax = ax or plt.subplots(figsize=(7.5, 6.8), layout="constrained")[1]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = ax.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
+    image = ax.imshow(shares, cmap=IMAGES, vmin=0, vmax=1)
     plt.colorbar(image, ax=ax, label="share of the frames of the row", shrink=0.8)
     names = [name for group in groups.values() for name in group]
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -176,9 +329,24 @@ def confusion(counts: np.ndarray, groups: dict[str, Sequence[str]], ax: Axes | N
 
 
 def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], ax: Axes) -> Axes:
-    """Write ``names`` side by side along the x-axis, each between its start and its end."""
+    """Write names side by side along the x-axis, each in the middle of its interval.
+
+    Parameters
+    ----------
+    starts, ends : sequence of float
+        Where each interval begins and ends.
+    names : sequence of str
+        What to write.
+    ax : Axes
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
     for start, end, name in zip(starts, ends, names, strict=True):
-        ax.axvspan(start, end, facecolor="none", edgecolor="0.6")
+        ax.axvspan(start, end, facecolor="none", edgecolor=BACKGROUND_LINES)
         middle = (start + end) / 2, 0.5
         text = ax.text(*middle, name, transform=ax.get_xaxis_transform(), ha="center", va="center")
         text.set(clip_on=True, fontsize=8)
@@ -187,11 +355,16 @@ def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], 
 
 
 def figures_folder() -> Path:
-    """Return the folder to which a run's figures go; made if need be.
+    """Return the folder to which a run's figures go, which is made if it does not exist.
 
-    ``HFNB_FIGURES`` names it. By default it is ``figures/run``, which git ignores, in the checkout that the
-    working folder is in, and the working folder itself elsewhere. The committed ones, in ``figures``, change
-    by ``make run ARGS=--figures`` alone, which sets the variable.
+    The variable ``HFNB_FIGURES`` names it. Without that variable it is ``figures/run``, which git ignores, in
+    the checkout that holds the working folder, and elsewhere the working folder itself. Only
+    ``make run ARGS=--figures``, which sets the variable, changes the committed figures in ``figures``.
+
+    Returns
+    -------
+    Path
+        The folder.
     """
     named, here = os.environ.get("HFNB_FIGURES"), Path.cwd()
     checkout = next((folder for folder in (here, *here.parents) if _is_checkout(folder)), None)
@@ -201,12 +374,20 @@ def figures_folder() -> Path:
 
 
 def _is_checkout(folder: Path) -> bool:
-    """Whether this is the root of the project: its own lessons and the package they are about."""
+    """Return whether this is the root of the project, with the lessons and the package."""
     return (folder / "notebooks" / "00_start_here.ipynb").exists() and (folder / "hfnb" / "plots.py").exists()
 
 
 def save(figure: Figure | Axes, name: str) -> None:
-    """Write a figure as ``name`` in `figures_folder`."""
+    """Write a figure to `figures_folder`.
+
+    Parameters
+    ----------
+    figure : Figure or Axes
+        The figure, or axes on it.
+    name : str
+        Name of the file; its ending says the format.
+    """
     whole = figure.get_figure() if isinstance(figure, Axes) else figure
     assert isinstance(whole, Figure), "axes belong to a figure"
     whole.savefig(figures_folder() / name, dpi=120)

@@ -1,10 +1,11 @@
-"""How many threads the sums over samples use, and work dealt to them, each with a single-threaded BLAS.
+"""Threads: how many the sums over samples use, parts of them run in parallel, and limits for BLAS.
 
-One by default. OpenBLAS would take a thread for every core, and its threads wait for each other by spinning:
-while another program computes, a run can take fifty times as long. And it spreads a matrix product over
-threads but leaves every pass over the activations to one. Where chunks of a batch are dealt to threads
-instead, all of the work is spread, no thread spins, and a float64 sum is the same on any number of threads.
-NumPy frees Python's lock while it computes.
+The default is one thread. OpenBLAS by itself would take one for every core, and its threads wait for each
+other by spinning: while another program computes, a run can take fifty times as long. OpenBLAS also spreads
+only the matrix products over threads, not the passes over the activations. With more than one thread, hfnb
+therefore gives each thread some chunks of the batch and a single-threaded BLAS: all of the work is spread, no
+thread spins, and a float64 sum is the same on any number of threads. NumPy releases Python's lock while it
+computes.
 """
 
 import os
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
 from threading import Lock, get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy  # noqa: F401  (its BLAS must be loaded before it can be found)
 from threadpoolctl import ThreadpoolController
@@ -22,56 +23,62 @@ from threadpoolctl import ThreadpoolController
 from hfnb import blas
 from hfnb.validation import check_positive_int
 
-_ONE_AT_A_TIME = Lock()  # shares are dealt by one caller at a time: the pool has no threads for a second one
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+_POOL_IN_USE = Lock()  # held by the one caller whose parts run in parallel: the pool has no threads for two
 _LOCK = Lock()  # protects the two tables below
-_LIMITS: dict[int, list[int]] = {}  # thread: the limits that it is within, the innermost last
-_BEFORE: list[tuple["Shared", int]] = []  # each shared BLAS, and its number of threads before any limit
+_LIMITS: dict[int, list[int]] = {}  # by thread: the limits that it is within, the innermost last
+_BEFORE: list[tuple["_ProcessWideBLAS", int]] = []  # each, and its number of threads before any limit
 _requested: int | None = None
 
 
-class Shared:
-    """An OpenBLAS with threads of its own, whose number is one for all threads of the process.
+class _ProcessWideBLAS:
+    """An OpenBLAS whose number of threads is one for all Python threads of the process.
 
-    It is set by the library's own function: threadpoolctl lets only the first thread that has set it do so
-    again, and ignores all others without a word, such as the one in which an engine runs an optimizer.
+    The number is set by a function of the library itself. threadpoolctl lets one thread set it and ignores
+    all others without an error (see its ``OpenBLASController``). An engine runs the optimizer in a thread
+    that is not the first one to ask.
     """
 
-    def __init__(self, library):
+    def __init__(self, library: Any):
         self.library = library
         affixes = [(prefix, suffix) for prefix in ("", "scipy_") for suffix in ("", "64_", "_64")]
         names = [f"{prefix}openblas_set_num_threads{suffix}" for prefix, suffix in affixes]
         found = (getattr(library.dynlib, name, None) for name in names)
-        self.set = next(filter(None, found), library.set_num_threads)
+        self.set: Callable[[int], None] = next(filter(None, found), library.set_num_threads)
 
     @property
     def number(self) -> int:
+        """The number of threads now."""
         return self.library.num_threads
 
 
 @cache
-def _blas() -> tuple[list[Shared], list]:
-    """The BLAS libraries with one number of threads for all of the process, and those with one for each."""
-    shared, own = [], []
+def _blas() -> tuple[list[_ProcessWideBLAS], list[Any]]:
+    """Return the BLAS libraries with one number of threads for the process, and those with one a thread."""
+    process_wide, by_thread = [], []
     for library in ThreadpoolController().select(user_api="blas").lib_controllers:
         if (library.internal_api, library.threading_layer) == ("openblas", "pthreads"):
-            shared.append(Shared(library))
+            process_wide.append(_ProcessWideBLAS(library))
         else:
-            own.append(library)
-    return shared, own
+            by_thread.append(library)
+    return process_wide, by_thread
 
 
 @cache
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """Return a pool of so many threads; a forked process, which has none of them, gets a pool of its own."""
     return ThreadPoolExecutor(count, thread_name_prefix="hfnb")
 
 
 def set_threads(n: int | None) -> None:
-    """Let hfnb's sums over samples use ``n`` threads in this process; None: as many as the environment says.
+    """Set how many threads the sums over samples use in this process.
 
     Parameters
     ----------
     n : int or None
-        At least 1. Until this is called, and after ``set_threads(None)``, it is the first of the variables
+        At least 1. None stands for the default, which holds until the first call: the first of the variables
         ``OPENBLAS_NUM_THREADS``, ``MKL_NUM_THREADS``, ``VECLIB_MAXIMUM_THREADS`` and ``OMP_NUM_THREADS``
         that is set (at most the number of cores), and 1 if none is.
 
@@ -82,12 +89,13 @@ def set_threads(n: int | None) -> None:
 
     Notes
     -----
-    In float64 the sums are the same on any number of threads. BLAS is limited only while hfnb computes; what
-    it is set to for the rest of the program stays. Threads are dealt chunks of samples where numpy has
-    OpenBLAS with its own threads, as numpy's wheels for Linux and Windows have. With another BLAS that can be
-    limited (MKL, OpenBLAS with OpenMP) float32 sums leave ``n`` threads to BLAS and float64 sums use one.
-    Accelerate (macOS) cannot be limited by a running program: it has as many threads as
-    ``VECLIB_MAXIMUM_THREADS`` said when Python was started.
+    In float64 the sums are the same on any number of threads. BLAS is limited only while hfnb computes; for
+    the rest of the program its number of threads stays what it is.
+
+    Samples are spread over threads where NumPy has OpenBLAS with its own threads, as NumPy's wheels for Linux
+    and Windows have. With another BLAS that can be limited (MKL, OpenBLAS with OpenMP) float32 sums leave
+    ``n`` threads to BLAS and float64 sums use one. Accelerate (macOS) cannot be limited by a running program:
+    it has as many threads as ``VECLIB_MAXIMUM_THREADS`` said when Python was started.
 
     Examples
     --------
@@ -101,7 +109,13 @@ def set_threads(n: int | None) -> None:
 
 
 def count() -> int:
-    """Return how many threads have been requested, by `set_threads` or else by the environment."""
+    """Return how many threads were requested, by `set_threads` or else by the environment.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     if _requested is not None:
         return _requested
     for name in blas.THREADS:
@@ -113,34 +127,56 @@ def count() -> int:
 
 @cache
 def _cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shares() -> int:
-    """Return how many shares work should be dealt in: `count`, or 1 where BLAS cannot be limited in all."""
-    shared, own = _blas()
-    return count() if shared and not own else 1
+    """Return in how many parts to divide work for `parallel_map`.
+
+    Returns
+    -------
+    int
+        `count`, or 1 where the threads of BLAS cannot be limited for the whole process.
+    """
+    process_wide, by_thread = _blas()
+    return count() if process_wide and not by_thread else 1
 
 
 @contextmanager
 def limited(number: int) -> Iterator[None]:
-    """Hold BLAS to so many threads for what this thread does inside; what it was set to comes back.
+    """Return a context in which BLAS has at most ``number`` threads; afterwards it has as many as before.
 
-    Of limits within each other the innermost holds. While several Python threads are inside, the lowest of
-    theirs holds for all, since OpenBLAS has one number of threads for the whole process.
+    Of nested contexts the innermost counts. OpenBLAS has one number of threads for the whole process: while
+    several Python threads are in such contexts, the lowest of their limits counts for all.
+
+    Parameters
+    ----------
+    number : int
+        At least 1.
+
+    Yields
+    ------
+    None
+        The block of the ``with`` statement runs with the limit.
+
+    Examples
+    --------
+    >>> with limited(1):
+    ...     pass  # matrix products use one thread here
     """
-    thread, (_, own) = get_ident(), _blas()
-    before = [each.num_threads for each in own]
+    thread, (_, by_thread) = get_ident(), _blas()
+    before = [library.num_threads for library in by_thread]
     with _LOCK:
         _LIMITS.setdefault(thread, []).append(number)
         _apply()
     try:
-        for each in own:
-            each.set_num_threads(number)
+        for library in by_thread:
+            library.set_num_threads(number)
         yield
     finally:
-        for each, threads in zip(own, before, strict=True):
-            each.set_num_threads(threads)
+        for library, threads in zip(by_thread, before, strict=True):
+            library.set_num_threads(threads)
         with _LOCK:
             _LIMITS[thread].pop()
             if not _LIMITS[thread]:
@@ -149,7 +185,7 @@ def limited(number: int) -> Iterator[None]:
 
 
 def _apply() -> None:
-    """Set every shared BLAS to the lowest of the limits or, where none is left, to what it had before."""
+    """Set every process-wide BLAS to the lowest limit; without any limit, to what it had before the first."""
     if _LIMITS and not _BEFORE:
         _BEFORE.extend((library, library.number) for library in _blas()[0])
     lowest = min((limits[-1] for limits in _LIMITS.values()), default=None)
@@ -162,12 +198,12 @@ def _apply() -> None:
 
 
 def _after_fork() -> None:
-    """Forget in a forked process what threads of the first one hold: it has none of them but the forking one.
+    """Forget, in a forked process, the locks and limits of threads that only the parent process has.
 
-    A lock that another thread held would never be free, nor a limit of it end.
+    A lock that another thread held would never be released, and its limit would never end.
     """
-    global _LOCK, _ONE_AT_A_TIME
-    _LOCK, _ONE_AT_A_TIME = Lock(), Lock()
+    global _LOCK, _POOL_IN_USE
+    _LOCK, _POOL_IN_USE = Lock(), Lock()
     for thread in _LIMITS.keys() - {get_ident()}:
         del _LIMITS[thread]
     _apply()
@@ -177,24 +213,43 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def parallel_map(task: Callable[[int, Any], Any], shares: Sequence) -> list:
-    """Return [task(0, shares[0]), task(1, shares[1]), …], each in a thread of its own, the first in this one.
+def parallel_map(task: Callable[[int, Part], Result], parts: Sequence[Part]) -> list[Result]:
+    """Return [task(0, parts[0]), task(1, parts[1]), …], each computed in a thread of its own.
 
-    An exception is raised once all have ended. A single share, and shares dealt while others are being worked
-    on, run here one after another, with BLAS as it is.
+    A single part, and parts that come while others run in parallel, are computed by the calling thread one
+    after another, without a limit for BLAS.
 
-    >>> parallel_map(lambda number, share: number + sum(share), [[1, 2], [3, 4]])
+    Parameters
+    ----------
+    task : callable
+        ``task(number, part)``. While several run, BLAS has one thread in each.
+    parts : sequence
+        The work. The calling thread takes the first part.
+
+    Returns
+    -------
+    list
+        The results, in the order of ``parts``.
+
+    Raises
+    ------
+    Exception
+        What a task raised, once all tasks have ended; the one of the first part that failed.
+
+    Examples
+    --------
+    >>> parallel_map(lambda number, part: number + sum(part), [[1, 2], [3, 4]])
     [3, 8]
     """
-    lock = _ONE_AT_A_TIME  # this one is freed, even where a share forks
-    if len(shares) == 1 or not lock.acquire(blocking=False):
-        return [task(number, share) for number, share in enumerate(shares)]
+    lock = _POOL_IN_USE  # the same object is released, even where a task forks the process
+    if len(parts) == 1 or not lock.acquire(blocking=False):
+        return [task(number, part) for number, part in enumerate(parts)]
     try:
         with limited(1):
-            pool, rest = _pool(len(shares) - 1, os.getpid()), list(enumerate(shares))[1:]
-            others = [pool.submit(copy_context().run, task, number, share) for number, share in rest]
+            pool, rest = _pool(len(parts) - 1, os.getpid()), list(enumerate(parts))[1:]
+            others = [pool.submit(copy_context().run, task, number, part) for number, part in rest]
             try:
-                first = task(0, shares[0])
+                first = task(0, parts[0])
             finally:
                 wait(others)
             return [first, *(each.result() for each in others)]

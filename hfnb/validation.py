@@ -1,7 +1,8 @@
 """Checks of arguments and of the answers of callbacks: each returns the value or raises one clear error.
 
-``TypeError`` is raised for an object of a wrong kind (a string, a bool or None for a number), ``ValueError``
-for one of the right kind with a wrong value. Counts are integers of Python or NumPy: 2.0 and True are none.
+The first argument ``name`` is what the message calls the value: "name: expected ..., got ...". An object of a
+wrong kind (a string, a bool or None for a number) raises ``TypeError``, one of the right kind with a wrong
+value ``ValueError``. Counts are integers of Python or NumPy; 2.0 and True are refused.
 """
 
 import functools
@@ -9,67 +10,89 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable
 from numbers import Real
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from scipy.sparse import issparse
 
 FLOATS = (np.float32, np.float64)
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def check_positive_int(name: str, value, at_most: int | None = None) -> int:
-    """Return an integer of at least 1 and, where it is given, ``at_most`` so much.
 
+def check_positive_int(name: str, value: Any, at_most: int | None = None) -> int:
+    """Return an integer from 1 to ``at_most``; None is no upper limit.
+
+    Examples
+    --------
     >>> check_positive_int("batch_size", np.int64(32))
     32
     """
     return _integer(name, value, 1, at_most)
 
 
-def check_nonnegative_int(name: str, value) -> int:
-    """Return an integer of at least 0: a seed, an index or a limit that may be 0."""
+def check_nonnegative_int(name: str, value: Any) -> int:
+    """Return an integer of at least 0, such as a seed or an index."""
     return _integer(name, value, 0, None)
 
 
-def check_bool(name: str, value) -> bool:
+def check_bool(name: str, value: Any) -> bool:
     """Return True or False, of Python or NumPy."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name}: expected True or False, got {shown(value)}")
 
 
-def check_finite(name: str, value) -> float:
+def check_finite(name: str, value: Any) -> float:
     """Return a finite real number."""
     return _number(name, value, "a finite number", np.isfinite)
 
 
-def check_nonnegative(name: str, value, finite: bool = False) -> float:
-    """Return a real number >= 0, NaN excluded; infinity too where it has to be ``finite``."""
+def check_nonnegative(name: str, value: Any, finite: bool = False) -> float:
+    """Return a real number >= 0 that is not NaN and, if ``finite``, not infinite."""
     expected = "a finite number >= 0" if finite else "a number >= 0"
     return _number(name, value, expected, lambda x: 0 <= x < np.inf if finite else x >= 0)
 
 
-def check_positive(name: str, value, finite: bool = False, at_most: float = np.inf) -> float:
-    """Return a real number in (0, ``at_most``], NaN excluded; infinity too where it has to be ``finite``."""
+def check_positive(name: str, value: Any, finite: bool = False, at_most: float = np.inf) -> float:
+    """Return a real number > 0 and <= ``at_most`` that is not NaN and, if ``finite``, not infinite."""
     expected = "a finite number > 0" if finite else "a number > 0"
     if at_most < np.inf:
         expected += f" and at most {at_most:g}"
     return _number(name, value, expected, lambda x: 0 < x <= at_most and not (finite and x == np.inf))
 
 
-def check_probability(name: str, value) -> float:
+def check_probability(name: str, value: Any) -> float:
     """Return a real number strictly between 0 and 1."""
     return _number(name, value, "a probability between 0 and 1", lambda x: 0 < x < 1)
 
 
-def check_fraction(name: str, value, below_one: bool = False) -> float:
-    """Return a real number from 0 to 1; 1 excluded where it has to be ``below_one``."""
+def check_fraction(name: str, value: Any, below_one: bool = False) -> float:
+    """Return a real number from 0 to 1 or, if ``below_one``, from 0 to below 1."""
     if below_one:
         return _number(name, value, "a number >= 0 and < 1", lambda x: 0 <= x < 1)
     return _number(name, value, "a number from 0 to 1", lambda x: 0 <= x <= 1)
 
 
-def check_choice(name: str, value, choices: Iterable[str], otherwise: str = "") -> str:
-    """Return one of the names in ``choices``; ``otherwise`` ends the list in the message (" or …")."""
+def check_choice(name: str, value: Any, choices: Iterable[str], otherwise: str = "") -> str:
+    """Return one of several names.
+
+    Parameters
+    ----------
+    name : str
+        What the message calls the value.
+    value : object
+        What was given.
+    choices : iterable of str
+        The names that exist, which the message lists.
+    otherwise : str
+        Text after that list, such as " or a function".
+
+    Returns
+    -------
+    str
+        The value.
+    """
     choices = list(choices)
     if isinstance(value, str) and value in choices:
         return value
@@ -77,30 +100,42 @@ def check_choice(name: str, value, choices: Iterable[str], otherwise: str = "") 
     raise error(f"{name}: expected one of {', '.join(choices)}{otherwise}, got {shown(value)}")
 
 
-def check_callable(name: str, value, form: str, optional: bool = False):
-    """Return a function, of which ``form`` shows the call; None as well where it is ``optional``."""
+def check_callable(name: str, value: Any, form: str, optional: bool = False) -> Any:
+    """Return a function or, if ``optional``, None; ``form`` shows in the message how it is called."""
     if callable(value) or (optional and value is None):
         return value
     raise TypeError(f"{name}: expected a function {form}{' or None' * optional}, got {shown(value)}")
 
 
-def check_methods(name: str, value, methods: Iterable[str], example: str) -> None:
-    """Refuse what does not have these methods, such as a class instead of an object of it."""
+def check_methods(name: str, value: Any, methods: Iterable[str], example: str) -> None:
+    """Raise an error unless the value is an object, not a class, with all of these methods.
+
+    Parameters
+    ----------
+    name : str
+        What the message calls the value.
+    value : object
+        What was given.
+    methods : iterable of str
+        Names of methods.
+    example : str
+        An object that has them, for the message, such as "hfnb.Objective(net, data)".
+    """
     if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
         raise TypeError(
             f"{name}: expected {example} or what has its {', '.join(methods)}, got {shown(value)}"
         )
 
 
-def check_sequence(name: str, values) -> tuple:
-    """Return a tuple of what can be iterated over, and is no string."""
+def check_sequence(name: str, values: Any) -> tuple[Any, ...]:
+    """Return an iterable, other than a string, as a tuple."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: expected a sequence, got {shown(values)}")
     return tuple(values)
 
 
-def check_plain_array(name: str, value) -> None:
-    """Refuse sparse, masked and matrix objects, whose arithmetic is not that of an array."""
+def check_plain_array(name: str, value: Any) -> None:
+    """Raise an error for sparse, masked and matrix objects, whose arithmetic is not that of an array."""
     if issparse(value):
         raise TypeError(
             f"{name}: expected a dense array, got {type(value).__name__}; convert with {name}.toarray()"
@@ -109,8 +144,11 @@ def check_plain_array(name: str, value) -> None:
         raise TypeError(f"{name}: expected a plain array, got {type(value).__name__}, whose rules differ")
 
 
-def check_vector(name: str, value, size: int | None = None) -> np.ndarray:
-    """Return an array (size,), or (p,) of any size p > 0, of float32 or float64; its entries are not read."""
+def check_vector(name: str, value: Any, size: int | None = None) -> np.ndarray:
+    """Return a vector of float32 or float64 with ``size`` entries; None: any number of them but 0.
+
+    The entries are not looked at: they may be NaN.
+    """
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     right_shape = shape == (size,) if size is not None else shape is not None and len(shape) == 1 and shape[0]
     if right_shape and dtype in FLOATS and not isinstance(value, np.ma.MaskedArray) and not issparse(value):
@@ -120,8 +158,8 @@ def check_vector(name: str, value, size: int | None = None) -> np.ndarray:
     raise error(f"{name}: expected an array {expected} of float32 or float64, got {shown(value)}")
 
 
-def check_data(name: str, data) -> None:
-    """Refuse what has no inputs X and targets Y, arrays with a row for each of one or more samples."""
+def check_data(name: str, data: Any) -> None:
+    """Raise an error unless there are arrays ``data.X`` and ``data.Y`` with a row for each sample."""
     X, Y = getattr(data, "X", None), getattr(data, "Y", None)
     if not (isinstance(X, np.ndarray) and isinstance(Y, np.ndarray)):
         raise TypeError(f"{name}: expected a Dataset, hfnb.Dataset(X, Y), got {type(data).__name__}")
@@ -129,16 +167,26 @@ def check_data(name: str, data) -> None:
         raise ValueError(f"{name}: expected at least one sample, and X and Y of it, got {len(X)}, {len(Y)}")
 
 
-def asks_to_stop(callback: Callable, *arguments) -> bool:
-    """Call ``callback(*arguments)`` and return whether it asks to stop.
+def asks_to_stop(callback: Callable[..., Any], *arguments: Any) -> bool:
+    """Call a callback and return whether it asks to stop the run.
 
-    Any true value stops, a NumPy bool or an array of one number too, and so does ``StopIteration``; None and
-    false values go on.
+    Parameters
+    ----------
+    callback : callable
+        It stops the run by returning any true value, such as a NumPy bool or an array of one number, or by
+        raising ``StopIteration``. None and false values continue it.
+    *arguments : object
+        What it is called with.
+
+    Returns
+    -------
+    bool
+        Whether to stop.
 
     Raises
     ------
     ValueError
-        Where the answer has no truth value: an array of several numbers, say.
+        If the answer has no truth value, such as an array of several numbers.
 
     Examples
     --------
@@ -162,18 +210,29 @@ def asks_to_stop(callback: Callable, *arguments) -> bool:
     raise ValueError(f"callback: expected None or one truth value, true to stop the run, got {found}")
 
 
-def renamed(**names: str) -> Callable[[Callable], Callable]:
-    """Return a decorator by which a function takes options by their earlier names, too: ``old="new"``.
+def renamed(**names: str) -> Callable[[Function], Function]:
+    """Return a decorator that lets a function accept options by their earlier names.
 
-    An earlier name gives a DeprecationWarning that says the new one; TypeError where both are given.
+    Parameters
+    ----------
+    **names : str
+        ``old="new"`` for each option. A call with the earlier name gives a DeprecationWarning that says the
+        new one; a call with both raises TypeError.
 
+    Returns
+    -------
+    callable
+        The decorator.
+
+    Examples
+    --------
     >>> renamed(resume="checkpoint")(lambda checkpoint=None: checkpoint)(checkpoint=3)
     3
     """
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Function) -> Function:
         @functools.wraps(function)
-        def call(*arguments, **options):
+        def call(*arguments: Any, **options: Any) -> Any:
             for old in names.keys() & options.keys():
                 if names[old] in options:
                     raise TypeError(f"{old}: is called {names[old]} now, and that is given, too")
@@ -182,13 +241,13 @@ def renamed(**names: str) -> Callable[[Callable], Callable]:
                 options[names[old]] = options.pop(old)
             return function(*arguments, **options)
 
-        return call
+        return cast(Function, call)
 
     return decorate
 
 
-def shown(value) -> str:
-    """Return a value as messages show it: arrays by shape and dtype, anything else cut off if it is long."""
+def shown(value: Any) -> str:
+    """Return a value as messages show it: an array by shape and dtype, long text cut off."""
     if isinstance(value, np.ndarray) and value.ndim:
         kind = "a masked array, " if isinstance(value, np.ma.MaskedArray) else ""
         return f"{kind}shape {value.shape}, dtype {value.dtype}"
@@ -196,7 +255,8 @@ def shown(value) -> str:
     return text if len(text) <= 80 else f"{type(value).__name__} {text[:60]}…"
 
 
-def _integer(name: str, value, least: int, most: int | None) -> int:
+def _integer(name: str, value: Any, least: int, most: int | None) -> int:
+    """Return an integer from ``least`` to ``most``; None is no upper limit."""
     expected = f"a whole number of at least {least}" + ("" if most is None else f" and at most {most}")
     if isinstance(value, (bool, np.bool_, np.ndarray)):
         raise TypeError(f"{name}: expected {expected}, got {shown(value)}")
@@ -210,7 +270,8 @@ def _integer(name: str, value, least: int, most: int | None) -> int:
     return number
 
 
-def _number(name: str, value, expected: str, holds: Callable[[float], bool]) -> float:
+def _number(name: str, value: Any, expected: str, holds: Callable[[float], bool]) -> float:
+    """Return a real number for which ``holds`` is true; ``expected`` describes such numbers."""
     if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected {expected}, got {shown(value)}")
     try:

@@ -11,7 +11,7 @@ from test_models import plain_loss
 
 from hfnb import Dataset, Objective, Sample
 from hfnb.checks import adjoint_error, dense, gradient_error, hessian_error, mean_error, symmetry_error
-from hfnb.models.mlp import mlp
+from hfnb.models import mlp
 from hfnb.objectives.curvature import gauss_newton, hessian, hessian_product
 from hfnb.problems import tensor_decomposition
 

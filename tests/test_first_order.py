@@ -6,7 +6,7 @@ from autograd.misc import optimizers
 from test_hessian_free import LABELS, Memory, X
 
 from hfnb import Dataset, Objective, first_order, hessian_free
-from hfnb.models.mlp import mlp
+from hfnb.models import mlp
 from hfnb.objectives.sampling import Sample
 
 NET = mlp([6, 4, 2])

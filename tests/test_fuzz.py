@@ -43,7 +43,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import hfnb
 from hfnb import Checkpoint, Cluster, Dataset, Objective, Progress, Sample, certify, checks, krylov, problems
-from hfnb.models.mlp import autoencoder, mlp
+from hfnb.models import autoencoder, mlp
 from hfnb.optimizers.certificate import certify_operator
 from hfnb.optimizers.history import Record
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize, rosen
 from scipy.sparse.linalg import aslinearoperator
 
 from hfnb import Dataset, Objective, first_order, hessian_free
-from hfnb.models.mlp import mlp
+from hfnb.models import mlp
 from hfnb.optimizers import Status
 from hfnb.problems import monkey_saddle, random_saddle, rosenbrock, strict_saddles
 

@@ -18,7 +18,7 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 # The folders and root modules of hfnb from the lowest to the highest: each imports only those before it.
-LAYERS = ["validation", "blas", "threads", "krylov", "checks", "datasets", "models", "objectives"]
+LAYERS = ["validation", "blas", "threads", "krylov", "datasets", "checks", "models", "objectives"]
 LAYERS += ["problems", "optimizers", "plots", "engines", "studies"]
 
 # Names of peers that are not installed where the tests run, and are not called as their package is.

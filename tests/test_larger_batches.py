@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hfnb import Dataset, first_order, hessian_free
-from hfnb.models.mlp import mlp
+from hfnb.models import mlp
 from hfnb.studies import larger_batches
 from hfnb.studies.larger_batches import (
     HESSIAN_FREE,

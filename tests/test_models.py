@@ -1,16 +1,18 @@
 """Networks against the same networks written out plainly in autograd, and against published counts."""
 
+from functools import partial
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import grad
+from autograd import grad, make_ggnvp, make_hvp, make_jvp
 from autograd import hessian as dense_hessian
 from autograd.test_util import check_grads
 from scipy.special import expit, log_softmax
 
-from hfnb import Dataset
-from hfnb.models.mlp import autoencoder, mlp
-from hfnb.models.primitives import ACTIVATIONS
+from hfnb import Dataset, Objective
+from hfnb.models import Network, autoencoder, mlp
+from hfnb.models.activations import ACTIVATIONS
 
 PLAIN = {
     "tanh": anp.tanh,
@@ -83,8 +85,8 @@ def test_cross_entropy_and_activations_survive_large_inputs():
     expected = -log_softmax(np.array([[1000.0, -1000.0], [-1000.0, 1000.0]]), axis=1)[[0, 1], Y].mean()
     assert net.loss(w, X, Y) == expected == 1000.0
     z = np.array([-1e4, -30.0, 0, 30.0, 1e4])
-    np.testing.assert_allclose(ACTIVATIONS["sigmoid"][0](z), expit(z), atol=1e-16)
-    np.testing.assert_allclose(ACTIVATIONS["softplus"][0](z), np.logaddexp(0, z), rtol=1e-15)
+    np.testing.assert_allclose(ACTIVATIONS["sigmoid"].value(z), expit(z), atol=1e-16)
+    np.testing.assert_allclose(ACTIVATIONS["softplus"].value(z), np.logaddexp(0, z), rtol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -93,6 +95,64 @@ def test_precision_of_the_start_is_kept_throughout(dtype):
     w, X = net.init(0, dtype=dtype), np.ones((5, 4), dtype)
     assert w.dtype == net.outputs(w, X).dtype == net.decay(w).dtype == dtype
     assert grad(net.loss)(w, X, np.zeros(5, int)).dtype == dtype
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_autograd_keeps_float32_in_derivatives_of_any_order(activation, loss):
+    """A factor in float64 anywhere would make all later passes twice as slow."""
+    random = np.random.default_rng(0)
+    net = mlp([5, 4, 3], activation, loss)
+    w, X = net.init(1), random.standard_normal((7, 5), np.float32)
+    Y = random.integers(0, 3, 7) if loss == "cross_entropy" else random.standard_normal((7, 3), np.float32)
+
+    def f(w):
+        return net.loss(w, X, Y)
+
+    v = random.standard_normal(net.size, np.float32)
+    seen = {
+        "outputs": net.outputs(w, X),
+        "gradient by outputs": grad(net.output_loss)(net.outputs(w, X), Y),
+        "gradient": grad(f)(w),
+        "Hessian": make_hvp(f)(w)[0](v),
+        "Gauss-Newton": make_ggnvp(lambda w: net.outputs(w, X), lambda z: net.output_loss(z, Y))(w)(v),
+        "third order": grad(lambda w: anp.dot(v, make_hvp(f)(w)[0](v)))(w),
+        "forward mode": make_jvp(net.outputs)(w, X)(v)[1],
+    }
+    assert {name: array.dtype for name, array in seen.items()} == dict.fromkeys(seen, np.float32)
+    assert np.asarray(net.loss(w, X, Y)).dtype == np.float64  # the sum over samples
+
+
+def test_third_derivatives_are_exact(case):
+    """The gradient of vᵀ∇²F v against central differences of it, and against the plain network's."""
+    net, w, X, Y = case
+    v = np.linspace(-1, 1, net.size)
+
+    def bend(loss):
+        return lambda w: anp.dot(v, make_hvp(lambda w: loss(w, X, Y))(w)[0](v))
+
+    found = grad(bend(net.loss))(w)
+    np.testing.assert_allclose(found, grad(bend(partial(plain_loss, net)))(w), rtol=0, atol=1e-11)
+    step = 1e-5 * np.eye(net.size)[::7]
+    difference = [(bend(net.loss)(w + h) - bend(net.loss)(w - h)) / 2e-5 for h in step]
+    np.testing.assert_allclose(found[::7], difference, rtol=1e-6, atol=1e-6)
+
+
+def test_relu_has_derivative_zero_at_zero():
+    net = Network((2, 2), ("relu",), "squared_error")
+    w, X, Y = np.zeros(net.size), np.ones((3, 2)), np.ones((3, 2))
+    np.testing.assert_array_equal(grad(net.loss)(w, X, Y), np.zeros(net.size))
+    np.testing.assert_array_equal(Objective(net, Dataset(X, Y)).value_and_gradient(w)[1], np.zeros(net.size))
+    np.testing.assert_array_equal(make_jvp(net.outputs)(w, X)(np.ones(net.size))[1], np.zeros((3, 2)))
+
+
+def test_predictions_of_mixed_precision_are_those_of_the_outputs():
+    net, X = mlp([4, 6, 3], "softplus", "squared_error"), np.arange(20).reshape(5, 4)
+    for w in (net.init(2), net.init(2, dtype=float)):
+        for inputs in (X, X.astype(np.float32), X.astype(float)):
+            found, expected = net.predict(w, inputs), net.outputs(w, inputs)
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_initializations_follow_their_papers():

@@ -10,7 +10,7 @@ from scipy.optimize import check_grad
 
 from hfnb import Dataset, Objective, Sample
 from hfnb.checks import dense, hessian_error
-from hfnb.models.mlp import mlp
+from hfnb.models import mlp
 from hfnb.objectives import summation
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards

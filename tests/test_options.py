@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hfnb import Dataset, Objective, first_order, hessian_free, krylov
-from hfnb.models.mlp import mlp
+from hfnb.models import mlp
 from hfnb.optimizers.options import MARTENS, truncated
 
 NET = mlp([4, 3, 2])

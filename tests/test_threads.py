@@ -1,4 +1,4 @@
-"""Threads: how many are requested, what is dealt to them, what becomes of errors, and BLAS as it was."""
+"""Threads: how many are requested, what runs on them, what becomes of errors, and the limits of BLAS."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ NET = models.mlp([400, 500, 90, 10])
 RANDOM = np.random.default_rng(0)
 DATA = Dataset(RANDOM.random((2300, 400), np.float32), RANDOM.integers(10, size=2300))
 W, V = NET.init(1), RANDOM.standard_normal(NET.size).astype(np.float32)
-# Where BLAS is another one, work is not dealt (see set_threads).
+# With another BLAS, samples are not spread over threads (see set_threads).
 OPENBLAS = pytest.mark.skipif(
     {
         (each["internal_api"], each["threading_layer"])
@@ -52,40 +52,40 @@ def sums(dtype=np.float32, **options):
 
 
 @pytest.fixture
-def dealt(monkeypatch):
-    """The numbers of shares that were dealt."""
-    found, deal = [], threads.parallel_map
+def parts_run(monkeypatch):
+    """The number of parts of each call of parallel_map."""
+    found, parallel_map = [], threads.parallel_map
     monkeypatch.setattr(
-        threads, "parallel_map", lambda task, shares: found.append(len(shares)) or deal(task, shares)
+        threads, "parallel_map", lambda task, parts: found.append(len(parts)) or parallel_map(task, parts)
     )
     return found
 
 
 @OPENBLAS
 @pytest.mark.parametrize("kept", [1, 16384])
-def test_sums_are_dealt_to_as_many_threads_as_requested(kept, dealt, monkeypatch):
+def test_sums_use_as_many_threads_as_requested(kept, parts_run, monkeypatch):
     monkeypatch.setattr("hfnb.objectives.evaluator.KEPT", kept)
     hfnb.set_threads(1)
     alone = sums()
-    assert set(dealt) <= {1}  # a single share need not be dealt
+    assert set(parts_run) <= {1}  # a single share need not be parts_run
     for requested in (2, 3):
         hfnb.set_threads(requested)
-        dealt.clear()
+        parts_run.clear()
         for one, several in zip(alone, sums(), strict=True):
             np.testing.assert_allclose(several, one, rtol=1e-4, atol=1e-5 * np.max(np.abs(one)))
-        assert set(dealt) == {requested}
+        assert set(parts_run) == {requested}
 
 
 @OPENBLAS
-def test_in_float64_sums_are_the_same_on_any_number_of_threads(dealt):
+def test_in_float64_sums_are_the_same_on_any_number_of_threads(parts_run):
     hfnb.set_threads(1)
     alone = sums(float)
     for requested in (2, 3):
         hfnb.set_threads(requested)
-        dealt.clear()
+        parts_run.clear()
         with threadpool_limits(requested, user_api="blas"):
             found = sums(float)
-        assert set(dealt) == {requested}
+        assert set(parts_run) == {requested}
         for one, several in zip(alone, found, strict=True):
             np.testing.assert_array_equal(several, one)
 
@@ -94,7 +94,7 @@ def test_in_float64_sums_are_the_same_on_any_number_of_threads(dealt):
 @pytest.mark.parametrize("requested", [1, 2])
 @pytest.mark.parametrize("rows", [200, 2300])
 def test_blas_has_one_thread_in_float64_and_the_requested_ones_in_float32(dtype, requested, rows):
-    """A curvature of the user's own, which is never dealt, sees how many threads BLAS has."""
+    """A curvature of the user's own, which always runs in one thread, sees how many threads BLAS has."""
     seen = []
 
     def looking(net, w, X, Y):
@@ -178,33 +178,33 @@ def test_a_limit_holds_in_a_thread_that_is_not_the_first_to_set_one():
         assert blas_threads() == before
 
 
-def test_each_share_runs_with_one_blas_thread_and_the_number_comes_back():
+def test_each_part_runs_with_one_blas_thread_and_the_number_comes_back():
     with threadpool_limits(3, user_api="blas"):
         before = blas_threads()
-        inside = threads.parallel_map(lambda number, share: (number, share, blas_threads()), ["a", "b", "c"])
-        assert inside == [(i, share, [1] * len(before)) for i, share in enumerate("abc")]
+        inside = threads.parallel_map(lambda number, part: (number, part, blas_threads()), ["a", "b", "c"])
+        assert inside == [(i, part, [1] * len(before)) for i, part in enumerate("abc")]
         assert blas_threads() == before
 
 
-def test_an_error_in_any_share_is_raised_once_all_have_ended():
+def test_an_error_in_any_part_is_raised_once_all_have_ended():
     ended = []
 
-    def task(number, share):
-        if number == share:
-            raise KeyError(f"share {number}")
+    def task(number, part):
+        if number == part:
+            raise KeyError(f"part {number}")
         ended.append(number)
 
     before = blas_threads()
     for failing in (0, 1):
         ended.clear()
-        with pytest.raises(KeyError, match=f"share {failing}"):
+        with pytest.raises(KeyError, match=f"part {failing}"):
             threads.parallel_map(task, [failing, failing])
         assert ended == [1 - failing]
     assert blas_threads() == before
 
 
-def test_what_is_dealt_while_others_work_runs_where_it_is():
-    def task(number, share):
+def test_a_map_within_a_map_runs_in_the_thread_that_calls_it():
+    def task(number, part):
         return threads.parallel_map(lambda inner, _: (inner, threading.current_thread().name), [0, 1])
 
     (a, b), (c, d) = threads.parallel_map(task, [0, 1])

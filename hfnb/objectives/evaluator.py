@@ -8,7 +8,7 @@ import numpy as np
 
 from hfnb import threads
 from hfnb.models.backprop import ManualBackprop
-from hfnb.models.mlp import Network
+from hfnb.models.network import Network
 from hfnb.objectives import identity, summation
 from hfnb.objectives.curvature import Autograd, Product, curvature_sum
 from hfnb.objectives.profiler import Clock

@@ -1,6 +1,10 @@
-"""Polynomials and small networks whose saddles are known."""
+"""Polynomials and small networks whose saddles are known; families of strict saddles.
 
-from collections.abc import Sequence
+An argument that does not fit raises ValueError or TypeError with its name and what was expected.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 
 import autograd.numpy as np
 
@@ -9,16 +13,25 @@ from hfnb.validation import check_choice, check_nonnegative_int, check_positive_
 
 
 def quartic_saddle() -> Problem:
-    """Return ½x² − ½y² + ¼y⁴: a strict saddle at 0, minima −¼ at (0, ±1).
+    """Return ½x² − ½y² + ¼y⁴, which has a strict saddle at 0 and minima −¼ at (0, ±1).
 
-    From (0, 0), and from (x, 0) but for rounding, the gradient shows no way down: SciPy's Newton methods
-    return the saddle as a success.
+    Returns
+    -------
+    Problem
+        The problem.
 
+    Notes
+    -----
+    At every (x, 0) the gradient points along x, and methods that follow gradients end at the saddle. SciPy's
+    Newton methods report this as success.
+
+    Examples
+    --------
     >>> float(quartic_saddle().value(np.array([0.0, 1.0])))
     -0.25
     """
 
-    def f(w):
+    def f(w: np.ndarray) -> float:
         x, y = w[0], w[1]
         return x**2 / 2 - y**2 / 2 + y**4 / 4
 
@@ -26,15 +39,24 @@ def quartic_saddle() -> Problem:
 
 
 def monkey_saddle() -> Problem:
-    """Return x³ − 3xy² + ¼(x² + y²)²: three ways down from 0, to minima −27/4 at radius 3.
+    """Return x³ − 3xy² + ¼(x² + y²)², which falls from 0 in three directions to minima −27/4 at radius 3.
 
-    A degenerate saddle, with Hessian zero: no second-order method or certificate sees it.
+    Returns
+    -------
+    Problem
+        The problem.
 
+    Notes
+    -----
+    The saddle is degenerate: its Hessian is zero, so that no method or certificate of second order finds it.
+
+    Examples
+    --------
     >>> monkey_saddle().value(np.array([-3.0, 0.0]))
     -6.75
     """
 
-    def f(w):
+    def f(w: np.ndarray) -> float:
         x, y = w[0], w[1]
         return x**3 - 3 * x * y**2 + (x**2 + y**2) ** 2 / 4
 
@@ -42,12 +64,35 @@ def monkey_saddle() -> Problem:
 
 
 def random_saddle(n: int = 20, index: int = 5, seed: int = 0) -> Problem:
-    """Return ½wᵀHw + ¼‖w‖⁴, H random with ``index`` negative eigenvalues: a saddle at 0.
+    """Return ½wᵀHw + ¼‖w‖⁴ with a random H, which has a saddle at 0.
 
-    The eigenvalues of either sign are uniform in (0.1, 1), the eigenvectors uniform: Dauphin et al.
-    (2014) study such quadratics; the quartic term bounds them, the least value being −λmin²/4. ValueError
-    for another index.
+    Parameters
+    ----------
+    n : int
+        Number of parameters, at least 1.
+    index : int
+        Number of negative eigenvalues of H, from 0 to n.
+    seed : int
+        At least 0; a seed always gives the same problem.
 
+    Returns
+    -------
+    Problem
+        The problem.
+
+    Notes
+    -----
+    The absolute values of the eigenvalues are uniform in (0.1, 1), the eigenvectors uniform; [1]_ studies
+    such quadratics. The quartic term bounds the function from below: its least value is −λ²/4, where λ is the
+    most negative eigenvalue.
+
+    References
+    ----------
+    .. [1] Y. Dauphin et al., "Identifying and attacking the saddle point problem in high-dimensional
+       non-convex optimization", NeurIPS 2014.
+
+    Examples
+    --------
     >>> random_saddle(n=3, index=1).index
     1
     """
@@ -59,7 +104,7 @@ def random_saddle(n: int = 20, index: int = 5, seed: int = 0) -> Problem:
     eigenvalues = random.uniform(0.1, 1.0, n) * np.where(np.arange(n) < index, -1.0, 1.0)
     H = (Q * eigenvalues) @ Q.T
 
-    def f(w):
+    def f(w: np.ndarray) -> float:
         return 0.5 * np.dot(w, np.dot(H, w)) + 0.25 * np.dot(w, w) ** 2
 
     minimum = -0.25 * min(eigenvalues.min(), 0.0) ** 2
@@ -67,12 +112,34 @@ def random_saddle(n: int = 20, index: int = 5, seed: int = 0) -> Problem:
 
 
 def tensor_decomposition(d: int = 6, components: int = 3, seed: int = 0) -> Problem:
-    """Return ½‖T − u⊗u⊗u⊗u‖², T = Σᵢ aᵢ⊗aᵢ⊗aᵢ⊗aᵢ over d orthonormal aᵢ: each ±aᵢ is a minimum, (d − 1)/2.
+    """Return ½‖T − u⊗u⊗u⊗u‖² with T = Σᵢ aᵢ⊗aᵢ⊗aᵢ⊗aᵢ over d orthonormal aᵢ.
 
-    Symmetry makes saddles: wherever u weighs m of the aᵢ equally, by m^(−3/4), it is stationary of index
-    m − 1; ``components`` is that m. The unconstrained form of the problem of Ge, Huang, Jin & Yuan,
-    "Escaping from saddle points" (2015). ValueError unless 1 <= components <= d.
+    Parameters
+    ----------
+    d : int
+        Number of parameters and of components aᵢ.
+    components : int
+        How many aᵢ the stationary point combines, from 1 to d.
+    seed : int
+        At least 0; a seed always gives the same problem.
 
+    Returns
+    -------
+    Problem
+        The problem.
+
+    Notes
+    -----
+    Every ±aᵢ is a minimum, of value (d − 1)/2. By symmetry, every u = m^(−3/4) (± aᵢ ± aⱼ …), over m of the
+    aᵢ, is stationary, with m − 1 negative eigenvalues. This is the unconstrained form of the problem of [1]_.
+
+    References
+    ----------
+    .. [1] R. Ge, F. Huang, C. Jin, Y. Yuan, "Escaping from saddle points: online stochastic gradient for
+       tensor decomposition", COLT 2015.
+
+    Examples
+    --------
     >>> tensor_decomposition(d=4, components=2).minimum
     1.5
     """
@@ -81,7 +148,7 @@ def tensor_decomposition(d: int = 6, components: int = 3, seed: int = 0) -> Prob
     random = np.random.default_rng(check_nonnegative_int("seed", seed))
     A, _ = np.linalg.qr(random.standard_normal((d, d)))
 
-    def f(u):
+    def f(u: np.ndarray) -> float:
         return 0.5 * (d - 2 * np.sum(np.dot(A, u) ** 4) + np.dot(u, u) ** 4)
 
     saddle = components**-0.75 * A[:components].sum(axis=0)
@@ -90,17 +157,32 @@ def tensor_decomposition(d: int = 6, components: int = 3, seed: int = 0) -> Prob
 
 
 def rosenbrock(n: int = 2) -> Problem:
-    """Return Σ 100(wᵢ₊₁ − wᵢ²)² + (1 − wᵢ)²: a curved valley to its minimum 0 at (1, …, 1).
+    """Return Σ 100(wᵢ₊₁ − wᵢ²)² + (1 − wᵢ)², a curved valley with its minimum 0 at (1, …, 1).
 
-    Source: Rosenbrock (1960). ValueError for n < 2.
+    Parameters
+    ----------
+    n : int
+        Number of parameters, at least 2.
 
+    Returns
+    -------
+    Problem
+        The problem.
+
+    References
+    ----------
+    .. [1] H. Rosenbrock, "An automatic method for finding the greatest or least value of a function", The
+       Computer Journal 3, 1960.
+
+    Examples
+    --------
     >>> rosenbrock().value(np.array([-1.2, 1.0]))
     24.2
     """
     if check_positive_int("n", n) < 2:
         raise ValueError(f"n: expected at least 2, got {n}")
 
-    def f(w):
+    def f(w: np.ndarray) -> float:
         return np.sum(100 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2)
 
     start = np.where(np.arange(n) % 2 == 0, -1.2, 1.0)
@@ -108,17 +190,30 @@ def rosenbrock(n: int = 2) -> Problem:
 
 
 def hard_case() -> Problem:
-    """Return −x² + ½y² − y + ¼(x² + y²)²: the trust region's hard case at every point with x = 0.
+    """Return −x² + ½y² − y + ¼(x² + y²)²: the hard case of trust regions at every point with x = 0.
 
-    There the gradient is orthogonal to the direction of negative curvature, and so is each Krylov space
-    that begins with it: all of these solvers end at the saddle (0, y), y + y³ = 1. The minima are −7/6 at
-    (±√17/3, 1/3). Source: Conn, Gould & Toint, Trust-Region Methods (2000), §7.3.1.
+    Returns
+    -------
+    Problem
+        The problem.
 
+    Notes
+    -----
+    At x = 0 the gradient is orthogonal to the direction of negative curvature, and so is each Krylov space
+    that begins with the gradient. Solvers that use only this space end at the saddle (0, y), y + y³ = 1 [1]_.
+    The minima are −7/6 at (±√17/3, 1/3).
+
+    References
+    ----------
+    .. [1] A. Conn, N. Gould, P. Toint, "Trust-Region Methods", SIAM 2000, §7.3.1.
+
+    Examples
+    --------
     >>> round(hard_case().value(np.array([np.sqrt(17) / 3, 1 / 3])), 6)
     -1.166667
     """
 
-    def f(w):
+    def f(w: np.ndarray) -> float:
         x, y = w[0], w[1]
         return -(x**2) + y**2 / 2 - y + (x**2 + y**2) ** 2 / 4
 
@@ -131,17 +226,42 @@ ACTIVATIONS = {"tanh": np.tanh, "sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2))}
 
 
 def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), seed: int = 0) -> Problem:
-    """Return ½‖W_L ⋯ W₁ − T‖² for a random target T: a linear network at one of its saddles.
+    """Return ½‖W_L ⋯ W₁ − T‖² for a random T: a linear network at one of its saddles.
 
-    ``widths`` are those of the layers, input first. At every saddle the product is T with only some of
-    its singular values, s₀ > s₁ > …: ``kept`` says which (none for all weights zero). Each pair of a
-    missing sᵢ and a smaller kept sⱼ < sᵢ gives one negative eigenvalue, and in a network of two layers so
-    does each pair of a missing sᵢ and an idle hidden unit; idle units of more layers leave the Hessian
-    zero. The least value is ½ Σ sᵢ² over what the narrowest layer cannot hold. ValueError for kept values
-    that do not fit.
+    Parameters
+    ----------
+    widths : sequence of int
+        Numbers of inputs, of the units of each hidden layer, and of outputs.
+    kept : sequence of int
+        At a saddle the product of the W is T with only some of its singular values s₀ > s₁ > …; these are
+        their numbers. Empty: all weights are zero.
+    seed : int
+        At least 0; a seed always gives the same problem.
 
-    Source: Baldi & Hornik (1989); Kawaguchi, "Deep learning without poor local minima" (2016).
+    Returns
+    -------
+    Problem
+        The problem.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument has another form, or if more values are kept than the narrowest layer has units.
+
+    Notes
+    -----
+    Each pair of a missing sᵢ and a smaller kept sⱼ gives one negative eigenvalue. With two layers so does
+    each pair of a missing sᵢ and a hidden unit with zero weights; with more layers such units add zero
+    eigenvalues only [1]_ [2]_. The least value is ½ Σ sᵢ² over the singular values for which the narrowest
+    layer has no unit.
+
+    References
+    ----------
+    .. [1] P. Baldi, K. Hornik, "Neural networks and principal component analysis", Neural Networks 2, 1989.
+    .. [2] K. Kawaguchi, "Deep learning without poor local minima", NeurIPS 2016.
+
+    Examples
+    --------
     >>> deep_linear((3, 2, 3), kept=(0, 1)).index, deep_linear((3, 2, 3), kept=(1, 2)).index
     (0, 2)
     """
@@ -158,7 +278,7 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
     s = np.linspace(2.0, 0.5, rank)
     T, shapes = (U * s) @ V.T, list(zip(widths[1:], widths[:-1], strict=False))
 
-    def f(w):
+    def f(w: np.ndarray) -> float:
         product, position = np.eye(widths[0]), 0
         for rows, columns in shapes:
             W = np.reshape(w[position : position + rows * columns], (rows, columns))
@@ -181,13 +301,30 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
 
 
 def tiny_network(activation: str = "tanh", hidden: int = 3, inputs: int = 3, seed: int = 0) -> Problem:
-    """Return ½ mean (a(x)ᵀv + c − y)², a = tanh(Wx) or sigmoid(Wx), y by a network of the same form.
+    """Return ½ mean (φ(Wx)ᵀv + c − y)² over 20 random samples, y from a network of the same form.
 
-    Over 20 random samples; parameters (W, v, c), c only with the sigmoid. With W = 0, v = 0, c = mean y
-    every hidden unit does the same and the gradient is zero: a strict saddle with a negative eigenvalue
-    for each hidden unit. Networks are started near it: ``start`` is 0.02 away. The least value is 0.
-    ValueError for another activation.
+    Parameters
+    ----------
+    activation : {"tanh", "sigmoid"}
+        φ. The offset c is a parameter with "sigmoid" only.
+    hidden, inputs : int
+        Numbers of hidden units and of inputs, at least 1.
+    seed : int
+        At least 0; a seed always gives the same problem.
 
+    Returns
+    -------
+    Problem
+        The problem.
+
+    Notes
+    -----
+    The parameters are (W, v, c). With W = 0, v = 0 and c the mean of y, all hidden units do the same and the
+    gradient is zero: a strict saddle with a negative eigenvalue for each hidden unit. Networks are usually
+    started near it; ``start`` is 0.02 away. The least value is 0.
+
+    Examples
+    --------
     >>> tiny_network("sigmoid", hidden=2).index
     2
     """
@@ -197,14 +334,14 @@ def tiny_network(activation: str = "tanh", hidden: int = 3, inputs: int = 3, see
     offset = activation == "sigmoid"  # where a(0) = 1/2, an offset takes the mean; tanh(0) = 0 needs none
     X = random.standard_normal((20, inputs))
 
-    def outputs(w):
+    def outputs(w: np.ndarray) -> np.ndarray:
         W, v = np.reshape(w[: hidden * inputs], (hidden, inputs)), w[hidden * inputs : hidden * (inputs + 1)]
         return np.dot(act(np.dot(X, W.T)), v) + (w[-1] if offset else 0.0)
 
     teacher = random.standard_normal(hidden * (inputs + 1) + offset)
     y = outputs(teacher)
 
-    def f(w):
+    def f(w: np.ndarray) -> float:
         return 0.5 * np.mean((outputs(w) - y) ** 2)
 
     saddle = np.zeros(teacher.size)
@@ -212,3 +349,45 @@ def tiny_network(activation: str = "tanh", hidden: int = 3, inputs: int = 3, see
     problem = Problem(f"tiny {activation} network", f, saddle, hidden, 0.0, saddle)
     problem.start = problem.near(0.02, seed)
     return problem
+
+
+# Families of strict saddles: a member for each seed.
+STRICT_SADDLES: dict[str, Callable[[int], Problem]] = {
+    "random quadratic, 1 of 20 negative": lambda seed: random_saddle(20, 1, seed),
+    "random quadratic, 10 of 20 negative": lambda seed: random_saddle(20, 10, seed),
+    "linear network, 2 layers": lambda seed: deep_linear((4, 2, 4), (), seed),
+    "linear network, 2 layers, rank 1": lambda seed: deep_linear((4, 2, 4), (1,), seed),
+    "linear network, 3 layers": lambda seed: deep_linear((4, 2, 2, 4), (1, 2), seed),
+    "tanh network": lambda seed: tiny_network("tanh", seed=seed),
+    "sigmoid network": lambda seed: tiny_network("sigmoid", seed=seed),
+    "tensor decomposition": lambda seed: tensor_decomposition(6, 3, seed),
+    "quartic saddle": lambda seed: quartic_saddle(),
+    "hard case": lambda seed: hard_case(),
+}
+
+
+def strict_saddles(count: int) -> Iterator[tuple[str, int, Problem]]:
+    """Yield strict saddles, one from each family of ``STRICT_SADDLES`` in turn.
+
+    Parameters
+    ----------
+    count : int
+        How many, at least 0. Every round through the families has the next seed.
+
+    Yields
+    ------
+    family : str
+        A name in ``STRICT_SADDLES``.
+    seed : int
+        The seed of this member, from 0.
+    problem : Problem
+        The problem.
+
+    Examples
+    --------
+    >>> [(family, seed) for family, seed, _ in strict_saddles(11)][-1]
+    ('random quadratic, 1 of 20 negative', 1)
+    """
+    for number, family in islice(enumerate(cycle(STRICT_SADDLES)), check_nonnegative_int("count", count)):
+        seed = number // len(STRICT_SADDLES)
+        yield family, seed, STRICT_SADDLES[family](seed)

@@ -1,5 +1,6 @@
-"""Symmetric linear systems of each class that tries a Krylov solver."""
+"""Symmetric linear systems, one class for each difficulty that a Krylov solver can meet."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,12 +8,13 @@ import numpy as np
 from hfnb.validation import check_choice, check_nonnegative_int, check_positive_int
 
 
-def _singular(n):
+def _singular(n: int) -> np.ndarray:
+    """Return n eigenvalues, a fifth of which are zero and the others from 1 to 100."""
     return np.concatenate([np.zeros(n - 4 * n // 5), np.logspace(0, 2, 4 * n // 5)])
 
 
-# class: eigenvalues of an (n, n) matrix; b random unless said
-SPECTRA = {
+# By class: the eigenvalues of an (n, n) matrix.
+SPECTRA: dict[str, Callable[[int], np.ndarray]] = {
     "positive definite": lambda n: np.logspace(0, 3, n),
     "indefinite": lambda n: np.concatenate([-np.logspace(0, 1.5, n // 4), np.logspace(0, 2, n - n // 4)]),
     "singular consistent": _singular,
@@ -23,19 +25,51 @@ SPECTRA = {
 
 
 class LinearSystem(NamedTuple):
-    """A x = b with a dense symmetric A (n, n) in float64."""
+    """A linear system A x = b.
+
+    Attributes
+    ----------
+    A : ndarray, shape (n, n)
+        A symmetric matrix in float64.
+    b : ndarray, shape (n,)
+        The right-hand side.
+    """
 
     A: np.ndarray
     b: np.ndarray
 
 
 def linear_system(kind: str, n: int = 50, seed: int = 0) -> LinearSystem:
-    """Return a system of the class ``kind`` of ``SPECTRA``; ValueError lists them for another one.
+    """Return a random system of a class.
 
-    The eigenvectors are random. b = A x is in the range of a "singular consistent" A. A "breakdown" matrix is
-    [[0, B], [B, 0]] with B diagonal, b zero in its second half (n even): there bᵀAb = 0, so that CG and
-    Bi-CG-STAB would divide by zero at once.
+    Parameters
+    ----------
+    kind : str
+        A name in ``SPECTRA``: "positive definite", "indefinite", "singular consistent", "singular
+        inconsistent", "nearly singular" or "breakdown".
+    n : int
+        Size, at least 4; even for "breakdown".
+    seed : int
+        At least 0; a seed always gives the same system.
 
+    Returns
+    -------
+    LinearSystem
+        A with random eigenvectors, and b.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument has another form.
+
+    Notes
+    -----
+    The right-hand side is random, and b = A x for a random x where the system is "singular consistent". A
+    "breakdown" matrix is [[0, B], [B, 0]] with B diagonal, and the second half of b is zero. Then bᵀAb = 0,
+    by which CG and BiCGSTAB would divide in their first iteration.
+
+    Examples
+    --------
     >>> A, b = linear_system("breakdown", n=4)
     >>> float(b @ A @ b)
     0.0
