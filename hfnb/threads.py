@@ -19,9 +19,10 @@ from typing import Any
 import numpy  # noqa: F401  (its BLAS must be loaded before it can be found)
 from threadpoolctl import ThreadpoolController
 
-from hfnb import blas
 from hfnb.validation import check_positive_int
 
+# The variables by which a user says how many threads BLAS may have, those of one BLAS before that of all.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 _ONE_AT_A_TIME = Lock()  # shares are dealt by one caller at a time: the pool has no threads for a second one
 _LOCK = Lock()  # protects the two tables below
 _LIMITS: dict[int, list[int]] = {}  # thread: the limits that it is within, the innermost last
@@ -104,7 +105,7 @@ def count() -> int:
     """Return how many threads have been requested, by `set_threads` or else by the environment."""
     if _requested is not None:
         return _requested
-    for name in blas.THREADS:
+    for name in THREAD_VARIABLES:
         value = os.environ.get(name, "").partition(",")[0].strip()  # OMP_NUM_THREADS may be a list
         if value.isdecimal() and int(value) > 0:
             return min(int(value), _cores())

@@ -8,6 +8,7 @@ import pytest
 
 from hfnb.engines import Cluster, options
 from hfnb.engines.options import prepare, without_lost_hosts
+from hfnb.threads import THREAD_VARIABLES
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_what_ssh_engines_are_told(fake):
     n, cluster, engines = prepare("ssh", None, 3, given | {"ssh_args": ["-i", "key"]})
     assert (n, cluster) == (2, {"controller_ip": "::1"})
     assert engines["remote_python"] == "/x/python"
-    assert engines["environment"] == dict.fromkeys(options.THREADS, "3") | {"A": "1"}
+    assert engines["environment"] == dict.fromkeys(THREAD_VARIABLES, "3") | {"A": "1"}
     assert engines["ssh_args"][:2] == ["-i", "key"]
     assert engines["engines"] == {"localhost": {"n": 2, "to_send": []}}
 

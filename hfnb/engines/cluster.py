@@ -14,9 +14,8 @@ import numpy as np
 import psutil
 from scipy.optimize import OptimizeResult
 
-from hfnb import blas
 from hfnb.datasets import fingerprint
-from hfnb.engines import launch, mpi_evaluator, segments, worker
+from hfnb.engines import blas, launch, mpi_evaluator, segments, worker
 from hfnb.engines.attach import attach
 from hfnb.engines.client_evaluator import ClientEvaluator
 from hfnb.engines.engine_driven import Watch, iterations, run_engine_driven, run_with_restarts

@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 
-from hfnb import blas
-from hfnb.blas import THREADS
+from hfnb.engines import blas
+from hfnb.threads import THREAD_VARIABLES
 from hfnb.validation import check_positive_int
 
 # ssh must neither ask for a password that nobody can type, nor wait for long for a host that is gone.
@@ -170,9 +170,9 @@ def _environment(launcher: str, threads: int, here: bool) -> dict[str, str]:
     machine may have another processor, which that kernel could crash: its kernel is left to OpenBLAS, or to
     the user, and compared with this one's once the engines are connected (`blas.warn_of_others`).
     """
-    variables, kernel = dict.fromkeys(THREADS, str(threads)), blas.kernel()
+    variables, kernel = dict.fromkeys(THREAD_VARIABLES, str(threads)), blas.kernel()
     if here and kernel:
-        variables[blas.VARIABLE] = kernel
+        variables[blas.KERNEL_VARIABLE] = kernel
     return variables | ({"PATH": path()} if launcher in ("local", "mpi") else {})
 
 

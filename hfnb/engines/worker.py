@@ -12,8 +12,9 @@ import numpy as np
 import psutil
 import threadpoolctl
 
-from hfnb import blas, threads
+from hfnb import threads
 from hfnb.datasets.dataset import MappedArray, checksum
+from hfnb.engines import blas
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 from hfnb.objectives.summation import merge
@@ -29,7 +30,7 @@ RUNS: dict[str, Any] = {}  # evaluator: its run on this engine (see `engine_driv
 def limit_threads(number: int) -> tuple[str | None, str]:
     """Hold NumPy to this many threads, since engines started by hand take all the cores each.
 
-    Returns what `hfnb.blas.arithmetic` says of this engine.
+    Returns what `hfnb.engines.blas.arithmetic` says of this engine.
     """
     threadpoolctl.threadpool_limits(number)
     threads.set_threads(number)
