@@ -11,6 +11,7 @@ from hfnb.objectives import identity, summation
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
 from hfnb.objectives.evaluator import LocalEvaluator
+from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample, Shards
 from hfnb.validation import (
     check_callable,
@@ -84,6 +85,11 @@ class Objective:
         self.net, self.evaluator, self.n, self.counts = net, evaluator, evaluator.n, Counts()
         self._decays = getattr(net, "weight_decay", 0) > 0
         self._at: tuple[np.ndarray, LinearOperator] | None = None
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that says where the time of each evaluation went (`hfnb.objectives.profiler`)."""
+        return self.evaluator.clock
 
     def identity(self) -> dict[str, str]:
         """Return what this objective is, by name, wherever it is evaluated (`hfnb.objectives.identity`)."""
