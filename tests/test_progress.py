@@ -87,12 +87,12 @@ def test_engines_that_run_watched_optimizers_end_the_bar_the_same_way(monkeypatc
     assert [shown(bar)[:3] for bar in bars] == [("success", 4, 4), ("danger", 4, 12)]
 
 
-def test_an_interrupted_run_of_a_cluster_says_so(capsys):
+def test_an_interrupted_run_of_a_cluster_says_so(caplog):
     watch = Watch(None, None)
     with watch.watching():
         os.kill(os.getpid(), signal.SIGINT)
     result = watch.finish(OptimizeResult(nit=4, success=True, message=""))
-    assert capsys.readouterr().out == "stopped after iteration 4 by an interrupt; run the cell again\n"
+    assert caplog.messages == ["stopped after iteration 4 by an interrupt; run the cell again"]
     assert not result.success
 
 
