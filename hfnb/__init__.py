@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hfnb import checks, datasets, krylov, models, problems
     from hfnb.datasets import Dataset
-    from hfnb.engines import Cluster, EngineFailure
+    from hfnb.engines import Cluster, EngineFailure, EngineLost
     from hfnb.objectives import Objective, Sample
     from hfnb.optimizers import (
         Certificate,
@@ -29,6 +29,7 @@ __all__ = [
     "Cluster",
     "Dataset",
     "EngineFailure",
+    "EngineLost",
     "Objective",
     "Progress",
     "Sample",
@@ -51,6 +52,7 @@ _DEFINED_IN = {
     "Dataset": "datasets",
     "Cluster": "engines",
     "EngineFailure": "engines",
+    "EngineLost": "engines",
     "Objective": "objectives",
     "Sample": "objectives",
     "set_threads": "threads",

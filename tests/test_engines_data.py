@@ -18,7 +18,6 @@ import pytest
 from on_engines import MPI, NET, OPTIONS, PATHS, assert_same, engine_pids
 
 from hfnb import Checkpoint, Dataset, Objective, hessian_free, models
-from hfnb.datasets import fingerprint
 from hfnb.engines import Cluster, EngineFailure
 from hfnb.engines.engine_driven import Run
 from hfnb.objectives.objective import AnyLoss
@@ -86,9 +85,9 @@ def test_data_is_sent_once(pair, data, sent):
 def test_runs_on_the_same_data_send_it_once(mpi_pair, data, w0):
     mine = fresh(data)
     mpi_pair.minimize(NET, mine, w0, progress=False, max_iter=1)
-    placement = weakref.ref(mpi_pair._placements.of(mine, fingerprint(mine), 24))
+    placement = weakref.ref(mpi_pair.objective(NET, mine).evaluator.placement)
     mpi_pair.minimize(NET, mine, w0, progress=False, max_iter=1)
-    assert placement() is mpi_pair._placements.of(mine, fingerprint(mine), 24)
+    assert placement() is mpi_pair.objective(NET, mine).evaluator.placement
     before = blocks(mpi_pair)
     del mine
     assert blocks(mpi_pair) == before - 2
