@@ -185,7 +185,7 @@ class Cluster:
         blas.warn_of_others(dict(zip(pool.engines, found, strict=True)))
         pool.deadline = self._deadline  # not before: an engine's first call imports this package
         self._pool, self._placements = pool, Placements(pool)
-        if not self._own:  # engines that stay shall not keep the data
+        if not self._own:  # engines that keep running must not keep the data
             process = psutil.Process()
             pool.call_all(
                 worker.register, pool.name, socket.gethostname(), process.pid, process.create_time()

@@ -170,7 +170,7 @@ def register(client: str, host: str, pid: int, began: float) -> None:
     Notes
     -----
     A run of a killed client is not ended here but by the next `hfnb.engines.engine_driven.begin`, which
-    reaches all engines of the run alike.
+    reaches all engines of the run.
     """
     for other, process in list(CLIENTS.items()):
         if process[0] == socket.gethostname() and not _runs(*process[1:]):
@@ -196,12 +196,39 @@ def _runs(pid: int, began: float) -> bool:
 
 
 def loss(evaluator: str, blocks: Sequence[int], w: np.ndarray, sample) -> np.ndarray:
-    """Return the total of losses over some blocks, as `LocalEvaluator.loss` does."""
+    """Return the sum of losses over some blocks.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key of the evaluator.
+    blocks : sequence of int
+        Numbers of the blocks.
+    w : ndarray, shape (p,)
+    sample : Sample or None
+        The samples to sum over; None for all.
+
+    Returns
+    -------
+    ndarray
+        A total of 1 number (see `hfnb.objectives.summation`).
+    """
     return merged([_evaluator(evaluator, block).loss(w, sample) for block in blocks])
 
 
 def gradient(evaluator: str, blocks: Sequence[int], w: np.ndarray, sample) -> np.ndarray:
-    """Return the total of gradients and losses over some blocks, as `LocalEvaluator.gradient` does."""
+    """Return the sum of gradients and, in the last place, of losses over some blocks.
+
+    Parameters
+    ----------
+    evaluator, blocks, w, sample
+        As `loss` takes them.
+
+    Returns
+    -------
+    ndarray
+        A total of p + 1 numbers.
+    """
     return merged([_evaluator(evaluator, block).gradient(w, sample) for block in blocks])
 
 
