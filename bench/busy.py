@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from bench.report import about, save, show
-from hfnb import blas
+from hfnb.threads import THREAD_VARIABLES
 
 BAR = 1.3  # times the seconds that the share of the cores explains
 LIMIT = 150  # seconds after which a run is given up
@@ -36,9 +36,9 @@ def cores() -> int:
 
 def trained(threads: int | None) -> float | None:
     """Return the seconds of a run with so many threads requested, None: none; None if it is given up."""
-    variables = {name: value for name, value in os.environ.items() if name not in blas.THREADS}
+    variables = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
     if threads:
-        variables |= dict.fromkeys(blas.THREADS, str(threads))
+        variables |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     try:
         done = subprocess.run(
             [sys.executable, "-c", RUN],

@@ -16,8 +16,9 @@ from bench import figure
 from bench.peers import NETWORKS, PRODUCTS
 from bench.report import about, load, save, show
 from bench.worker import WAYS
-from hfnb import blas
+from hfnb.engines import blas
 from hfnb.objectives.evaluator import CHUNK
+from hfnb.threads import THREAD_VARIABLES
 
 BOUNDS = ("GEMM", "GEMM, chunks")
 # what is asked: (what, measured against, the most that the ratio may be from which batch on)
@@ -36,7 +37,7 @@ class Worker:
 
     def __init__(self, way: str, threads: int):
         variables = {**blas.environment(), **os.environ}
-        for name in blas.THREADS:
+        for name in THREAD_VARIABLES:
             variables[name] = str(threads)
         command, pipe = [sys.executable, "-m", "bench.worker", way], subprocess.PIPE
         self.process = subprocess.Popen(command, env=variables, stdin=pipe, stdout=pipe, text=True)

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from hfnb import blas
+from hfnb.engines import blas
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = [

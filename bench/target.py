@@ -14,7 +14,9 @@ import numpy as np
 from bench.baselines import BASELINES, Over, Watch
 from bench.report import about, save, show
 from bench.rule import METHODS, images
-from hfnb import blas, models
+from hfnb import models
+from hfnb.engines import blas
+from hfnb.threads import THREAD_VARIABLES
 
 TARGET, BAR, SIZES = 0.1, 0.5, [784, 400, 150, 10]
 FIRST_ORDER = "torch Adam"
@@ -48,7 +50,7 @@ def race(task: dict) -> dict:
 
 def raced(task: dict, threads: int) -> dict:
     """Run one baseline in a process of its own, which is not waited for much beyond the limit."""
-    variables = {**blas.environment(), **os.environ, **dict.fromkeys(blas.THREADS, str(threads))}
+    variables = {**blas.environment(), **os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     command = [sys.executable, "-m", "bench.target", json.dumps(task)]
     try:
         found = subprocess.run(

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import numpy  # noqa: F401  (its BLAS must be loaded before it can be found)
 from threadpoolctl import ThreadpoolController
 
-from hfnb import blas
 from hfnb.validation import check_positive_int
 
+# The variables by which a user says how many threads BLAS may have, those of one BLAS before that of all.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -118,7 +119,7 @@ def count() -> int:
     """
     if _requested is not None:
         return _requested
-    for name in blas.THREADS:
+    for name in THREAD_VARIABLES:
         value = os.environ.get(name, "").partition(",")[0].strip()  # OMP_NUM_THREADS may be a list
         if value.isdecimal() and int(value) > 0:
             return min(int(value), _cores())

@@ -8,8 +8,8 @@ import pytest
 from on_engines import NET, OPTIONS
 from threadpoolctl import threadpool_limits
 
-from hfnb import Dataset, Objective, blas, hessian_free
-from hfnb.engines import Cluster
+from hfnb import Dataset, Objective, hessian_free
+from hfnb.engines import Cluster, blas
 
 
 def pytest_configure(config):
@@ -37,7 +37,7 @@ def own_ipython_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
         patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
         if blas.kernel():
-            patch.setenv(blas.VARIABLE, blas.kernel())
+            patch.setenv(blas.KERNEL_VARIABLE, blas.kernel())
         yield
 
 

@@ -10,8 +10,8 @@ import warnings
 import pytest
 from threadpoolctl import threadpool_info
 
-from hfnb import blas
-from hfnb.engines import options
+from hfnb.engines import blas, options
+from hfnb.threads import THREAD_VARIABLES
 
 FLAGS = set().union(*(needed for _, needed, _ in blas.BETTER))
 # What a fresh process finds, by threadpoolctl alone: the kernel of numpy's BLAS.
@@ -24,7 +24,11 @@ found = [each["architecture"] for each in libraries if each["internal_api"] == "
 
 def fresh(code, **variables):
     """Run code in a new process that has no variable of BLAS but these; return what it prints, as JSON."""
-    kept = {name: value for name, value in os.environ.items() if name not in (blas.VARIABLE, *blas.THREADS)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in (blas.KERNEL_VARIABLE, *THREAD_VARIABLES)
+    }
     command = [sys.executable, "-W", "error::RuntimeWarning", "-c", code]
     found = subprocess.run(command, env=kept | variables, capture_output=True, text=True, check=True)
     return json.loads(found.stdout)
@@ -43,30 +47,41 @@ ON_X86 = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("variables", [{}, {blas.VARIABLE: "Nehalem"}, {blas.VARIABLE: "Haswell"}], ids=str)
+@pytest.mark.parametrize(
+    "variables", [{}, {blas.KERNEL_VARIABLE: "Nehalem"}, {blas.KERNEL_VARIABLE: "Haswell"}], ids=str
+)
 def test_the_kernel_is_the_one_that_threadpoolctl_finds(variables):
-    code = KERNEL + "import json; from hfnb import blas; print(json.dumps([found, blas.kernel()]))"
+    code = KERNEL + "import json; from hfnb.engines import blas; print(json.dumps([found, blas.kernel()]))"
     found, kernel = fresh(code, **variables)
     assert kernel == (found[0] if found else None)
-    if variables.get(blas.VARIABLE) == "Nehalem" and platform.machine() in ("x86_64", "AMD64") and found:
+    if (
+        variables.get(blas.KERNEL_VARIABLE) == "Nehalem"
+        and platform.machine() in ("x86_64", "AMD64")
+        and found
+    ):
         assert kernel == "Nehalem"  # every x86-64 processor that NumPy runs on has its instructions
 
 
 @ON_X86
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the flags are read from Linux's /proc")
 def test_the_flags_choose_the_kernel_and_the_variable_sets_it(features):
-    code = "import json; from hfnb import blas; print(json.dumps([blas.kernel(), blas.environment()]))"
+    code = (
+        "import json; from hfnb.engines import blas; print(json.dumps([blas.kernel(), blas.environment()]))"
+    )
     best = "SkylakeX" if "AVX512_SKX" in features else "Haswell" if {"AVX2", "FMA3"} <= features else None
-    script = "from hfnb import blas; import json; print(json.dumps(blas.better()))"
-    assert fresh(script, **{blas.VARIABLE: "Nehalem"}) == best
+    script = "from hfnb.engines import blas; import json; print(json.dumps(blas.better()))"
+    assert fresh(script, **{blas.KERNEL_VARIABLE: "Nehalem"}) == best
     if best:
-        assert fresh(code, **{blas.VARIABLE: best}) == [best, dict.fromkeys(blas.THREADS, "1")]
+        assert fresh(code, **{blas.KERNEL_VARIABLE: best}) == [
+            best,
+            dict.fromkeys(THREAD_VARIABLES, "1"),
+        ]
 
 
 def pretend(monkeypatch, kernel="Haswell", flags=FLAGS):
     monkeypatch.setattr(blas, "kernel", lambda: kernel)
     monkeypatch.setattr(blas, "_flags", lambda: set(flags))
-    for name in (blas.VARIABLE, *blas.THREADS):
+    for name in (blas.KERNEL_VARIABLE, *THREAD_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -88,15 +103,15 @@ def pretend(monkeypatch, kernel="Haswell", flags=FLAGS):
 )
 def test_a_better_kernel_is_named_with_how_to_get_it(kernel, flags, best, monkeypatch):
     pretend(monkeypatch, kernel, flags)
-    assert blas.environment().get(blas.VARIABLE) == best
-    assert (f"{blas.VARIABLE}={best}" in blas.report()) == (best is not None)
+    assert blas.environment().get(blas.KERNEL_VARIABLE) == best
+    assert (f"{blas.KERNEL_VARIABLE}={best}" in blas.report()) == (best is not None)
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
     pretend(monkeypatch)
-    ones = dict.fromkeys(blas.THREADS, "1")
-    assert blas.environment() == ones | {blas.VARIABLE: "SkylakeX"}
-    monkeypatch.setenv(blas.VARIABLE, "Haswell")
+    ones = dict.fromkeys(THREAD_VARIABLES, "1")
+    assert blas.environment() == ones | {blas.KERNEL_VARIABLE: "SkylakeX"}
+    monkeypatch.setenv(blas.KERNEL_VARIABLE, "Haswell")
     assert blas.environment() == ones
     monkeypatch.setenv("OMP_NUM_THREADS", "4")  # OPENBLAS_NUM_THREADS=1 would overrule it
     assert blas.environment() == {}
@@ -105,18 +120,20 @@ def test_what_the_user_has_set_stays(monkeypatch):
 @pytest.mark.parametrize("launcher", ["local", "mpi"])
 def test_engines_on_this_machine_get_the_kernel_that_this_process_runs(launcher, monkeypatch):
     found = [each["architecture"] for each in threadpool_info() if each["internal_api"] == "openblas"]
-    monkeypatch.setenv(blas.VARIABLE, "Katmai")  # set after numpy was imported: it is not what runs here
+    monkeypatch.setenv(
+        blas.KERNEL_VARIABLE, "Katmai"
+    )  # set after numpy was imported: it is not what runs here
     variables = options._environment(launcher, 3, True)
-    assert variables.get(blas.VARIABLE) == (found[0] if found else None)
-    assert {variables[name] for name in blas.THREADS} == {"3"}
-    assert blas.VARIABLE not in options._environment("ssh", 3, False)
+    assert variables.get(blas.KERNEL_VARIABLE) == (found[0] if found else None)
+    assert {variables[name] for name in THREAD_VARIABLES} == {"3"}
+    assert blas.KERNEL_VARIABLE not in options._environment("ssh", 3, False)
 
 
 @ON_X86
 def test_another_kernel_gives_another_arithmetic_and_threads_do_not():
-    code = "import json; from hfnb import blas; print(json.dumps(blas.arithmetic()))"
-    old = fresh(code, **{blas.VARIABLE: "Nehalem", "OPENBLAS_NUM_THREADS": "1"})
-    assert old == fresh(code, **{blas.VARIABLE: "Nehalem", "OPENBLAS_NUM_THREADS": "2"})
+    code = "import json; from hfnb.engines import blas; print(json.dumps(blas.arithmetic()))"
+    old = fresh(code, **{blas.KERNEL_VARIABLE: "Nehalem", "OPENBLAS_NUM_THREADS": "1"})
+    assert old == fresh(code, **{blas.KERNEL_VARIABLE: "Nehalem", "OPENBLAS_NUM_THREADS": "2"})
     if fresh(code)[0] != "Nehalem":
         assert old[1] != fresh(code)[1]
 

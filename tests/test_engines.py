@@ -52,9 +52,9 @@ def test_same_first_order_run(mpi_pair, data, w0):
     assert_same(mpi_pair.minimize(NET, data, w0, first_order, progress=False, **options), expected)
 
 
-def test_without_mpi_a_run_is_client_driven(pair, data, w0, alone, capsys):
+def test_without_mpi_a_run_is_client_driven(pair, data, w0, alone, caplog):
     result = pair.minimize(NET, data, w0, progress=False, **OPTIONS)
-    assert "not connected by MPI" in capsys.readouterr().out
+    assert "not connected by MPI" in caplog.text
     assert_same(result, alone)
 
 
@@ -320,12 +320,27 @@ def test_attach_by_cluster_id(pair, data, w0):
     assert len(pair.client.ids) == 2
 
 
-def test_mpi_missing_is_said_in_a_line(monkeypatch, capsys):
-    monkeypatch.setattr(launch.shutil, "which", lambda name, path=None: None)
-    assert launch.choose(None) == launch.choose("mpi") == "local"
-    assert capsys.readouterr().out.splitlines() == 2 * [
-        "MPI is not available here (mpiexec not found): using local engines."
-    ]
+SHOWN = """
+import sys
+from hfnb.engines import launch
+launch.shutil.which = lambda name, path=None: None
+assert launch.choose(sys.argv[1] if sys.argv[1:] else None) == "local"
+"""
+
+
+@pytest.mark.parametrize("engines", [[], ["mpi"]], ids=str)
+def test_mpi_missing_is_said_in_a_line(engines):
+    """Where nobody has set up logging: as in a notebook."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWN, *engines], env=PATHS, capture_output=True, text=True, check=True
+    )
+    line = "MPI is not available here (mpiexec not found): using local engines.\n"
+    assert (done.stdout, done.stderr) == ("", line)
+
+
+def test_local_engines_that_were_asked_for_are_not_worth_a_word(caplog):
+    assert launch.choose("local") == "local"
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ import pytest
 from on_engines import MPI, NET, OPTIONS, PATHS, assert_same, engine_pids
 
 from hfnb import Checkpoint, Dataset, Objective, hessian_free, models
-from hfnb.datasets import fingerprint
 from hfnb.engines import Cluster, EngineFailure
 from hfnb.engines.engine_driven import Run
 from hfnb.objectives.objective import AnyLoss
@@ -86,9 +85,9 @@ def test_data_is_sent_once(pair, data, sent):
 def test_runs_on_the_same_data_send_it_once(mpi_pair, data, w0):
     mine = fresh(data)
     mpi_pair.minimize(NET, mine, w0, progress=False, max_iter=1)
-    placement = weakref.ref(mpi_pair._placements.of(mine, fingerprint(mine), 24))
+    placement = weakref.ref(mpi_pair.objective(NET, mine).evaluator.placement)
     mpi_pair.minimize(NET, mine, w0, progress=False, max_iter=1)
-    assert placement() is mpi_pair._placements.of(mine, fingerprint(mine), 24)
+    assert placement() is mpi_pair.objective(NET, mine).evaluator.placement
     before = blocks(mpi_pair)
     del mine
     assert blocks(mpi_pair) == before - 2
@@ -324,10 +323,10 @@ def test_a_network_that_engines_cannot_unpickle(pair, data, tmp_path, monkeypatc
 
 def test_a_total_of_another_shape_is_named(pair, data, w0):
     objective, second = pair.objective(NET, data), pair.client[pair.engines[1]]
-    patch = "from hfnb.engines import worker; worker.kept, worker.add = worker.add, lambda parts: {}"
-    restore = "from hfnb.engines import worker; worker.add = worker.kept"
+    patch = "from hfnb.engines import worker; worker.kept, worker.merged = worker.merged, lambda totals: {}"
+    restore = "from hfnb.engines import worker; worker.merged = worker.kept"
     try:
-        second.apply_sync(exec, patch.format("[*parts][0][:, :1].copy()"))
+        second.apply_sync(exec, patch.format("totals[0][:, :1].copy()"))
         with pytest.raises(EngineFailure, match=r"engine 1 returned a gradient of shape \(2, 1\), expected"):
             objective.value_and_gradient(w0)
     finally:
@@ -413,7 +412,7 @@ def test_an_optimizer_that_ignores_its_callback_is_ended():
         while True:
             callback({"iteration": 1})
 
-    run = Run(SimpleNamespace(local=SimpleNamespace(net=NET), n=1, clock=Clock()), np.zeros(1), stubborn, {})
+    run = Run(NET, SimpleNamespace(n=1, clock=Clock()), np.zeros(1), stubborn, {})
     assert run.step(False, {}) == ("record", {"iteration": 1})
     ended = threading.Thread(target=run.abandon, daemon=True)
     ended.start()

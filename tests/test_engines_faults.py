@@ -194,7 +194,7 @@ def test_engine_of_an_mpi_run_dies(data, w0):
 
 @MPI
 @pytest.mark.slow
-def test_mpi_run_starts_again_from_its_checkpoint(data, w0, alone, tmp_path, capsys):
+def test_mpi_run_starts_again_from_its_checkpoint(data, w0, alone, tmp_path, caplog):
     """Once an engine is killed, once one hangs: the run ends as if nothing had happened."""
     faults = {3: signal.SIGKILL, 6: signal.SIGSTOP}
 
@@ -209,7 +209,7 @@ def test_mpi_run_starts_again_from_its_checkpoint(data, w0, alone, tmp_path, cap
             NET, data, w0, callback=strike, progress=False, checkpoint=checkpoint, **OPTIONS
         )
     assert_same(result, alone)
-    assert capsys.readouterr().out.count("starting the engines again, from the last checkpoint") == 2
+    assert caplog.text.count("starting the engines again, from the last checkpoint") == 2
     assert not faults
 
 
@@ -313,7 +313,7 @@ def test_killed_controller_is_an_error_and_a_new_cluster_resumes(data, w0, alone
 
 @MPI
 @pytest.mark.slow
-def test_mpi_run_survives_its_controller(data, w0, alone, tmp_path, capsys):
+def test_mpi_run_survives_its_controller(data, w0, alone, tmp_path, caplog):
     """The engines go with it; others go on from the checkpoint by themselves."""
 
     clusters = []
@@ -329,7 +329,7 @@ def test_mpi_run_survives_its_controller(data, w0, alone, tmp_path, capsys):
         result = cluster.minimize(NET, data, w0, callback=strike, **options)
         look()
     assert_same(result, alone)
-    assert "the controller of the cluster is gone: starting the engines again" in capsys.readouterr().out
+    assert "the controller of the cluster is gone: starting the engines again" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])

@@ -8,6 +8,7 @@ import pytest
 
 from hfnb.engines import Cluster, options
 from hfnb.engines.options import prepare, without_lost_hosts
+from hfnb.threads import THREAD_VARIABLES
 
 
 @pytest.fixture
@@ -66,12 +67,12 @@ def test_host_that_refuses_is_named_with_what_ssh_says(fake):
         Cluster(engines="ssh", hosts=["b"]).start()
 
 
-def test_hosts_that_do_not_answer_are_left_out(fake, capsys):
+def test_hosts_that_do_not_answer_are_left_out(fake, caplog):
     """The fake ssh reaches the host "up" alone."""
     fake("ssh", 'for word; do test "$word" = up && exit 0; done; echo "no route" >&2; exit 255')
     kept = {"hosts": {"up": 2, "down": 3}, "python": "python3"}
     assert without_lost_hosts("ssh", 5, kept) == (2, kept | {"hosts": {"up": 2}})
-    assert capsys.readouterr().out == "Going on without down (no route)\n"
+    assert caplog.messages == ["Going on without down (no route)"]
     for hosts in ({"down": 1}, {"up": 1}):  # none is left; none is lost
         assert without_lost_hosts("ssh", None, {"hosts": hosts}) == (None, {"hosts": hosts})
 
@@ -87,7 +88,7 @@ def test_what_ssh_engines_are_told(fake):
     n, cluster, engines = prepare("ssh", None, 3, given | {"ssh_args": ["-i", "key"]})
     assert (n, cluster) == (2, {"controller_ip": "::1"})
     assert engines["remote_python"] == "/x/python"
-    assert engines["environment"] == dict.fromkeys(options.THREADS, "3") | {"A": "1"}
+    assert engines["environment"] == dict.fromkeys(THREAD_VARIABLES, "3") | {"A": "1"}
     assert engines["ssh_args"][:2] == ["-i", "key"]
     assert engines["engines"] == {"localhost": {"n": 2, "to_send": []}}
 

@@ -293,4 +293,4 @@ def test_mpi_leaves_no_shared_memory_behind(mpi_pair):
         lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         mapped |= {line.split("/dev/shm/")[1] for line in lines if "/dev/shm/mpich" in line}
     assert all(name.endswith("(deleted)") for name in mapped)
-    assert mapped or not options._forker()
+    assert mapped or not options._one_machine_mpiexec()

@@ -18,11 +18,14 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 # The folders and root modules of hfnb from the lowest to the highest: each imports only those before it.
-LAYERS = ["validation", "blas", "threads", "krylov", "datasets", "checks", "models", "objectives"]
+LAYERS = ["validation", "threads", "krylov", "datasets", "checks", "models", "objectives"]
 LAYERS += ["problems", "optimizers", "plots", "engines", "studies"]
 
 # Names of peers that are not installed where the tests run, and are not called as their package is.
 BRINGS = {"curvlinops": "curvlinops-for-pytorch", "torchmin": "pytorch-minimize"}
+
+
+ROOT_MODULES = {"__init__.py", "checks.py", "plots.py", "threads.py", "validation.py"}
 
 
 def name(path):
@@ -64,6 +67,10 @@ def test_imports_run_downward(path):
     allowed = LAYERS[: LAYERS.index(layer(path)) + 1]
     above = [".".join(found) for found in imports(path) if not found or found[0] not in allowed]
     assert not above, f"{layer(path)} may import {', '.join(allowed)} only, not {', '.join(above)}"
+
+
+def test_root_holds_only_what_belongs_to_no_folder():
+    assert {path.name for path in ROOT.glob("hfnb/*.py")} == ROOT_MODULES
 
 
 def test_no_cycles():

@@ -18,7 +18,7 @@ import pytest
 from on_engines import MPI, PATHS
 
 from hfnb.engines import options
-from hfnb.engines.interrupts import held
+from hfnb.engines.pool import hold_interrupts
 
 MOMENTS = int(os.environ.get("HFNB_INTERRUPTS", "6"))
 BOUND = 60  # seconds in which an interrupted program must have ended
@@ -124,7 +124,7 @@ def test_interrupted_start_leaves_no_shared_memory(tmp_path):
     client.process.send_signal(signal.SIGINT)
     client.end()
     assert not client.left_after_10_seconds()
-    assert mapped or not options._forker()
+    assert mapped or not options._one_machine_mpiexec()
     assert not [path for path in mapped if Path(path).exists()]
 
 
@@ -162,7 +162,7 @@ def default_handler():
 
 
 def hold_and_interrupt(signals, reached, deliver_each=False):
-    with held() as deliver:
+    with hold_interrupts() as deliver:
         for _ in range(signals):
             signal.raise_signal(signal.SIGINT)
             if deliver_each:

@@ -11,7 +11,7 @@ from ipyparallel.error import RemoteError
 
 from hfnb import Dataset
 from hfnb.datasets import fingerprint
-from hfnb.engines import EngineFailure, EngineLost, pool
+from hfnb.engines import EngineFailure, EngineLost, launch, pool
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import Pool
 
@@ -68,12 +68,12 @@ class Deaf:
 def test_an_engine_that_missed_the_first_calls_is_called_again():
     """As on a busy machine, where a message can come before the engine's connection: it is dropped."""
     engines = Engines({0: Deaf(0), 1: Deaf(2), 2: Deaf(1)})
-    assert pool.greet(engines, [0, 1, 2], "pass", timeout=20) == []
+    assert launch.first_call(engines, [0, 1, 2], "pass", timeout=20) == []
     assert [engines.calls.count(engine) for engine in (0, 1, 2)] == [1, 3, 2]
 
 
 def test_engines_that_never_answer_are_named():
-    assert pool.greet(Engines({1: None}), [0, 1], "pass", timeout=0.2) == [1]
+    assert launch.first_call(Engines({1: None}), [0, 1], "pass", timeout=0.2) == [1]
 
 
 def test_an_engine_that_is_gone_does_not_answer():
@@ -83,18 +83,18 @@ def test_an_engine_that_is_gone_does_not_answer():
         def __getitem__(self, engine):
             raise IndexError(f"no engine {engine}")
 
-    assert pool.greet(Gone({}), [0, 1], "pass", timeout=20) == [0, 1]
+    assert launch.first_call(Gone({}), [0, 1], "pass", timeout=20) == [0, 1]
 
 
 def test_what_the_first_call_raises_is_raised():
     with pytest.raises(RemoteError, match="died"):
-        pool.greet(Engines({1: DIED}), [0, 1], "pass", timeout=20)
+        launch.first_call(Engines({1: DIED}), [0, 1], "pass", timeout=20)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(pool, "POLL", 0.01)
-    monkeypatch.setattr(pool, "PATIENCE", 0.01)
+    monkeypatch.setattr(launch, "PATIENCE", 0.01)
 
 
 def pool_of(acts, n=3, deadline=None):

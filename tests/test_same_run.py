@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from on_engines import MPI, PATHS
 
-from hfnb import blas
+from hfnb.engines import blas
+from hfnb.threads import THREAD_VARIABLES
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,9 @@ SUBSPACE = {"solver": "saddle_free", "step": "subspace", "max_iter": 2, "solver_
 
 @cache
 def run(engines, threads, options, **variables):
-    kept = {name: value for name, value in PATHS.items() if name not in (blas.VARIABLE, *blas.THREADS)}
+    kept = {
+        name: value for name, value in PATHS.items() if name not in (blas.KERNEL_VARIABLE, *THREAD_VARIABLES)
+    }
     command = [sys.executable, "-c", PROGRAM, json.dumps([engines, threads, json.loads(options)])]
     done = subprocess.run(command, env=kept | variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -76,6 +79,6 @@ def test_engines_and_their_threads(engines, threads):
 )
 def test_engines_run_the_kernel_of_the_client():
     """Nehalem's kernel runs on every x86-64 processor; nearly all choose another one by themselves."""
-    variables = {blas.VARIABLE: "Nehalem"}
+    variables = {blas.KERNEL_VARIABLE: "Nehalem"}
     one = run(None, 1, json.dumps(GAUSS_NEWTON), **variables)
     assert_same(run(("local", 2), 1, json.dumps(GAUSS_NEWTON), **variables), one)

@@ -26,7 +26,8 @@ from packaging.specifiers import SpecifierSet
 from traitlets.config.loader import PyFileConfigLoader
 
 import hfnb
-from hfnb import blas
+from hfnb import threads
+from hfnb.engines import blas
 
 ROOT = Path(__file__).parent.parent
 SYSTEMS = {
@@ -215,13 +216,13 @@ def test_commands_start_with_one_blas_thread_and_print_no_warning(capfd, monkeyp
     monkeypatch.syspath_prepend(ROOT / "tools")
     bootstrap = load("bootstrap")
     monkeypatch.setattr(bootstrap, "python_of", lambda folder: Path(sys.executable))
-    for name in (blas.VARIABLE, *blas.THREADS):
+    for name in (blas.KERNEL_VARIABLE, *threads.THREAD_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     variables = bootstrap.environment(Path(sys.prefix))
-    assert {variables[name] for name in blas.THREADS} == {"1"}
-    assert variables.get(blas.VARIABLE) == blas.environment().get(blas.VARIABLE)
+    assert {variables[name] for name in threads.THREAD_VARIABLES} == {"1"}
+    assert variables.get(blas.KERNEL_VARIABLE) == blas.environment().get(blas.KERNEL_VARIABLE)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
-    assert [bootstrap.environment(Path(sys.prefix)).get(name) for name in blas.THREADS] == [
+    assert [bootstrap.environment(Path(sys.prefix)).get(name) for name in threads.THREAD_VARIABLES] == [
         "2",
         None,
         None,
@@ -232,7 +233,7 @@ def test_commands_start_with_one_blas_thread_and_print_no_warning(capfd, monkeyp
 
 def test_conda_sets_one_blas_thread():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    assert conda["variables"] == dict.fromkeys(blas.THREADS, "1")
+    assert conda["variables"] == dict.fromkeys(threads.THREAD_VARIABLES, "1")
 
 
 def test_citation_is_of_this_version_and_of_the_paper(project):

@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import hfnb
-from hfnb import Dataset, Objective, Sample, blas, models, threads
+from hfnb import Dataset, Objective, Sample, models, threads
 from hfnb.krylov.vectors import coefficients, combine, dot, norm
 
 NET = models.mlp([400, 500, 90, 10])
@@ -112,7 +112,7 @@ def test_blas_has_one_thread_in_float64_and_the_requested_ones_in_float32(dtype,
 
 def test_the_number_is_that_of_the_call_or_of_the_environment_or_one(monkeypatch):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    for name in blas.THREADS:
+    for name in threads.THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert threads.count() == 1
     for value, expected in [("2", min(2, cores)), ("10000", cores), ("1,4", 1), ("0", 1), ("many", 1)]:

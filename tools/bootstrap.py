@@ -19,11 +19,8 @@ def environment(folder):
     threads that wait for a core which another program has make minutes of seconds."""
     variables = dict(os.environ, VIRTUAL_ENV=str(folder), PYTHONUNBUFFERED="1", PIP_USER="0")
     variables["PATH"] = str(python_of(folder).parent) + os.pathsep + variables.get("PATH", "")
-    script = ROOT / "hfnb" / "blas.py"
-    if script.exists():
-        # As a file, not by -m: that warns of a module which its package has imported already. -P: the modules
-        # beside it must not hide others of the same name.
-        command = [str(python_of(folder)), "-P", str(script)]
+    if (ROOT / "hfnb" / "engines" / "blas.py").exists():
+        command = [str(python_of(folder)), "-m", "hfnb.engines.blas"]
         asked = subprocess.run(command, cwd=str(ROOT), env=variables, stdout=subprocess.PIPE, text=True)
         for name, _, value in (line.partition("=") for line in asked.stdout.splitlines() if "=" in line):
             variables.setdefault(name, value)  # what the user has set stays

@@ -1,6 +1,23 @@
-"""Engines: ipyparallel clusters that hold a dataset in partitions and add up what an optimizer asks for."""
+"""Who computes: a cluster of engines, processes that hold partitions of a dataset and evaluate them."""
 
-from hfnb.engines.cluster import Cluster
-from hfnb.engines.pool import EngineFailure, EngineLost
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfnb.engines.cluster import Cluster
+    from hfnb.engines.pool import EngineFailure, EngineLost
 
 __all__ = ["Cluster", "EngineFailure", "EngineLost"]
+
+# Names are imported when they are first used: `hfnb.engines.blas` and an engine itself need few of them.
+_DEFINED_IN = {"Cluster": "cluster", "EngineFailure": "pool", "EngineLost": "pool"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module 'hfnb.engines' has no attribute {name!r}")
+    return getattr(import_module(f"hfnb.engines.{_DEFINED_IN[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

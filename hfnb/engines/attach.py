@@ -1,4 +1,4 @@
-"""Find a cluster that the user started by hand, if need be while it is still starting."""
+"""Find a cluster that the user has started by hand, and connect to it, even while it is starting."""
 
 import json
 import socket
@@ -11,34 +11,52 @@ from ipyparallel.util import disambiguate_ip_address
 from IPython.core.profiledir import ProfileDir, ProfileDirError
 from IPython.paths import get_ipython_dir
 
-from hfnb.engines.options import launchers
+from hfnb.engines.options import launchers, quiet_log
 
-POLL = 0.2  # seconds between two looks at a cluster that is starting
-WHOLE = 1.0  # seconds that a controller may take to write its connection file
+POLL = 0.2  # seconds between two checks of a cluster that is starting
+WRITING = 1.0  # seconds that a controller may take to write its connection file
 STARTING = 60.0  # seconds in which a cluster that was started by hand has written its files
 ANSWER = 10.0  # seconds that a controller may take to answer
-# What ipyparallel reads in a connection file.
+# The entries that ipyparallel reads in a connection file.
 KEYS = ["interface", "registration", "control", "task", "mux", "iopub", "notification", "broadcast"]
 KEYS += ["key", "pack", "unpack", "signature_scheme", "task_scheme", "ssh"]
 
 
-def attach(name: str, n: int | None, timeout: float, options: dict, log) -> ipp.Client:
-    """Connect to the running cluster that has this profile or cluster id; ValueError listing what exists.
+def attach(name: str, n: int | None, timeout: float, options: dict) -> ipp.Client:
+    """Connect to a running cluster, or to one that is starting.
 
-    While it starts, waits up to ``timeout`` seconds for n engines (None: as many as it was told to start).
-    ValueError, too, if there are ``options``: they are a launcher's, and nothing is launched here.
+    Parameters
+    ----------
+    name : str
+        Its profile, its cluster id, or "profile:id".
+    n : int or None
+        How many engines to wait for while it is starting; None for as many as it was told to start.
+    timeout : float
+        Seconds to wait.
+    options : dict
+        Options of a launcher: none is allowed, since nothing is launched here.
+
+    Returns
+    -------
+    ipyparallel.Client
+
+    Raises
+    ------
+    ValueError
+        If there is no such cluster (the message lists those that exist), if it has ended or has no engines,
+        or if there are options.
     """
     end, client = time.monotonic() + timeout, None
     while client is None:
         found: ValueError | None = None
         try:
-            client = _find(name, timeout, log)
+            client = _find(name, timeout)
         except Unusable as error:  # it may belong to an earlier cluster than the one that is starting
             found = error
         if client is None and (time.monotonic() > end or not _is_one_starting()):
             raise found or ValueError(
                 f"engines: expected a launcher ({', '.join(launchers())}) or the profile or id of a running "
-                f"cluster ({_running(log)}), got {name!r}"
+                f"cluster ({_running()}), got {name!r}"
             )
         if client is None:
             time.sleep(POLL)
@@ -57,15 +75,15 @@ def attach(name: str, n: int | None, timeout: float, options: dict, log) -> ipp.
     return client
 
 
-def _running(log) -> str:
+def _running() -> str:
     """Return the names of the clusters whose controller runs."""
-    found = ipp.ClusterManager(log=log).load_clusters().items()
+    found = ipp.ClusterManager(log=quiet_log).load_clusters().items()
     return ", ".join(sorted(key for key, one in found if one.controller is not None)) or "none is running"
 
 
-def _find(name: str, timeout: float, log) -> ipp.Client | None:
-    """Return a client of the cluster of this name, None where there is none; Unusable where it has ended."""
-    for cluster in ipp.ClusterManager(log=log).load_clusters().values():
+def _find(name: str, timeout: float) -> ipp.Client | None:
+    """Return a client of the cluster of this name, None if there is none; Unusable if it has ended."""
+    for cluster in ipp.ClusterManager(log=quiet_log).load_clusters().values():
         profile = Path(cluster.profile_dir).name.removeprefix("profile_")
         if name in (cluster.cluster_id, f"{profile}:{cluster.cluster_id}") or (
             name == profile and not cluster.cluster_id
@@ -93,7 +111,7 @@ class Unusable(ValueError):
 
 
 def _connect(file: Path, timeout: float, cluster: ipp.Cluster | None) -> ipp.Client:
-    """Connect to the controller that a connection file describes; Unusable where that cannot be."""
+    """Connect to the controller that a connection file describes; Unusable if that is not possible."""
     info = _read(file)
     seconds = min(timeout, ANSWER)
     try:
@@ -109,13 +127,13 @@ def _connect(file: Path, timeout: float, cluster: ipp.Cluster | None) -> ipp.Cli
         raise Unusable(
             file, f"no controller that has its key answers at {host}:{port} within {seconds:g} s"
         ) from None
-    except Exception as error:  # whatever ipyparallel makes of what another program has written
+    except Exception as error:  # whatever ipyparallel raises for a file that another program has written
         raise Unusable(file, f"{type(error).__name__}: {error}") from None
 
 
 def _read(file: Path) -> dict:
-    """Return what a connection file says, once it is whole; Unusable if it is not one."""
-    end = time.monotonic() + WHOLE
+    """Return the entries of a connection file, once all of it is written; Unusable if it is no such file."""
+    end = time.monotonic() + WRITING
     while True:
         try:
             info = json.loads(file.read_text(encoding="utf-8"))
@@ -131,7 +149,7 @@ def _read(file: Path) -> dict:
 
 
 def _listens(host: str, port: int) -> bool:
-    """Whether a program on this machine listens at a port."""
+    """Whether a program listens at this address."""
     try:
         socket.create_connection((host, port), timeout=2).close()
     except OSError:
@@ -140,12 +158,12 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _started(cluster: ipp.Cluster | None) -> int:
-    """How many engines a cluster was told to start, 0 if that is not known."""
+    """Return how many engines a cluster was told to start, 0 if that is not known."""
     return 0 if cluster is None else cluster.n or sum(engines.n for engines in cluster.engines.values())
 
 
 def _is_one_starting() -> bool:
-    """Whether an ``ipcluster start`` began on this machine a moment ago, perhaps with nothing written."""
+    """Whether an ``ipcluster start`` began here in the last `STARTING` seconds."""
     processes = psutil.process_iter(["cmdline", "create_time"])
     recent = [process.info for process in processes if process.info["create_time"] > time.time() - STARTING]
     lines = (" ".join(info["cmdline"] or []) for info in recent)

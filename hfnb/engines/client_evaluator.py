@@ -1,4 +1,4 @@
-"""Client-driven evaluation: w or v goes out to the engines, partial sums come back."""
+"""Client-driven evaluation: the client sends w or v to the engines and adds up what they return."""
 
 import time
 import warnings
@@ -9,79 +9,240 @@ import numpy as np
 
 from hfnb.engines import worker
 from hfnb.engines.placement import Placement
-from hfnb.engines.pool import EngineFailure, pack
+from hfnb.engines.pool import EngineFailure, Pool, pack
 from hfnb.objectives import identity
 from hfnb.objectives.curvature import curvature_sum
 from hfnb.objectives.profiler import ClientClock
 from hfnb.objectives.sampling import Sample, Shards
-from hfnb.objectives.summation import value, zeros
+from hfnb.objectives.summation import zeros
 
 
 class ClientEvaluator:
     """Sums over a dataset whose partitions are on engines; the same methods as `LocalEvaluator`.
 
-    Where an engine is lost its partitions move to the others, and only its part of the sum is computed again.
+    Parameters
+    ----------
+    net : object
+        A network of `hfnb.models`, or what has its methods.
+    placement : Placement
+        The dataset on the engines.
+    chunk : int, optional
+        The most rows that an engine works through at a time.
+
+    Attributes
+    ----------
+    n : int
+        Number of samples.
+    clock : ClientClock
+        Where the time of each sum went.
+    key : str
+        The key of the network on the engines.
+
+    Notes
+    -----
+    Where an engine is lost its partitions move to the others, and only its part of a sum is computed again.
     """
 
     def __init__(self, net, placement: Placement, chunk: int | None = None):
         self.placement, self.n, self.clock = placement, placement.n, ClientClock()
-        self.key = placement.pool.key()
+        self.key = self.pool.key()
         prepare = worker.prepare, self.key, pack("net", net), placement.key, chunk
-        placement.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
-        _, lost = placement.pool.call(dict.fromkeys(placement.held(), prepare))
+        self.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
+        _, lost = self.pool.call(dict.fromkeys(placement.held(), prepare))
         placement.move(lost)
 
-    def identity(self) -> dict[str, str]:
-        """Return what the data is, by name, as `hfnb.objectives.evaluator.LocalEvaluator` does.
+    @property
+    def pool(self) -> Pool:
+        """The engines."""
+        return self.placement.pool
 
-        It is read here: ValueError where the data was edited in place, so that the engines have another.
+    @property
+    def partitions(self) -> int:
+        """Number of partitions of the dataset."""
+        return self.placement.partitions
+
+    def held(self) -> dict[int, list[int]]:
+        """Return {engine: numbers of its blocks of partitions}."""
+        return self.placement.held()
+
+    def identity(self) -> dict[str, str]:
+        """Return what the data is, by name, as `LocalEvaluator.identity` does.
+
+        Returns
+        -------
+        dict of str to str
+
+        Raises
+        ------
+        ValueError
+            If the data here was edited in place, so that it is no longer what the engines hold.
         """
-        if self.placement.edited():
+        if self.placement.is_edited():
             raise ValueError(
                 "objective: expected one on the data as it is, but the data was edited in place after the "
                 "objective was made, and no checkpoint could tell one from the other: make a new objective"
             )
-        shards = Shards.of(self.placement, len(self.placement.offsets) - 1)
-        return identity.of_data(shards.parts, self.n)
+        return identity.of_data(Shards.of(self.placement, self.partitions).parts, self.n)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of losses, (1,)."""
-        return self.add("loss", lambda blocks: (worker.loss, self.key, blocks, w, sample), w, sample)
+        """Return the sum of losses.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+        sample : Sample, optional
+            The samples to sum over; None for all.
+
+        Returns
+        -------
+        ndarray, shape (2, 1)
+            A total (see `hfnb.objectives.summation`), in float64.
+
+        Raises
+        ------
+        EngineFailure
+            If an engine raises an exception.
+        EngineLost
+            If no engine is left.
+        """
+        return self.total("loss", lambda blocks: (worker.loss, self.key, blocks, w, sample), w, sample)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of gradients and, last, of losses: (p + 1,)."""
-        return self.add("gradient", lambda blocks: (worker.gradient, self.key, blocks, w, sample), w, sample)
+        """Return the sum of gradients and, in the last place, of losses.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+        sample : Sample, optional
+            The samples to sum over; None for all.
+
+        Returns
+        -------
+        ndarray, shape (2, p + 1) in float64 or (p + 1,) in float32
+            A total in the precision of w.
+
+        Raises
+        ------
+        EngineFailure, EngineLost
+            As `loss` does.
+        """
+        return self.total(
+            "gradient", lambda blocks: (worker.gradient, self.key, blocks, w, sample), w, sample
+        )
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> "RemoteProduct":
-        """Return v ↦ the sum of curvature products at w; what it needs stays on the engines while in use."""
+        """Return the function v ↦ the sum of curvature products at w.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+        kind : str or callable
+            The curvature, as `hfnb.Objective.curvature` takes it.
+        sample : Sample, optional
+            The samples to sum over; None for all.
+
+        Returns
+        -------
+        callable
+            ``product(v)`` returns a total of p numbers in the precision of w. Engines linearize at the first
+            product, and keep the linearization as long as the function exists here.
+
+        Raises
+        ------
+        ValueError
+            If the kind is unknown.
+        """
         curvature_sum(kind)  # an unknown kind is an error here, not on the engines
         return RemoteProduct(self, w, kind, sample)
 
-    def add(self, what: str, call: Callable, w: np.ndarray, sample: Sample | None) -> np.ndarray:
-        """Add up what ``call(blocks)`` = (function, *arguments) gives on each engine, in block order.
+    def total(self, what: str, call: Callable, w: np.ndarray, sample: Sample | None) -> np.ndarray:
+        """Return the sum of the totals that a call gives on each engine, in the order of their blocks.
 
-        Where the sum at w over the sample is not finite, a warning names the partitions to blame.
+        Parameters
+        ----------
+        what : {"loss", "gradient", "product"}
+            What is summed.
+        call : callable
+            ``call(blocks)`` returns the call, (function, *arguments), of an engine with these blocks.
+        w : ndarray, shape (p,)
+        sample : Sample or None
+            Where the sum is evaluated.
+
+        Returns
+        -------
+        ndarray
+            A total.
+
+        Raises
+        ------
+        EngineFailure, EngineLost
+            As `loss` does.
+
+        Warns
+        -----
+        RuntimeWarning
+            If the sum is not finite; it names the partitions whose loss at w is not.
         """
         start, parts, computing = time.perf_counter(), dict[int, np.ndarray](), Counter[int]()
-        held = self.placement.held()
+        held = self.held()
         while held:
-            values, lost = self.placement.pool.call({engine: call(blocks) for engine, blocks in held.items()})
-            check_shapes(what, values, w)
+            values, lost = self.pool.call({engine: call(blocks) for engine, blocks in held.items()})
+            _check_shapes(what, values, w)
             parts |= {held[engine][0]: value for engine, value in values.items()}
-            computing.update(self.placement.pool.seconds)
+            computing.update(self.pool.seconds)
             held = self.placement.move(lost) if lost else {}
-        total = value(worker.add(parts[block] for block in sorted(parts)))
+        total = worker.merged([parts[block] for block in sorted(parts)])
         seconds = time.perf_counter() - start
         self.clock.lap(what, {engine: (own, seconds - own) for engine, own in computing.items()})
         if not np.isfinite(total).all():
-            held = self.placement.held()
-            calls = {e: (worker.not_finite, self.key, blocks, w, sample) for e, blocks in held.items()}
-            warn_not_finite(self.placement.pool.call(calls)[0], len(self.placement.offsets) - 1)
+            calls = {
+                engine: (worker.not_finite, self.key, blocks, w, sample)
+                for engine, blocks in self.held().items()
+            }
+            warn_not_finite(self.pool.call(calls)[0], self.partitions)
         return total
 
 
-def check_shapes(what: str, totals: dict[int, np.ndarray], w: np.ndarray) -> None:
-    """EngineFailure naming an engine whose total at w has another shape, so that it cannot be added up."""
+class RemoteProduct:
+    """The function v ↦ the sum of curvature products at w, whose linearization the engines keep.
+
+    Parameters
+    ----------
+    evaluator : ClientEvaluator
+    w : ndarray, shape (p,)
+    kind : str or callable
+        The curvature.
+    sample : Sample or None
+        The samples to sum over; None for all.
+
+    Notes
+    -----
+    The engines linearize at the first product, and free the linearization when nothing refers to this object.
+    """
+
+    def __init__(self, evaluator: ClientEvaluator, w: np.ndarray, kind, sample: Sample | None):
+        self.key = evaluator.pool.key()
+        self._evaluator, self._w, self._sample = evaluator, np.array(w), sample
+        self._kind = pack("kind", kind)
+        self._linearized: set[int] = set()  # blocks
+        evaluator.pool.forget_with(self)
+
+    def __call__(self, v: np.ndarray) -> np.ndarray:
+        """Return the product with v, (p,): a total of p numbers."""
+
+        def call(blocks):
+            # What engines need to linearize: at the first product, and for blocks that have moved since.
+            known = self._linearized.issuperset(blocks)
+            point = None if known else (self._w, self._sample, self._kind)
+            return worker.multiply, self._evaluator.key, blocks, self.key, v, point
+
+        total = self._evaluator.total("product", call, self._w, self._sample)
+        self._linearized = {block for blocks in self._evaluator.held().values() for block in blocks}
+        return total
+
+
+def _check_shapes(what: str, totals: dict[int, np.ndarray], w: np.ndarray) -> None:
+    """Raise EngineFailure for an engine whose total has another shape than a total at w."""
     size, dtype = {"loss": (1, float), "gradient": (w.size + 1, w.dtype), "product": (w.size, w.dtype)}[what]
     expected = zeros(size, dtype).shape
     for engine, total in totals.items():
@@ -94,32 +255,20 @@ def check_shapes(what: str, totals: dict[int, np.ndarray], w: np.ndarray) -> Non
 
 
 def warn_not_finite(found: dict[int, list[int]], partitions: int) -> None:
-    """Name the partitions, {engine: numbers}, whose loss is not finite; if all are, the step is to blame."""
+    """Warn of the partitions whose loss is not finite, unless all are: then the parameters are to blame.
+
+    Parameters
+    ----------
+    found : dict
+        {engine: the numbers of such partitions}.
+    partitions : int
+        Number of all partitions.
+
+    Warns
+    -----
+    RuntimeWarning
+        Names the partitions and their engines.
+    """
     if 0 < sum(map(len, found.values())) < partitions:
         names = [f"partition {i} (engine {e})" for e, numbers in found.items() for i in numbers]
         warnings.warn(f"the loss is not finite in {', '.join(names)}", RuntimeWarning, stacklevel=2)
-
-
-class RemoteProduct:
-    """v ↦ the sum of curvature products at w; taped on the engines at the first product, freed with this."""
-
-    def __init__(self, evaluator: ClientEvaluator, w: np.ndarray, kind, sample: Sample | None):
-        self.evaluator, self.key = evaluator, evaluator.placement.pool.key()
-        self.where = np.array(w), sample
-        self.kind = pack("kind", kind)
-        self.taped: set[int] = set()
-        evaluator.placement.pool.forget_with(self)
-
-    def __call__(self, v: np.ndarray) -> np.ndarray:
-        """Return the product, (p,)."""
-        total = self.evaluator.add(
-            "product",
-            lambda blocks: (worker.multiply, self.evaluator.key, blocks, self.key, v, self._at(blocks)),
-            *self.where,
-        )
-        self.taped = set(self.evaluator.placement.blocks)
-        return total
-
-    def _at(self, blocks: list[int]) -> tuple | None:
-        """What engines need to tape where they have not: at the first product, and for blocks that moved."""
-        return None if self.taped.issuperset(blocks) else (*self.where, self.kind)

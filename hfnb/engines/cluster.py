@@ -1,6 +1,7 @@
-"""One context manager for the engines: start or attach, hold the data, run either way, always clean up."""
+"""`Cluster`: start engines or attach to them, hold data on them, run either way, and always clean up."""
 
 import atexit
+import logging
 import os
 import pkgutil
 import socket
@@ -14,55 +15,83 @@ import numpy as np
 import psutil
 from scipy.optimize import OptimizeResult
 
-from hfnb import blas
 from hfnb.datasets import fingerprint
-from hfnb.engines import launch, mpi_evaluator, segments, worker
+from hfnb.engines import blas, launch, mpi_evaluator, watchdog, worker
 from hfnb.engines.attach import attach
 from hfnb.engines.client_evaluator import ClientEvaluator
 from hfnb.engines.engine_driven import Watch, iterations, run_engine_driven, run_with_restarts
-from hfnb.engines.interrupts import held
 from hfnb.engines.options import check_options, check_partitions, prepare, slots, without_lost_hosts
 from hfnb.engines.placement import Placements
-from hfnb.engines.pool import Pool, greet
+from hfnb.engines.pool import Pool, hold_interrupts
 from hfnb.objectives.objective import Objective, check_objective
 from hfnb.optimizers import checkpoint, hessian_free
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int, renamed
 
-PARTITIONS = 24  # of a dataset, by default: the samples that are drawn depend on it, not on the engines
+PARTITIONS = 24  # of a dataset, by default
+
+log = logging.getLogger(__name__)
 
 
 class Cluster:
-    """ipyparallel engines that hold a dataset in partitions and add up losses, gradients and products.
+    """Processes that hold a dataset between them and evaluate its loss, gradient and curvature together.
 
-    ``n``: how many engines to start (as ``hosts`` says, else 2) or, of a running cluster, to use (all).
-    ``engines``: a launcher of ipyparallel ("mpi", "local", "ssh", "slurm", …), or the profile or id of a
-    cluster started by hand, which is left running; None is "mpi" where MPI is installed, else "local".
-    ``threads``: threads of each engine's sums, as `hfnb.set_threads` describes them. ``timeout``: seconds to
-    wait for the engines to start; ``deadline``: seconds that an engine may take for one call before it is
-    given up. ``partitions``: parts into which datasets are cut, at least one for each engine; `objective` and
-    `minimize` take another number.
+    A process is an *engine* of ipyparallel. Engines are started on this machine, on others by SSH, MPI or a
+    batch system, or have been started by hand. Use the cluster in a ``with`` block, or call `start` and
+    `stop`; a stopped cluster can be started again.
 
-    Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
-    "mpi"; ``python``, the interpreter there (this one's path); ``environment``, variables of the engines;
-    ``controller_ip``, where the controller listens (this machine's address on the way to ``hosts``); and what
-    ipyparallel's launcher takes: ``ssh_args``, ``mpi_args``, ``queue``, ``timelimit``, ``batch_template``, …
+    Parameters
+    ----------
+    n : int, optional
+        How many engines to start, by default as many as ``hosts`` says, else 2; of a running cluster how many
+        to use, by default all.
+    engines : str, optional
+        A launcher of ipyparallel ("mpi", "local", "ssh", "slurm", ...), or the profile or cluster id of a
+        cluster that was started by hand, which is left running. By default "mpi" where MPI is installed, else
+        "local".
+    threads : int, optional
+        Threads with which each engine computes, as `hfnb.set_threads` describes them.
+    timeout : float, optional
+        Seconds to wait for the engines to start.
+    deadline : float, optional
+        Seconds that an engine may take for one call before it is given up; by default without limit.
+    partitions : int, optional
+        Parts into which a dataset is cut, at least one for each engine; `objective` and `minimize` take
+        another number. The samples that are drawn depend on it, not on the engines.
+    **options
+        Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
+        "mpi"; ``python``, the interpreter there (by default this one's path); ``environment``, variables of
+        the engines; ``controller_ip``, the address at which the controller listens (by default this
+        machine's on the network of the ``hosts``); and what ipyparallel's launcher takes: ``ssh_args``,
+        ``mpi_args``, ``queue``, ``timelimit``, ``batch_template``, ...
 
-    In float64 a run is the same to 1e-12 on any number of engines, with any ``threads`` there and here, and
-    as in one process. This depends on two things. Client and engines must round alike: the same BLAS kernel,
-    NumPy and kind of processor. Engines started on this machine are given this process's kernel; where others
-    round differently, a warning says so. And every `Sample` must have 16 samples a partition or more, all
-    samples being always enough: of fewer, an engine adds up its part as a whole.
+    Raises
+    ------
+    ValueError, TypeError
+        For bad arguments, before anything is started.
 
-    Use it in a ``with`` block, or call ``start`` and ``stop``; one that was stopped can be started again.
-    ValueError for bad arguments, before anything is started, and for unknown engines (lists what exists);
-    RuntimeError if they do not start, and why.
+    Notes
+    -----
+    Runs are *client-driven* or *engine-driven*. `objective` returns an objective for any optimizer here: the
+    parameters go out to the engines, and partial sums come back. `minimize` runs the optimizer on every
+    engine, beside the data, and MPI adds up the partial sums.
 
+    In float64 a run is the same to 1e-12 on any number of engines, with any number of threads there and here,
+    and as in one process. It depends on two things. Client and engines must round alike, by the same BLAS
+    kernel, NumPy and kind of processor. Engines that are started on this machine are given this process's
+    kernel; a warning names others that round differently. And every `hfnb.Sample` must have 16 samples a
+    partition or more: of fewer, an engine adds up its part as a whole.
+
+    Examples
+    --------
     >>> import numpy as np
-    >>> from hfnb import Dataset, models
-    >>> net, data = models.mlp([4, 3, 2]), Dataset(np.eye(4), np.array([0, 1, 0, 1]))
-    >>> with Cluster(n=1, engines="local") as cluster:
-    ...     round(cluster.objective(net, data).value(np.zeros(net.size)), 4)
-    0.6931
+    >>> import hfnb
+    >>> net = hfnb.models.mlp([4, 3, 2])
+    >>> data = hfnb.Dataset(np.eye(4), np.array([0, 1, 0, 1]))
+    >>> with hfnb.Cluster(n=1, engines="local") as cluster:
+    ...     objective = cluster.objective(net, data)
+    ...     result = hfnb.hessian_free(objective, net.init(0), max_iter=2)
+    >>> result.nit
+    2
     """
 
     def __init__(
@@ -77,10 +106,8 @@ class Cluster:
         **options,
     ):
         n = None if n is None else check_positive_int("n", n)
-        threads, partitions = (
-            check_positive_int("threads", threads),
-            check_positive_int("partitions", partitions),
-        )
+        threads = check_positive_int("threads", threads)
+        partitions = check_positive_int("partitions", partitions)
         timeout = check_positive("timeout", timeout, at_most=threading.TIMEOUT_MAX)
         if deadline is not None:
             deadline = check_positive("deadline", deadline, at_most=threading.TIMEOUT_MAX)
@@ -98,8 +125,19 @@ class Cluster:
     def start(self) -> "Cluster":
         """Start the engines or attach to them; `stop` is called at the end of the program at the latest.
 
-        RuntimeError if the cluster is running already: stop it first. Ctrl-C while it starts is raised once
-        what has been started is stopped again.
+        Returns
+        -------
+        Cluster
+            This cluster.
+
+        Raises
+        ------
+        RuntimeError
+            If the engines do not start, with the reason, or if the cluster is running already.
+        ValueError
+            If ``engines`` names neither a launcher nor a running cluster; the message lists both.
+        KeyboardInterrupt
+            After Ctrl-C, once what has been started is stopped again.
         """
         self._check_process()
         with self._lock:
@@ -109,11 +147,11 @@ class Cluster:
             self._own = launcher is not None
             try:
                 if launcher is None and self._wanted is not None:
-                    self._client = attach(self._wanted, self._n, self._timeout, self._options, launch.log)
+                    self._client = attach(self._wanted, self._n, self._timeout, self._options)
                     atexit.register(self.stop)
                 elif launcher is not None:
                     prepared = prepare(launcher, self._n, self._threads, self._options)
-                    with held() as deliver:
+                    with hold_interrupts() as deliver:
                         self._client, self._stop_engines = launch.start(
                             launcher, prepared, self._timeout, deliver
                         )
@@ -132,22 +170,22 @@ class Cluster:
         # Engines find this package, and the user's own modules, where the client does.
         paths = [os.path.abspath(path) for path in sys.path]
         code = f"import sys; sys.path[:] = dict.fromkeys([*sys.path, *{paths}])"
-        if silent := greet(client, ids, code, self._timeout):
+        if silent := launch.first_call(client, ids, code, self._timeout):
             names = ", ".join(map(str, silent))
             raise RuntimeError(f"of {len(ids)} engines these did not answer in {self._timeout:g} s: {names}")
         pool = Pool(client, ids, lambda: self._is_alive(client), self._timeout)
-        places = dict(zip(ids, pool.call_all(mpi_evaluator.place), strict=True))
-        self._ranks = {engine: place[0] for engine, place in places.items() if place}
+        ranks = dict(zip(ids, pool.call_all(mpi_evaluator.mpi_rank), strict=True))
+        self._ranks = {engine: rank for engine, rank in ranks.items() if rank is not None}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job
             self._ranks = {}
         if self._ranks:
-            pool.call_all(segments.unlink)
+            pool.call_all(watchdog.unlink_segments)
         pool.engines = sorted(ids, key=lambda engine: self._ranks.get(engine, engine))[: self._n]
         found = pool.call_all(worker.limit_threads, self._threads)
         blas.warn_of_others(dict(zip(pool.engines, found, strict=True)))
         pool.deadline = self._deadline  # not before: an engine's first call imports this package
         self._pool, self._placements = pool, Placements(pool)
-        if not self._own:  # engines that stay shall not keep the data
+        if not self._own:  # engines that keep running must not keep the data
             process = psutil.Process()
             pool.call_all(
                 worker.register, pool.name, socket.gethostname(), process.pid, process.create_time()
@@ -155,20 +193,22 @@ class Cluster:
             self._leave = pool.leave
 
     def _is_alive(self, client: ipp.Client) -> bool:
-        """Whether the controller of this client runs; RuntimeError where the cluster has been stopped."""
+        """Whether the controller of this client runs; RuntimeError if the cluster has been stopped."""
         if self.client is not client:
             raise RuntimeError("the cluster has been started again: make the objective anew")
         return launch.is_alive(client)
 
     def stop(self) -> None:
-        """Stop the engines (those started by hand stay); calling it again does nothing.
+        """Stop the engines; those that were started by hand keep running, and free this client's data.
 
-        Ctrl-C meanwhile is raised when they have stopped. In a process forked from the one that started the
-        engines this does nothing: they are not its own.
+        Notes
+        -----
+        Calling it again does nothing, nor does calling it in a process that was forked from the one that
+        started the engines. Ctrl-C meanwhile is raised when they have stopped.
         """
         if self._process != os.getpid():
             return
-        with held(), self._lock:
+        with hold_interrupts(), self._lock:
             leave, self._leave = self._leave, lambda: None
             with suppress(Exception):  # engines that no longer answer keep nothing
                 leave()
@@ -182,6 +222,7 @@ class Cluster:
                 atexit.unregister(self.stop)
 
     def _restart(self) -> None:
+        """Start new engines on the hosts that still answer."""
         self.stop()
         self._n, self._options = without_lost_hosts(self._wanted or "mpi", self._n, self._options)
         self.start()
@@ -193,7 +234,7 @@ class Cluster:
         self.stop()
 
     def _check_process(self) -> None:
-        """Refuse to use engines that belong to the process from which this one was forked."""
+        """Raise RuntimeError if the engines belong to the process from which this one was forked."""
         if self._client is not None and self._process != os.getpid():
             raise RuntimeError(
                 f"the cluster was started by process {self._process}, of which this one is a fork: "
@@ -202,7 +243,13 @@ class Cluster:
 
     @property
     def client(self) -> ipp.Client:
-        """The ipyparallel client; RuntimeError if the cluster is not running, or not in this process."""
+        """The ipyparallel client, whose ``client[engine]`` runs any function on an engine.
+
+        Raises
+        ------
+        RuntimeError
+            If the cluster is not running, or was started by another process.
+        """
         self._check_process()
         if self._client is None:
             raise RuntimeError("the cluster is not running: use it in a `with` block, or call start()")
@@ -219,7 +266,7 @@ class Cluster:
         return bool(self.client and self._ranks)
 
     def _evaluator(self, net, data, partitions: int | None, chunk: int | None) -> ClientEvaluator:
-        """Return sums of the network over the data, which is sent unless engines hold the same content."""
+        """Return the evaluator of the network over the data, which is sent unless engines hold it already."""
         placements = self.client and self._placements
         partitions = self._partitions if partitions is None else partitions
         check_partitions(partitions, len(self._pool.engines))
@@ -227,16 +274,38 @@ class Cluster:
         return ClientEvaluator(net, placements.of(data, fingerprint(data), partitions), chunk)
 
     def objective(self, net, data, *, partitions: int | None = None, chunk: int | None = None) -> Objective:
-        """Return the objective of ``net`` over ``data``, evaluated by the engines: runs are client-driven.
+        """Return an objective that the engines evaluate, for client-driven runs of any optimizer.
 
-        The data is sent once and kept as long as the dataset or an objective on it; then w or v goes out and
-        partial sums come back. Data that was edited in place is sent anew for a new objective (of an array
-        beyond 1 GiB only samples are compared, see `hfnb.datasets.fingerprint`); an older objective keeps
-        what it was made with, but engines that share a mapped file see what changes in it. Where an engine
-        is lost its partitions move to the others and the run goes on.
+        Parameters
+        ----------
+        net : object
+            A network of `hfnb.models`, or what has its methods.
+        data : Dataset
+            It is sent once, and kept on the engines as long as the dataset or an objective on it exists.
+        partitions : int, optional
+            Parts into which the data is cut, by default those of the cluster.
+        chunk : int, optional
+            The most rows that an engine works through at a time.
 
-        EngineFailure for an exception on an engine, with its traceback, when no engine is left, and where
-        data that was edited since would have to move; ValueError for fewer ``partitions`` than engines.
+        Returns
+        -------
+        Objective
+            Its methods raise EngineFailure for an exception on an engine, with the traceback from there, and
+            EngineLost when no engine is left.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data does not fit the network, or there are fewer partitions than engines.
+        EngineFailure
+            If an engine cannot use the network or the data.
+
+        Notes
+        -----
+        If an engine is lost, its partitions move to the others and the run goes on. Data that was edited in
+        place is sent anew for a new objective (of an array beyond 1 GiB only samples are compared, see
+        `hfnb.datasets.fingerprint`). An older objective keeps the data that it was made with, except that
+        engines which share a mapped file see what changes in it.
         """
         return Objective.from_evaluator(net, self._evaluator(net, data, partitions, chunk))
 
@@ -255,14 +324,45 @@ class Cluster:
         max_failures: int = 3,
         **options,
     ) -> OptimizeResult:
-        """Run ``optimizer(objective, w0, callback=..., **options)`` beside the data: engine-driven.
+        """Run an optimizer on every engine, beside the data, and return its result.
 
-        Every engine runs the same loop, and sums travel by MPI Allreduce; without MPI the run is
-        client-driven. After each iteration the client shows progress and calls ``callback(record)``, which
-        stops the run by any true value; so does Ctrl-C. Returns the optimizer's result. With a checkpoint or
-        the path of its folder, ``checkpoint``, the loss of an engine restarts them all and goes on from
-        there, ``max_failures`` times. EngineFailure for an exception on an engine, with its traceback;
-        EngineLost, with the causes, when engines are lost.
+        Parameters
+        ----------
+        net : object
+            A network of `hfnb.models`, or what has its methods.
+        data : Dataset
+        w0 : ndarray, shape (p,)
+            Start.
+        optimizer : callable or str, optional
+            ``optimizer(objective, w0, callback=..., **options)``, or its name, "module:function".
+        callback : callable, optional
+            ``callback(record)`` is called here after each iteration; any true value stops the run.
+        progress : bool, optional
+            Whether to show a progress bar.
+        partitions, chunk : int, optional
+            As `objective` takes them.
+        max_failures : int, optional
+            How often engines are started again after the loss of one, in a run with a checkpoint.
+        **options
+            Options of the optimizer, such as ``checkpoint``: a `hfnb.Checkpoint` or the path of its folder.
+
+        Returns
+        -------
+        scipy.optimize.OptimizeResult
+            As the optimizer returns it. After Ctrl-C, which ends the run with the iteration under way,
+            ``success`` is False and ``message`` says so.
+
+        Raises
+        ------
+        EngineFailure
+            For an exception on an engine, with the traceback from there.
+        EngineLost
+            If engines are lost and the run has no checkpoint, or more often than ``max_failures``.
+
+        Notes
+        -----
+        All engines run the same loop, and MPI's Allreduce adds up their sums, so that all see the same
+        numbers. Without MPI the run is client-driven, and a warning is logged.
         """
         optimizer = _named(optimizer)
         check_callable("callback", callback, "(record) -> whether to stop", optional=True)
@@ -279,19 +379,18 @@ class Cluster:
                 return optimizer(Objective.from_evaluator(net, evaluator), w0, callback=watch, **options)
 
             if not self.has_mpi:
-                print("These engines are not connected by MPI: the run is client-driven.")
+                log.warning("These engines are not connected by MPI: the run is client-driven.")
             again = max_failures if self._own and options.get("checkpoint") is not None else 0
             return watch.finish(run_with_restarts(run, self._restart, watch, again))
 
 
 def _named(optimizer: Callable | str) -> Callable:
-    """Return an optimizer, given as it is or by its name, "module:function"."""
-    found = optimizer
+    """Return an optimizer that is given as it is or by its name, "module:function"."""
     if isinstance(optimizer, str):
         try:
-            found = pkgutil.resolve_name(optimizer)
+            optimizer = pkgutil.resolve_name(optimizer)
         except (ValueError, ImportError, AttributeError) as error:
             raise ValueError(
                 f'optimizer: expected a function or its name, "module:function", got {optimizer!r} ({error})'
             ) from error
-    return check_callable("optimizer", found, "(objective, w0, **options)")
+    return check_callable("optimizer", optimizer, "(objective, w0, **options)")

@@ -1,18 +1,19 @@
-"""Engine-driven runs: every engine runs the same optimizer on its own partitions, an iteration at a time.
+"""Engine-driven runs: every engine runs the same optimizer on its own partitions, and the client watches.
 
-The first half is the client's side, with progress, the user's callback and a clean stop; the second half
+The first half is the client's side: progress, the user's callback, a clean stop, restarts. The second half
 runs on the engines.
 """
 
 import hashlib
 import inspect
+import logging
 import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -21,18 +22,30 @@ from hfnb.engines import worker
 from hfnb.engines.client_evaluator import ClientEvaluator, warn_not_finite
 from hfnb.engines.mpi_evaluator import MPIEvaluator, SharedCheckpoint, communicator
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
-from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.profiler import of_engines
-from hfnb.objectives.sampling import Shards
 from hfnb.optimizers.progress import Progress, report_interrupt
 from hfnb.validation import asks_to_stop
 
+log = logging.getLogger(__name__)
+
 
 class Watch:
-    """Shows each record, and asks to stop where the user's callback does or after Ctrl-C.
+    """The client's view of a run: it shows each record, and stops the run when the user wants it to.
 
-    The first Ctrl-C lets the iteration under way end, and the run with it; the second one interrupts.
+    The first Ctrl-C ends the run after the iteration under way; the second one interrupts at once.
+
+    Parameters
+    ----------
+    callback : callable or None
+        ``callback(record)`` returns a true value to stop the run.
+    total : int or None
+        The most iterations, for a progress bar; None for no bar.
+
+    Attributes
+    ----------
+    iteration : int
+        The iteration of the last record.
     """
 
     def __init__(self, callback: Callable | None, total: int | None):
@@ -59,12 +72,13 @@ class Watch:
                     signal.signal(signal.SIGINT, before)
 
     def _interrupt(self, *_):
+        """Note the first Ctrl-C, raise at the second."""
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
 
     def finish(self, result: OptimizeResult) -> OptimizeResult:
-        """Say in the result that it was Ctrl-C that ended the run."""
+        """Return the result, which says so if Ctrl-C ended the run."""
         if self.interrupted:
             result.update(success=False, message=f"interrupted after iteration {result.nit}")
             report_interrupt(result.nit)
@@ -79,8 +93,36 @@ def run_engine_driven(
     options: dict,
     watch: Watch,
 ) -> OptimizeResult:
-    """Run the optimizer on every engine ({engine: its rank}); EngineFailure if one is lost."""
-    pool, held = evaluator.placement.pool, evaluator.placement.held()
+    """Run an optimizer on every engine, beside the data.
+
+    Parameters
+    ----------
+    evaluator : ClientEvaluator
+        The network and the data, which the engines hold.
+    ranks : dict
+        {engine: its MPI rank}.
+    w0 : ndarray, shape (p,)
+        Start.
+    optimizer : callable
+        ``optimizer(objective, w0, callback=..., **options)`` returns an OptimizeResult.
+    options : dict
+        Options of the optimizer.
+    watch : Watch
+        Called with each record; returns whether to stop.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        As the optimizer returns it on the first engine.
+
+    Raises
+    ------
+    EngineFailure
+        If an engine raises, or the engines end with different parameters.
+    EngineLost
+        If an engine is lost.
+    """
+    pool, held = evaluator.pool, evaluator.held()
     order = [ranks[engine] for engine in pool.engines]
     job = pack("optimizer or its options", (optimizer, options))
     try:
@@ -96,28 +138,48 @@ def run_engine_driven(
 
 def _follow(evaluator: ClientEvaluator, watch: Watch) -> OptimizeResult:
     """Let the engines go on from iteration to iteration, until they have a result."""
-    pool, partitions = evaluator.placement.pool, len(evaluator.placement.offsets) - 1
-    stop, kind, entries = False, "record", dict[str, Any]()
-    while kind == "record":
-        replies = pool.call_all(step, evaluator.key, stop, entries)
-        kind, value, *_ = replies[0]
-        warn_not_finite(
-            {engine: reply[3] for engine, reply in zip(pool.engines, replies, strict=True)}, partitions
-        )
-        if kind == "record":
-            value["profile"] = of_engines(
-                {e: reply[4] for e, reply in zip(pool.engines, replies, strict=True)}
-            )
-            stop, entries = watch(value), dict(value)
-    if len({reply[2] for reply in replies}) > 1:
+    pool, stop, entries = evaluator.pool, False, dict[str, Any]()
+    while True:
+        engines = list(pool.engines)
+        replies = dict(zip(engines, pool.call_all(step, evaluator.key, stop, entries), strict=True))
+        found = {engine: reply.not_finite for engine, reply in replies.items()}
+        warn_not_finite(found, evaluator.partitions)
+        first = replies[engines[0]]
+        if first.is_result:
+            break
+        record = first.value
+        record["profile"] = of_engines({engine: reply.spent for engine, reply in replies.items()})
+        stop, entries = watch(record), dict(record)
+    if len({reply.digest for reply in replies.values()}) > 1:
         raise EngineFailure("the engines ended with different parameters")
-    return value
+    return first.value
 
 
 def run_with_restarts(
     attempt: Callable, restart: Callable, watch: Watch, max_failures: int
 ) -> OptimizeResult:
-    """Return attempt(), made again after restart() where engines were lost; EngineLost lists the causes."""
+    """Run until an attempt succeeds, with new engines after each loss of one.
+
+    Parameters
+    ----------
+    attempt : callable
+        ``attempt()`` returns the result, from the last checkpoint on.
+    restart : callable
+        ``restart()`` starts the engines again.
+    watch : Watch
+        Knows the iteration of the last record.
+    max_failures : int
+        The most attempts that may fail.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+
+    Raises
+    ------
+    EngineLost
+        With the causes of all failures, if there are more than ``max_failures``.
+    """
     causes: list[str] = []
     while True:
         try:
@@ -127,14 +189,23 @@ def run_with_restarts(
             if len(causes) > max_failures:
                 times = f"gave up after {len(causes)} failures: " if max_failures else ""
                 raise EngineLost(times + "; ".join(causes)) from None
-            print(f"{failure}: starting the engines again, from the last checkpoint.")
+            log.warning("%s: starting the engines again, from the last checkpoint.", failure)
             restart()
 
 
 def iterations(optimizer: Callable, options: dict) -> int | None:
-    """Return the most iterations that the optimizer will make, where it has such a limit.
+    """Return the most iterations that an optimizer will make.
 
-    None, too, for a limit that the optimizer will refuse by its own name.
+    Parameters
+    ----------
+    optimizer : callable
+    options : dict
+        What it is called with.
+
+    Returns
+    -------
+    int or None
+        Its ``max_iter``; None if it has no such option, or will refuse the value.
     """
     try:
         parameter = inspect.signature(optimizer).parameters.get("max_iter")
@@ -145,35 +216,53 @@ def iterations(optimizer: Callable, options: dict) -> int | None:
 
 
 class Abandoned(BaseException):
-    """Ends an optimizer that goes on after its callback stopped it because the client has left."""
+    """Ends an optimizer that ignores its callback's wish to stop, because the client has left."""
 
 
 class Run:
     """One optimizer's run on this engine, in a thread that halts after each iteration.
 
-    It goes on once the client has seen the record. The client's answer, whether to stop, reaches every engine
-    alike, so all stop at the same iteration.
+    It goes on once the client has seen the record. The client's answer, whether to stop, is the same for
+    every engine, so that all stop at the same iteration.
+
+    Parameters
+    ----------
+    net : object
+        The network.
+    evaluator : MPIEvaluator
+    w0 : ndarray, shape (p,)
+    optimizer : callable
+    options : dict
+        Options of the optimizer.
+
+    Attributes
+    ----------
+    spent : tuple
+        Of the last iteration: the laps of the clock, its seconds, and those of the halt before it.
     """
 
-    def __init__(self, evaluator: MPIEvaluator, w0: np.ndarray, optimizer: Callable, options: dict):
+    def __init__(self, net, evaluator: MPIEvaluator, w0: np.ndarray, optimizer: Callable, options: dict):
         self.evaluator = evaluator
-        arguments = Objective.from_evaluator(evaluator.local.net, evaluator), w0, optimizer, options
+        self.spent: tuple = ()
+        self._clock = evaluator.clock
         self._records: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        arguments = Objective.from_evaluator(net, evaluator), w0, optimizer, options
         self._thread = threading.Thread(target=self._optimize, args=arguments, daemon=True)
         self._started, self._abandoned, self._idle = False, False, 0.0
-        self.spent: tuple = ()  # the laps of the last iteration, its seconds, and those of the halt before it
 
     def _optimize(self, objective: Objective, w0: np.ndarray, optimizer: Callable, options: dict):
+        """Run the optimizer in its thread; its result or its error comes after its records."""
         try:
             self._records.put(("result", optimizer(objective, w0, callback=self._halt, **options)))
         except BaseException as error:
             self._records.put(("error", error))
 
     def _halt(self, record) -> bool:
+        """Hand over a record, and wait until the client says whether to stop."""
         if self._abandoned:
             raise Abandoned
-        self.spent = *self.evaluator.clock.take(), self._idle
+        self.spent = *self._clock.take(), self._idle
         self._records.put(("record", record))
         start = time.perf_counter()
         stop, entries = self._answers.get()
@@ -183,10 +272,20 @@ class Run:
         record.update(entries)
         return stop
 
-    def step(self, stop: bool, entries: dict) -> tuple:
-        """Go on to the end of the next iteration: ("record", record) or ("result", result).
+    def step(self, stop: bool, entries: dict) -> tuple[str, Any]:
+        """Go on to the end of the next iteration.
 
-        ``entries``: the last record as the client has completed it, so that history and checkpoints keep it.
+        Parameters
+        ----------
+        stop : bool
+            Whether the run is to stop, which is the client's answer to the last record.
+        entries : dict
+            The last record as the client has completed it, for the history and the checkpoints.
+
+        Returns
+        -------
+        kind : {"record", "result"}
+        value : Record or scipy.optimize.OptimizeResult
         """
         if self._started:
             self._answers.put((stop, entries))
@@ -199,39 +298,88 @@ class Run:
         return kind, value
 
     def abandon(self) -> None:
-        """End a run that its client has left: its engines all halt after the same iteration."""
+        """End a run that its client has left; all its engines end after the same iteration."""
         self._abandoned = True
         if self._started:
             self._answers.put((True, {}))
-            self._answers.put((None, {}))  # to an optimizer that goes on all the same
+            self._answers.put((None, {}))  # for an optimizer that goes on all the same
             self._thread.join()
 
 
+class Reply(NamedTuple):
+    """What an engine answers at the end of an iteration.
+
+    Attributes
+    ----------
+    is_result : bool
+        Whether the run has ended.
+    value : Record, scipy.optimize.OptimizeResult or None
+        The record or the result; None on all engines but the first, since the others have the same.
+    digest : str or None
+        SHA-256 of the final parameters.
+    not_finite : list of int
+        The partitions held there whose loss was found not to be finite.
+    spent : tuple
+        As `Run.spent`.
+    """
+
+    is_result: bool
+    value: Any
+    digest: str | None
+    not_finite: list[int]
+    spent: tuple
+
+
 def abandon() -> None:
-    """End the run that there is, whose client no longer waits for it: it frees its checkpoint folder."""
+    """End every run on this engine, since no client waits for it; its checkpoint folder becomes free."""
     while worker.RUNS:
         worker.RUNS.popitem()[1].abandon()
 
 
-def begin(evaluator: str, blocks: list[int], ranks: list[int], w0: np.ndarray, job: bytes) -> None:
-    """Set up a run of the engines with these ranks on the blocks that this one holds."""
+def begin(evaluator: str, blocks: Sequence[int], ranks: Sequence[int], w0: np.ndarray, job: bytes) -> None:
+    """Set up a run on this engine.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key of the network and the data.
+    blocks : sequence of int
+        The blocks of partitions that this engine holds.
+    ranks : sequence of int
+        The MPI ranks of all engines of the run.
+    w0 : ndarray, shape (p,)
+        Start.
+    job : bytes
+        The optimizer and its options, packed.
+    """
     abandon()
-    net, dataset, chunk = worker.NETS[evaluator]
     optimizer, options = worker.unpack("optimizer or its options", job)
     comm = communicator(tuple(ranks))
     if options.get("checkpoint") is not None:
         options["checkpoint"] = SharedCheckpoint(options["checkpoint"], comm)
-    shards = [worker.BLOCKS[dataset, block] for block in blocks]
-    mine = Shards(shards[0].offsets, {number: part for held in shards for number, part in held.parts.items()})
-    worker.RUNS[evaluator] = Run(
-        MPIEvaluator(LocalEvaluator(net, mine, chunk), comm), np.array(w0), optimizer, options
-    )
+    local = worker.evaluator_of(evaluator, blocks)
+    run = Run(local.net, MPIEvaluator(local, comm), np.array(w0), optimizer, options)
+    worker.RUNS[evaluator] = run
 
 
-def step(evaluator: str, stop: bool, entries: dict) -> tuple:
-    """Run one iteration; return "record" or "result", what it is, a digest of the final parameters, the
-    partitions found not finite, and where the time went. The first engine alone returns what it is: the
-    others have the same. RuntimeError if the run is no longer there.
+def step(evaluator: str, stop: bool, entries: dict) -> Reply:
+    """Run one iteration on this engine.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key of the run.
+    stop, entries
+        As `Run.step` takes them.
+
+    Returns
+    -------
+    Reply
+
+    Raises
+    ------
+    RuntimeError
+        If another client has ended the run.
     """
     if evaluator not in worker.RUNS:
         raise RuntimeError(
@@ -244,6 +392,5 @@ def step(evaluator: str, stop: bool, entries: dict) -> tuple:
         digest = hashlib.sha256(value.x.tobytes()).hexdigest()
     else:
         worker.RUNS[evaluator] = run
-    not_finite, run.evaluator.not_finite = run.evaluator.not_finite, []
-    first = run.evaluator.comm.rank == 0
-    return kind, value if first else None, digest, not_finite, run.spent
+    first, not_finite = run.evaluator.rank == 0, run.evaluator.take_not_finite()
+    return Reply(kind == "result", value if first else None, digest, not_finite, run.spent)

@@ -1,42 +1,92 @@
-"""Start a cluster quietly, or find one that the user started by hand."""
+"""Start a cluster of engines: choose the launcher, start controller and engines, wait until they answer."""
 
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from pathlib import Path
 
 import ipyparallel as ipp
 import psutil
+from ipyparallel.cluster.launcher import SSHEngineLauncher, SSHEngineSetLauncher
 
-from hfnb.engines import segments, ssh, watchdog
-from hfnb.engines.options import launchers, path, traits
+from hfnb.engines import watchdog
+from hfnb.engines.options import launchers, path, quiet_log, traits
+from hfnb.engines.pool import GONE
 
-# An engine is admitted at the heartbeat after the next: one a second starts engines in 3 s, not in 7. And the
-# controller shall not keep what passes through it, up to 1 GiB of vectors.
+# An engine is admitted at the second heartbeat: one a second starts engines in 3 s instead of 7. And the
+# controller must not keep what passes through it, up to 1 GiB of vectors.
 CONTROLLER = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30", "--nodb"]
+POLL = 0.1  # seconds between two checks of engines that are starting
+PATIENCE = 2.0  # seconds that an engine may take for its first answer before it is called again
+SHARED_MEMORY = "/dev/shm"
+# Bytes that MPI engines need there, each. Two started with 64 MB, the default of Docker, and not with 16 MB.
+NEEDED = 32 * 2**20
 
-POLL = 0.1  # seconds between two looks at engines that are starting
+log = logging.getLogger(__name__)
 
-log = logging.getLogger("hfnb.engines")
-log.setLevel(logging.CRITICAL)  # ipyparallel logs whole engine outputs; what matters is raised instead
+
+class SSHEngine(SSHEngineLauncher):
+    """ipyparallel's launcher of one engine by SSH, for a host that may go away.
+
+    Attributes
+    ----------
+    ended : int or None
+        The exit code of the engine once it has ended; that of ssh where its host is no longer reached.
+    """
+
+    ended: int | None = None
+
+    def wait_one(self, timeout):
+        """Return the exit code of the engine; TimeoutError if it still runs after so many seconds."""
+        try:
+            self.ended = super().wait_one(timeout)
+        except subprocess.CalledProcessError as error:
+            self.ended = error.returncode
+        return self.ended
+
+
+class SSHEngines(SSHEngineSetLauncher):
+    """ipyparallel's launcher of engines by SSH, each an `SSHEngine`."""
+
+    launcher_class = SSHEngine
+    entrypoint_name = "ssh"  # another process that stops the engines uses ipyparallel's own class
 
 
 def mpi_missing() -> str | None:
-    """Say what MPI lacks here, or None."""
+    """Return what MPI lacks on this machine, "mpi4py" or "mpiexec"; None if nothing."""
     if importlib.util.find_spec("mpi4py") is None:
         return "mpi4py"
     return None if shutil.which("mpiexec", path=path()) else "mpiexec"
 
 
 def named(engines: str | None) -> str | None:
-    """Return the launcher that ``engines`` names, or None where it must be a running cluster."""
+    """Return the launcher that an option ``engines`` names.
+
+    Parameters
+    ----------
+    engines : str or None
+        As `hfnb.Cluster` takes it.
+
+    Returns
+    -------
+    str or None
+        The launcher, "local" in place of "mpi" where MPI is missing; None if the name must be that of a
+        running cluster.
+
+    Raises
+    ------
+    TypeError
+        If ``engines`` is neither a string nor None.
+    """
     if engines is not None and not isinstance(engines, str):
         raise TypeError(f"engines: expected a name, got {engines!r}")
     name = "mpi" if engines is None else engines.lower()
@@ -46,55 +96,73 @@ def named(engines: str | None) -> str | None:
 
 
 def choose(engines: str | None) -> str | None:
-    """Return the launcher that ``engines`` names, and say it where MPI is missing."""
+    """Return what `named` returns, and log a warning where "local" takes the place of "mpi"."""
     launcher = named(engines)
     if launcher == "local" and (engines is None or engines.lower() == "mpi"):
-        print(f"MPI is not available here ({mpi_missing()} not found): using local engines.")
+        log.warning("MPI is not available here (%s not found): using local engines.", mpi_missing())
     return launcher
 
 
 def start(
     launcher: str, prepared: tuple[int, dict, dict], timeout: float, deliver: Callable[[], None]
 ) -> tuple[ipp.Client, Callable]:
-    """Start a controller and engines; return a client, and how to stop them all.
+    """Start a controller and engines.
 
-    ``prepared``: what `options.prepare` returns. ``deliver`` is called where an interrupt may be raised, that
-    is, where all that has been started is known. RuntimeError with the tail of their output if the processes
-    end or are not up in time.
+    Parameters
+    ----------
+    launcher : str
+        The name of ipyparallel's launcher.
+    prepared : tuple
+        What `hfnb.engines.options.prepare` returns.
+    timeout : float
+        Seconds that the start may take.
+    deliver : callable
+        ``deliver()`` is called where an interrupt may be raised, because all that has been started is known.
+
+    Returns
+    -------
+    client : ipyparallel.Client
+    stop : callable
+        ``stop()`` stops the engines and the controller.
+
+    Raises
+    ------
+    RuntimeError
+        With the end of their output, if the processes end or are not up in time.
     """
     n, of_cluster, of_engines = prepared
-    cluster = make(launcher, of_cluster, of_engines)
-    end, client, guard = time.monotonic() + timeout, None, watch(cluster)
+    cluster = _make(launcher, of_cluster, of_engines)
+    end, client, guard = time.monotonic() + timeout, None, _watch(cluster)
     try:
         cluster.start_controller_sync(connection_info_timeout=timeout)
         deliver()
         cluster.start_engines_sync(n, **of_engines)
         deliver()
         client = cluster.connect_client_sync(timeout=max(end - time.monotonic(), 5))
-        wait_for_engines(client, cluster, n, end, deliver)
+        _wait_for_engines(client, cluster, n, end, deliver)
     except BaseException as error:
-        output = what_they_wrote(cluster) if isinstance(error, Exception) else ""
+        output = _outputs(cluster) if isinstance(error, Exception) else ""
         if client is not None:
             client.close(linger=0)
-        stop(cluster, guard)
+        _stop(cluster, guard)
         if not isinstance(error, Exception):
             raise
         late = f" within {timeout:g} s" if isinstance(error, TimeoutError) else ""
-        why = f"{error}{segments.shortage(n, output) if launcher == 'mpi' else ''}"
+        why = f"{error}{_memory_shortage(n, output) if launcher == 'mpi' else ''}"
         raise RuntimeError(
             f"{n} engines ({launcher}) did not start{late}: {why}\n{output}".rstrip()
         ) from None
-    return client, lambda: stop(cluster, guard)
+    return client, lambda: _stop(cluster, guard)
 
 
-def make(launcher: str, of_cluster: dict, of_engines: dict) -> ipp.Cluster:
+def _make(launcher: str, of_cluster: dict, of_engines: dict) -> ipp.Cluster:
     """Return the cluster to start; RuntimeError if its files cannot be written."""
     of_cluster["controller_args"] = CONTROLLER + of_cluster.get("controller_args", [])
-    engines = ssh.Engines if launcher == "ssh" else launcher
+    engines = SSHEngines if launcher == "ssh" else launcher
     try:
         cluster = ipp.Cluster(engines=engines, shutdown_atexit=False, **of_cluster)
-        cluster.log = log
-        check_folder(cluster.profile_dir)
+        cluster.log = quiet_log
+        _check_folder(cluster.profile_dir)
     except OSError as error:
         raise RuntimeError(f"IPYTHONDIR: expected a folder that can be written to, got {error}") from None
     except Exception as error:  # of traitlets: a value of the wrong kind
@@ -105,7 +173,7 @@ def make(launcher: str, of_cluster: dict, of_engines: dict) -> ipp.Cluster:
     return cluster
 
 
-def check_folder(profile_dir: str) -> None:
+def _check_folder(profile_dir: str) -> None:
     """Raise OSError if the files of a cluster cannot be written to its profile's folder."""
     for name in ("log", "security"):
         folder = Path(profile_dir, name)
@@ -114,22 +182,24 @@ def check_folder(profile_dir: str) -> None:
             file.write(bytes(2**16))
 
 
-def wait_for_engines(client: ipp.Client, cluster: ipp.Cluster, n: int, end: float, deliver: Callable) -> None:
+def _wait_for_engines(
+    client: ipp.Client, cluster: ipp.Cluster, n: int, end: float, deliver: Callable
+) -> None:
     """Wait for n engines; RuntimeError as soon as one of the processes has ended, TimeoutError at the end.
 
     Not `ipyparallel.Client.wait_for_engines`: it does not notice that processes end.
     """
     while len(client.ids) < n:
         deliver()
-        if ended := has_ended(cluster):
+        if ended := _ended(cluster):
             raise RuntimeError(ended)
         if time.monotonic() > end:
             raise TimeoutError(f"{len(client.ids)} of {n} have registered with the controller")
         time.sleep(POLL)
 
 
-def has_ended(cluster: ipp.Cluster) -> str | None:
-    """Say which process of a cluster that is starting has ended, as far as that is known here, or None."""
+def _ended(cluster: ipp.Cluster) -> str | None:
+    """Return which process of a starting cluster has ended, as far as that is known here; None if none."""
     processes = {"the controller": cluster.controller}
     for engines in cluster.engines.values():
         each = getattr(engines, "launchers", None)
@@ -150,8 +220,8 @@ def has_ended(cluster: ipp.Cluster) -> str | None:
     return None
 
 
-def what_they_wrote(cluster: ipp.Cluster) -> str:
-    """Return the tails of what engines and, if it has ended, the controller have written."""
+def _outputs(cluster: ipp.Cluster) -> str:
+    """Return the ends of what engines and, if it has ended, the controller have written."""
     launched = [*cluster.engines.values()]
     if cluster.controller is not None and not _runs(getattr(cluster.controller, "process", None)):
         launched.append(cluster.controller)
@@ -162,15 +232,32 @@ def what_they_wrote(cluster: ipp.Cluster) -> str:
     return "\n".join(filter(None, found))
 
 
-def watch(cluster: ipp.Cluster) -> subprocess.Popen:
-    """Start the process that stops the cluster should this one end without doing so."""
+def _memory_shortage(n: int, output: str) -> str:
+    """Return what to say if too little shared memory may have ended n MPI engines with this output."""
+    if not re.search(r"Bus error|Segmentation fault|SIGBUS|SIGSEGV|No space left", output):
+        return ""
+    try:
+        usage = shutil.disk_usage(SHARED_MEMORY)
+    except OSError:
+        return ""
+    if usage.free >= n * NEEDED:
+        return ""
+    return (
+        f"; {SHARED_MEMORY}, where MPI engines share memory, has {usage.free / 2**20:.1f} MB free of "
+        f"{usage.total / 2**20:.1f} MB, and {n} engines need up to {n * NEEDED / 2**20:.0f} MB "
+        "(in Docker: --shm-size=1g)"
+    )
+
+
+def _watch(cluster: ipp.Cluster) -> subprocess.Popen:
+    """Start the program that stops the cluster should this process end without doing so."""
     described = [cluster.cluster_file, cluster.cluster_id, cluster.profile_dir]
     command = [sys.executable, watchdog.__file__, str(os.getpid()), *described]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
 
 
-def stop(cluster: ipp.Cluster, guard: subprocess.Popen) -> None:
+def _stop(cluster: ipp.Cluster, guard: subprocess.Popen) -> None:
     """Stop what `start` started."""
     try:
         watchdog.stop(cluster)
@@ -179,13 +266,61 @@ def stop(cluster: ipp.Cluster, guard: subprocess.Popen) -> None:
         guard.wait()
 
 
+def first_call(client: ipp.Client, engines: list[int], code: str, timeout: float) -> list[int]:
+    """Run code on each engine, and return the engines that have not answered in time.
+
+    Parameters
+    ----------
+    client : ipyparallel.Client
+    engines : list of int
+    code : str
+        Python statements. They may run twice on an engine, and must do no harm if they do.
+    timeout : float
+        Seconds to wait for all answers.
+
+    Returns
+    -------
+    list of int
+        The engines without an answer, in ascending order.
+
+    Raises
+    ------
+    ipyparallel.error.RemoteError
+        If the code raises on an engine.
+
+    Notes
+    -----
+    An engine is listed as soon as its heart beats. On a busy machine its other connections are made a moment
+    later, and ZeroMQ drops messages until then. Engines that do not answer are therefore sent the code again,
+    each time after twice as long.
+    """
+    end, patience, waiting = time.monotonic() + timeout, PATIENCE, set(engines)
+    replies: dict[int, list] = {engine: [] for engine in engines}
+    while waiting and (now := time.monotonic()) < end:
+        for engine in waiting:
+            with suppress(*GONE):  # an engine that died is one that does not answer
+                replies[engine].append(client[engine].apply_async(exec, code))
+        again, patience = min(now + patience, end), 2 * patience
+        while waiting and (now := time.monotonic()) < again:
+            sent = [reply for engine in waiting for reply in replies[engine]]
+            if not sent:  # all that have not answered have died
+                return sorted(waiting)
+            wait(sent, timeout=again - now, return_when=FIRST_COMPLETED)
+            answered = {engine for engine in waiting if any(reply.done() for reply in replies[engine])}
+            for reply in (reply for engine in answered for reply in replies[engine] if reply.done()):
+                reply.result()  # raises what the engine did
+            waiting -= answered
+    return sorted(waiting)
+
+
 def is_alive(client: ipp.Client) -> bool:
-    """Whether the controller still runs, as far as this machine can tell."""
+    """Return whether the controller of a client still runs, as far as this machine can tell."""
     process = getattr(client.cluster and client.cluster.controller, "process", None)
     return process is None or _runs(process)
 
 
 def _runs(process: psutil.Process | None) -> bool:
+    """Whether a process is running and no zombie."""
     try:
         return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # it ended between the two questions

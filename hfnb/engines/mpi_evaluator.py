@@ -1,11 +1,11 @@
-"""Sums over engines that MPI connects: each adds up its own partitions, Allreduce does the rest."""
+"""Engine-driven evaluation: each engine sums over its partitions, and MPI's Allreduce adds up the totals."""
 
 import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 
@@ -13,33 +13,30 @@ from hfnb.engines import worker
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample
-from hfnb.objectives.summation import merge, value, zeros
+from hfnb.objectives.summation import merge, zeros
 
-LAUNCHED_BY_MPI = (
-    "PMI_RANK",
-    "PMIX_RANK",
-    "OMPI_COMM_WORLD_RANK",
-)  # set by mpiexec (MPICH, Open MPI) and srun
+# Variables that are set by mpiexec of MPICH, by that of Open MPI, and by srun.
+LAUNCHED_BY_MPI = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
 
 class PeerFailure(RuntimeError):
-    """Another engine of the same run raised an exception."""
+    """Another engine of the same run raised an exception, which ends the run on this engine as well."""
 
 
-def place() -> tuple[int, int] | None:
-    """Return (rank, number of ranks) of this engine, or None where MPI did not start it."""
+def mpi_rank() -> int | None:
+    """Return the rank of this engine among those that MPI started; None if MPI did not start it."""
     if not any(name in os.environ for name in LAUNCHED_BY_MPI):
         return None
     try:
         from mpi4py import MPI
     except ImportError:
         return None
-    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+    return MPI.COMM_WORLD.rank
 
 
 @cache
 def communicator(ranks: tuple[int, ...]):
-    """Return the communicator of the engines with these ranks, in that order; they must all call this."""
+    """Return the MPI communicator of the engines with these ranks, in this order; all must call this."""
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Incl(ranks))
@@ -48,64 +45,152 @@ def communicator(ranks: tuple[int, ...]):
 class MPIEvaluator:
     """Sums over the engines of an MPI communicator; the same methods as `LocalEvaluator`.
 
-    Each sum is one Allreduce of its numbers. An engine that fails to make its part gives NaN instead; after a
-    sum that is not finite the engines tell each other whether one failed. So an exception on one engine ends
-    the run on all of them, and none is left waiting.
+    Parameters
+    ----------
+    local : LocalEvaluator
+        The partitions that this engine holds.
+    comm : mpi4py.MPI.Intracomm
+        The engines that hold all partitions together. All must call the same methods in the same order.
+
+    Attributes
+    ----------
+    n : int
+        Number of samples on all engines.
+    clock : Clock
+        Where the time of each sum went.
+
+    Notes
+    -----
+    Each sum is one Allreduce of its numbers. An engine that fails to compute its part gives NaN instead, and
+    after a sum that is not finite the engines tell each other whether one failed. So an exception on one
+    engine ends the run on all of them, and none is left waiting.
     """
 
     def __init__(self, local: LocalEvaluator, comm):
-        self.local, self.comm, self.n, self.clock = local, comm, local.n, Clock()
-        self.not_finite: list[int] = []  # partitions found to blame for a sum that is not finite
+        self.n, self.clock = local.n, Clock()
+        self._local, self._comm = local, comm
+        self._not_finite: list[int] = []
+
+    @property
+    def rank(self) -> int:
+        """The place of this engine among those of the communicator, from 0."""
+        return self._comm.rank
+
+    def take_not_finite(self) -> list[int]:
+        """Return the partitions held here whose loss was found not to be finite since the last call."""
+        found, self._not_finite = self._not_finite, []
+        return found
 
     def identity(self) -> dict[str, str]:
-        """Return what the data is, by name, as `LocalEvaluator` does; all engines must call this."""
-        return self.local.identity(
-            lambda mine: {i: each for part in self.comm.allgather(mine) for i, each in part.items()}
+        """Return what the data is, by name, as `LocalEvaluator.identity` does; all engines must call this."""
+        return self._local.identity(
+            lambda mine: {i: each for part in self._comm.allgather(mine) for i, each in part.items()}
         )
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of losses, (1,)."""
-        return self._sum("loss", lambda: self.local.loss(w, sample), 1, np.dtype(float), w, sample)
+        """Return the sum of losses.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+        sample : Sample, optional
+            The samples to sum over; None for all.
+
+        Returns
+        -------
+        ndarray, shape (2, 1)
+            A total (see `hfnb.objectives.summation`), in float64.
+
+        Raises
+        ------
+        PeerFailure
+            If another engine raises an exception.
+        """
+        with self._reduced("loss", 1, np.dtype(float), w, sample) as total:
+            total.append(self._local.loss(w, sample))
+        return total[0]
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of gradients and, last, of losses: (p + 1,)."""
-        part = partial(self.local.gradient, w, sample)
-        return self._sum("gradient", part, w.size + 1, w.dtype, w, sample)
+        """Return the sum of gradients and, in the last place, of losses.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+        sample : Sample, optional
+            The samples to sum over; None for all.
+
+        Returns
+        -------
+        ndarray, shape (2, p + 1) in float64 or (p + 1,) in float32
+            A total in the precision of w.
+
+        Raises
+        ------
+        PeerFailure
+            If another engine raises an exception.
+        """
+        with self._reduced("gradient", w.size + 1, w.dtype, w, sample) as total:
+            total.append(self._local.gradient(w, sample))
+        return total[0]
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Callable:
-        """Return v ↦ the sum of curvature products at w; nothing is reduced before the first product."""
-        w, local = np.array(w), list[Callable]()  # a copy: the user may go on from w in place
+        """Return the function v ↦ the sum of curvature products at w.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+        kind : str or callable
+            The curvature, as `hfnb.Objective.curvature` takes it.
+        sample : Sample, optional
+            The samples to sum over; None for all.
+
+        Returns
+        -------
+        callable
+            ``product(v)`` returns a total of p numbers in the precision of w. Nothing is computed before the
+            first product, so that an exception in the linearization reaches all engines in the same way as
+            one in a product.
+        """
+        w = np.array(w)  # a copy: the caller may change its own
+        local = None
 
         def product(v):
-            if not local:  # not before: an exception here is told to all engines as one in a product is
-                local.append(self.local.linearize(w, kind, sample))
-            return local[0](v)
+            nonlocal local
+            with self._reduced("product", w.size, w.dtype, w, sample) as total:
+                local = local or self._local.linearize(w, kind, sample)
+                total.append(local(v))
+            return total[0]
 
-        return lambda v: self._sum("product", partial(product, v), w.size, w.dtype, w, sample)
+        return product
 
-    def _sum(self, what: str, part: Callable, size: int, dtype: np.dtype, w, sample) -> np.ndarray:
+    @contextmanager
+    def _reduced(self, what: str, size: int, dtype: np.dtype, w: np.ndarray, sample) -> Iterator[list]:
+        """Yield an empty list for the total of this engine, which then is replaced by that of all engines.
+
+        A context, not a function that calls another one: the stack of a product stays short.
+        """
+        totals: list[np.ndarray] = []
         start, error = time.perf_counter(), None
         try:
-            total = part()
+            yield totals
         except Exception as raised:
-            total, error = zeros(size, dtype) + dtype.type(np.nan), raised
-        made = time.perf_counter()
-        numbers = allreduce(total, self.comm)
-        self.clock.lap(what, {self.comm.rank: (made - start, time.perf_counter() - made)})
-        if not np.isfinite(numbers).all():
+            totals[:], error = [zeros(size, dtype) + dtype.type(np.nan)], raised
+        computed = time.perf_counter()
+        totals[0] = _allreduce(totals[0], self._comm)
+        self.clock.lap(what, {self.rank: (computed - start, time.perf_counter() - computed)})
+        if not np.isfinite(totals[0]).all():
             self._find_fault(error, w, sample)
-        return numbers
 
-    def _find_fault(self, error: Exception | None, w, sample) -> None:
-        """Raise where an engine raised; else find the partitions held here that are to blame."""
-        if self.comm.allreduce(error is not None):
+    def _find_fault(self, error: Exception | None, w: np.ndarray, sample) -> None:
+        """Raise if an engine raised; else find the partitions held here whose loss is not finite."""
+        if self._comm.allreduce(error is not None):
             raise error or PeerFailure("another engine raised an exception")
         with suppress(Exception):  # raised on this engine alone, it would leave the others waiting
-            self.not_finite = worker.partitions_not_finite(self.local, w, sample)
+            self._not_finite = worker.partitions_not_finite(self._local, w, sample)
 
 
-def allreduce(total: np.ndarray, comm) -> np.ndarray:
-    """Return the sum of the engines' totals, (size,); remainders travel beside their sums, as pairs."""
+def _allreduce(total: np.ndarray, comm) -> np.ndarray:
+    """Return the sum of the engines' totals; remainders travel beside their sums, as pairs."""
     from mpi4py import MPI
 
     if total.ndim == 1:
@@ -113,12 +198,12 @@ def allreduce(total: np.ndarray, comm) -> np.ndarray:
         return total
     pairs, kind, operation = np.ascontiguousarray(total.T), *_pairs()
     comm.Allreduce(MPI.IN_PLACE, [pairs, len(pairs), kind], operation)
-    return value(pairs.T)
+    return pairs.T
 
 
 @cache
 def _pairs() -> tuple:
-    """The MPI datatype of a pair, and the operation that merges pairs."""
+    """Return the MPI datatype of a pair, and the operation that merges pairs."""
     from mpi4py import MPI
 
     def operation(received, kept, _):
@@ -128,7 +213,15 @@ def _pairs() -> tuple:
 
 
 class SharedCheckpoint:
-    """A checkpoint that the first engine reads and writes; all see the same state, or the same error."""
+    """A checkpoint that the first engine reads and writes; all engines get the same state or the same error.
+
+    Parameters
+    ----------
+    checkpoint : object
+        With the methods of `hfnb.Checkpoint`; only the first engine calls them.
+    comm : mpi4py.MPI.Intracomm
+        The engines of the run.
+    """
 
     def __init__(self, checkpoint, comm):
         self.checkpoint, self.comm, self.folder = checkpoint, comm, getattr(checkpoint, "folder", None)
@@ -150,6 +243,7 @@ class SharedCheckpoint:
         self._first(lambda: self.checkpoint.save(state))
 
     def _first(self, action: Callable):
+        """Return on all engines what the action returns on the first one, or raise what it raises there."""
         value = error = None
         if self.comm.rank == 0:
             try:
@@ -163,7 +257,7 @@ class SharedCheckpoint:
 
 
 def _sendable(error: Exception) -> Exception:
-    """Return the error, or its text where it cannot be sent: the other engines wait for it."""
+    """Return the error, or its text if it cannot be sent: the other engines wait for it."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

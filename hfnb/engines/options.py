@@ -1,5 +1,6 @@
-"""What ipyparallel's launchers are told, and a look at whether they can do it before they try."""
+"""Options of the launchers: which there are, which values can work here, and what ipyparallel is given."""
 
+import logging
 import os
 import shutil
 import socket
@@ -11,42 +12,82 @@ from typing import Any
 
 import psutil
 
-from hfnb import blas
-from hfnb.blas import THREADS
+from hfnb.engines import blas
+from hfnb.threads import THREAD_VARIABLES
 from hfnb.validation import check_positive_int
 
-# ssh must neither ask for a password that nobody can type, nor wait for long for a host that is gone.
+log = logging.getLogger(__name__)
+# ipyparallel logs the whole output of engines; what matters of it is raised as an error instead.
+quiet_log = logging.getLogger("hfnb.engines.ipyparallel")
+quiet_log.setLevel(logging.CRITICAL)
+
+# ssh must neither ask for a password that nobody can type, nor wait long for a host that is gone.
 SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5"]
 LOOPBACK = (None, "127.0.0.1", "localhost", "::1")  # where the controller listens for engines of this machine
-# MPI's network devices: of UCX and libfabric (MPICH), and of Open MPI 4 and 5.
+# Variables that name MPI's network device: of UCX and libfabric (MPICH), and of Open MPI 4 and 5.
 INTERFACE = ["UCX_NET_DEVICES", "FI_TCP_IFACE", "OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"]
 INTERFACE += ["PRTE_MCA_oob_tcp_if_include", "PMIX_MCA_ptl_tcp_if_include"]
+# Options of ipyparallel.Cluster; all others are its launcher's.
 CLUSTER = {"controller", "controller_args", "controller_ip", "controller_location", "profile", "profile_dir"}
 CLUSTER |= {"cluster_id", "delay", "send_engines_connection_env"}
 
 
 def launchers() -> list[str]:
-    """Names of the launchers that can start engines."""
+    """Return the names of ipyparallel's launchers, which can start engines.
+
+    Examples
+    --------
+    >>> {"local", "mpi", "slurm", "ssh"} <= set(launchers())
+    True
+    """
     return sorted(entry.name for entry in entry_points(group="ipyparallel.engine_launchers"))
 
 
 def traits(launcher: str) -> dict:
-    """Return {name: trait} of the options that ipyparallel's launcher of this name takes."""
+    """Return the options that a launcher takes.
+
+    Parameters
+    ----------
+    launcher : str
+        Its name.
+
+    Returns
+    -------
+    dict
+        {name of the option: its trait}, from the classes of ipyparallel.
+    """
     return _class(launcher).class_traits(config=True)
 
 
 def _class(launcher: str) -> Any:
+    """Return ipyparallel's class of a launcher."""
     (entry,) = entry_points(group="ipyparallel.engine_launchers", name=launcher)
     return entry.load()
 
 
 def path() -> str:
-    """PATH with this Python's own folder first: there pip puts mpiexec."""
+    """Return PATH with the folder of this Python first, where pip installs mpiexec."""
     return os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
 
 
 def check_options(launcher: str, n: int | None, options: dict) -> None:
-    """Raise ValueError for what is wrong in the options of a launcher whatever machine this is."""
+    """Check what can be known of a launcher's options before anything is started.
+
+    Parameters
+    ----------
+    launcher : str
+        Its name.
+    n : int or None
+        How many engines to start.
+    options : dict
+        What a user has given to `hfnb.Cluster`.
+
+    Raises
+    ------
+    ValueError
+        For an option that neither `hfnb.Cluster` nor the launcher has, and for a value that is wrong on any
+        machine.
+    """
     known = {"hosts", "python", *traits(launcher)} - {"engines"}
     for name in options.keys() - known - CLUSTER:
         expected = ", ".join(sorted(known | CLUSTER))
@@ -73,15 +114,40 @@ def check_options(launcher: str, n: int | None, options: dict) -> None:
 
 
 def check_partitions(partitions: int, engines: int) -> None:
-    """Raise ValueError where there are more engines than partitions of a dataset."""
+    """Raise ValueError if there are more engines than partitions of a dataset."""
     if check_positive_int("partitions", partitions) < engines:
         raise ValueError(f"partitions: expected at least {engines}, one an engine, got {partitions}")
 
 
 def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[int, dict, dict]:
-    """Return how many engines to start, the options of ``ipyparallel.Cluster``, and those of its launcher.
+    """Return what ipyparallel is to be given.
 
-    ValueError for an option that neither takes; RuntimeError for a program or a host that is not there.
+    Parameters
+    ----------
+    launcher : str
+        Its name.
+    n : int or None
+        How many engines to start; None for as many as the hosts say, or 2.
+    threads : int
+        Threads of each engine's BLAS.
+    options : dict
+        What a user has given to `hfnb.Cluster`.
+
+    Returns
+    -------
+    n : int
+        How many engines to start.
+    of_cluster : dict
+        The options of ``ipyparallel.Cluster``.
+    of_engines : dict
+        Those of its launcher.
+
+    Raises
+    ------
+    ValueError
+        As `check_options` does; also for an address that this machine does not have, or cannot find out.
+    RuntimeError
+        If a program is missing here, or a host does not answer or cannot start engines.
     """
     check_options(launcher, n, options)
     cluster = {name: value for name, value in options.items() if name in CLUSTER}
@@ -107,13 +173,32 @@ def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[
     if launcher == "mpi" and hosts:
         places = ",".join(f"{host}:{count}" for host, count in hosts.items())
         given["mpi_args"] = [_host_flag(), places, *given.get("mpi_args", [])]
-    if launcher == "mpi" and alone and not given.keys() & {"mpi_cmd", "mpi_args"} and (forker := _forker()):
-        given["mpi_cmd"] = [forker]
+    free = launcher == "mpi" and alone and not given.keys() & {"mpi_cmd", "mpi_args"}
+    if free and (mpiexec := _one_machine_mpiexec()):
+        given["mpi_cmd"] = [mpiexec]
     return n or sum(hosts.values()) or 2, cluster, given
 
 
 def slots(launcher: str, hosts) -> dict[str, int]:
-    """Return {host: engines to start there}, empty where the launcher decides."""
+    """Return how many engines to start on each host.
+
+    Parameters
+    ----------
+    launcher : str
+        Its name.
+    hosts : dict, list or None
+        {host: engines}, or a list of hosts with one engine each.
+
+    Returns
+    -------
+    dict
+        {host: engines}; empty if the launcher decides where engines run.
+
+    Raises
+    ------
+    ValueError
+        If the value has another form, if "ssh" has no hosts, or if the launcher takes none.
+    """
     if launcher not in ("ssh", "mpi"):
         if hosts is not None:
             raise ValueError(f"hosts: the launcher {launcher} places engines by itself; got {hosts!r}")
@@ -129,7 +214,20 @@ def slots(launcher: str, hosts) -> dict[str, int]:
 
 
 def unreachable(launcher: str, options: dict) -> dict[str, str]:
-    """Return {host: why} of the hosts that ssh does not reach or that cannot start an engine."""
+    """Return the hosts that ssh does not reach or that cannot start an engine.
+
+    Parameters
+    ----------
+    launcher : str
+        Its name.
+    options : dict
+        What a user has given to `hfnb.Cluster`, among it ``hosts`` and ``python``.
+
+    Returns
+    -------
+    dict
+        {host: why}.
+    """
     hosts = list(slots(launcher, options.get("hosts")))
     modules = "ipyparallel, mpi4py" if launcher == "mpi" else "ipyparallel"
     python = options.get("python", sys.executable)
@@ -153,43 +251,59 @@ def unreachable(launcher: str, options: dict) -> dict[str, str]:
 
 
 def without_lost_hosts(launcher: str, n: int | None, options: dict) -> tuple[int | None, dict]:
-    """Return n and the options for those hosts that still answer; the options as they are if none does."""
+    """Return n and the options for those hosts that still answer, and log which do not.
+
+    Parameters
+    ----------
+    launcher : str
+        Its name.
+    n : int or None
+        How many engines were to be started.
+    options : dict
+        What a user has given to `hfnb.Cluster`.
+
+    Returns
+    -------
+    n : int or None
+    options : dict
+        As they were if every host answers, or none.
+    """
     hosts = slots(launcher, options.get("hosts"))
     lost = unreachable(launcher, options)
     left = {host: count for host, count in hosts.items() if host not in lost}
     if not left or not lost:
         return n, options
-    print("Going on without " + "; ".join(f"{host} ({why})" for host, why in lost.items()))
+    log.warning("Going on without %s", "; ".join(f"{host} ({why})" for host, why in lost.items()))
     return n and min(n, sum(left.values())), options | {"hosts": left}
 
 
 def _environment(launcher: str, threads: int, here: bool) -> dict[str, str]:
-    """Variables that must be set before engines import NumPy and before mpiexec is looked for.
+    """Return the variables of engines that must be set before they import NumPy or mpiexec is looked for.
 
-    Engines on this machine get the BLAS kernel of this process, so that they round as it does. Another
-    machine may have another processor, which that kernel could crash: its kernel is left to OpenBLAS, or to
-    the user, and compared with this one's once the engines are connected (`blas.warn_of_others`).
+    Engines ``here``, on this machine, get the BLAS kernel of this process, so that they round as it does.
+    Another machine may have another processor, on which that kernel could crash. Its kernel is left to
+    OpenBLAS, or to the user, and compared with this one's later (`hfnb.engines.blas.warn_of_others`).
     """
-    variables, kernel = dict.fromkeys(THREADS, str(threads)), blas.kernel()
+    variables, kernel = dict.fromkeys(THREAD_VARIABLES, str(threads)), blas.kernel()
     if here and kernel:
-        variables[blas.VARIABLE] = kernel
+        variables[blas.KERNEL_VARIABLE] = kernel
     return variables | ({"PATH": path()} if launcher in ("local", "mpi") else {})
 
 
 def _loopback() -> dict[str, str]:
-    """Variables that let MPI engines on this machine listen at the loopback address only.
+    """Return the variables that let MPI engines on this machine listen at the loopback address only.
 
-    For MPICH (UCX, libfabric) and Open MPI. What is set in this process already is the user's choice.
+    They are those of MPICH (UCX, libfabric) and Open MPI. What is set in this process is the user's choice.
     """
     each = psutil.net_if_addrs().items()
     name = next((name for name, found in each if any(one.address == "127.0.0.1" for one in found)), None)
     return {} if name is None else {variable: name for variable in INTERFACE if variable not in os.environ}
 
 
-def _forker() -> str | None:
-    """Return MPICH's mpiexec for one machine, where it stands beside mpiexec.
+def _one_machine_mpiexec() -> str | None:
+    """Return the path of MPICH's mpiexec for one machine, if it is installed beside mpiexec.
 
-    It passes file descriptors on to the processes. The general mpiexec, hydra, listens on every interface.
+    It passes file descriptors to the processes that it starts. The general one listens on every interface.
     """
     mpiexec = shutil.which("mpiexec", path=path())
     return mpiexec and shutil.which("mpiexec.gforker", path=os.path.dirname(mpiexec))
@@ -224,7 +338,7 @@ def _check_program(launcher: str, options: dict) -> None:
 
 
 def _address(hosts: dict[str, int]) -> str:
-    """Return this machine's address on the way to the hosts, where the controller then listens."""
+    """Return this machine's address on the network of the hosts, where the controller then listens."""
     wanted = "controller_ip: expected this machine's address on the network of the engines' hosts"
     if not hosts:
         raise ValueError(f"{wanted} (hostname -I lists its addresses), got none")
@@ -238,7 +352,7 @@ def _address(hosts: dict[str, int]) -> str:
 
 
 def _host_flag() -> str:
-    """Return mpiexec's option that names hosts."""
+    """Return the option by which mpiexec takes hosts."""
     version = subprocess.run(
         ["mpiexec", "--version"], env=os.environ | {"PATH": path()}, capture_output=True, text=True
     )

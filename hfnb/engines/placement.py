@@ -1,4 +1,4 @@
-"""Which engine holds which partitions of a dataset."""
+"""Which engine holds which partitions of a dataset: sent once, moved when an engine is lost, freed unused."""
 
 import weakref
 from collections.abc import Callable
@@ -12,16 +12,37 @@ from hfnb.objectives.sampling import Shards
 
 
 class Placement:
-    """A dataset cut into partitions, sent to the engines once, in blocks of consecutive partitions.
+    """A dataset that the engines hold, in blocks of consecutive partitions.
 
-    ``blocks`` maps the number of a block to (its partitions, its engine); what moves gets a new number. At
-    every moment the blocks cover all partitions, so that no sum leaves one out after an exception or Ctrl-C.
-    ``content`` is the fingerprint of the data. Engines free the blocks after the placement is gone.
-    There are at least as many partitions as engines.
+    Parameters
+    ----------
+    pool : Pool
+        The engines.
+    data : Dataset
+    content : str
+        Its fingerprint, as `hfnb.datasets.fingerprint` returns it.
+    partitions : int
+        How many partitions the data is cut into, at least as many as there are engines.
+
+    Attributes
+    ----------
+    n : int
+        Number of samples.
+    X, Y, offsets : ndarray
+        The data, and the first sample of each partition.
+    blocks : dict
+        {number of a block: (its partitions, its engine)}. A block that moves gets a new number.
+    key : str
+        The key of the dataset on the engines.
+
+    Notes
+    -----
+    At every moment the blocks cover all partitions, so that no sum leaves one out, not even after an
+    exception or Ctrl-C. When nothing refers to the placement any more, the engines free its blocks.
     """
 
     def __init__(self, pool: Pool, data, content: str, partitions: int):
-        # The arrays, not the dataset: as long as that is there the placement is kept (`Placements`).
+        # The arrays, not the dataset: `Placements` keeps a placement as long as the dataset exists.
         self.X, self.Y, self.n, self.content = data.X, data.Y, len(data), content
         self.pool, self.key, self.offsets = pool, pool.key(), Shards.of(data, partitions).offsets
         self._next = 0  # number of the next block
@@ -29,24 +50,44 @@ class Placement:
         self.blocks: dict[int, tuple[range, int]] = self._place([range(partitions)])
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return self.n
 
-    def held(self) -> dict[int, list[int]]:
-        """Return {engine: its blocks}."""
-        return self._by_engine(self.blocks)
+    @property
+    def partitions(self) -> int:
+        """Number of partitions."""
+        return len(self.offsets) - 1
 
-    def edited(self) -> bool:
-        """Whether the data here is no longer what the engines were sent."""
+    def held(self) -> dict[int, list[int]]:
+        """Return {engine: numbers of its blocks, ascending}."""
+        return _by_engine(self.blocks)
+
+    def is_edited(self) -> bool:
+        """Return whether the data here has changed since the engines were sent it."""
         return fingerprint(self) != self.content
 
     def move(self, lost: dict[int, str]) -> dict[int, list[int]]:
-        """Place what the lost engines held on the others; return {engine: new blocks}.
+        """Place the partitions of lost engines on the other engines.
 
-        EngineFailure where the data is no longer what the other engines have.
+        Parameters
+        ----------
+        lost : dict
+            {engine: why it was lost}.
+
+        Returns
+        -------
+        dict
+            {engine: numbers of its new blocks}.
+
+        Raises
+        ------
+        EngineFailure
+            If the data here has been edited, so that the other engines hold another.
+        EngineLost
+            If no engine is left.
         """
         stranded = [numbers for numbers, engine in self.blocks.values() if engine in lost]
-        if stranded and self.pool.engines and self.edited():
+        if stranded and self.pool.engines and self.is_edited():
             raise EngineFailure(
                 f"{self.pool.causes()}, and its part of the data cannot be sent to another engine: this "
                 "objective's dataset, or one of the same content that was sent first, was edited in place "
@@ -54,16 +95,10 @@ class Placement:
             )
         new = self._place(stranded)
         self.blocks = {block: place for block, place in self.blocks.items() if place[1] not in lost} | new
-        return self._by_engine(new)
-
-    def _by_engine(self, blocks) -> dict[int, list[int]]:
-        held: dict[int, list[int]] = {}
-        for block in sorted(blocks):
-            held.setdefault(blocks[block][1], []).append(block)
-        return held
+        return _by_engine(new)
 
     def _place(self, waiting: list[range]) -> dict[int, tuple[range, int]]:
-        """Send consecutive partitions to the engines in order, as evenly as it goes; return the blocks."""
+        """Send consecutive partitions to the engines in order, as evenly as possible; return the blocks."""
         placed, waiting = dict[int, tuple[range, int]](), waiting[::-1]
         while waiting:
             new = self._cut(waiting.pop())
@@ -83,24 +118,39 @@ class Placement:
         return dict(enumerate(shares, self._next))
 
     def _send(self, new: dict[int, tuple[range, int]]) -> dict[int, str]:
-        """Give blocks to their engines, of mapped rows only the place where they can; return the lost."""
+        """Send blocks to their engines, of rows in a file only the file's name; return the engines lost."""
         calls = {e: self._call(block, share, worker.reference) for block, (share, e) in new.items()}
         held, lost = self.pool.call(calls)
         calls = {e: self._call(block, share) for block, (share, e) in new.items() if not held.get(e, True)}
         return lost | self.pool.call(calls)[1] if calls else lost
 
     def _call(self, block: int, numbers: range, form: Callable = lambda rows: rows) -> tuple:
+        """Return the call that makes an engine hold a block, whose rows are sent as ``form`` returns them."""
         rows = slice(self.offsets[numbers.start], self.offsets[numbers.stop])
         X, Y = form(self.X[rows]), form(self.Y[rows])
         return worker.hold, self.key, block, numbers, self.offsets, X, Y
 
 
-class Placements:
-    """The placements of datasets that are in use, by their content and the number of partitions.
+def _by_engine(blocks: dict[int, tuple[range, int]]) -> dict[int, list[int]]:
+    """Return {engine: numbers of its blocks, ascending}."""
+    held: dict[int, list[int]] = {}
+    for block in sorted(blocks):
+        held.setdefault(blocks[block][1], []).append(block)
+    return held
 
-    Data with the same content is sent once, be it one dataset or two; a dataset that was edited in place has
-    another content. A placement lasts as long as a dataset with its content or an objective on it; then the
-    engines free its blocks.
+
+class Placements:
+    """The placements of all datasets that are in use, so that data of the same content is sent once.
+
+    Parameters
+    ----------
+    pool : Pool
+        The engines.
+
+    Notes
+    -----
+    Two datasets with the same content share a placement; a dataset that was edited in place has another
+    content. A placement lasts as long as a dataset with its content or an objective on it.
     """
 
     def __init__(self, pool: Pool):
@@ -109,9 +159,22 @@ class Placements:
         self._kept: dict[int, dict[int, Placement]] = {}  # id of a dataset: {partitions: its last placement}
 
     def of(self, data, content: str, partitions: int) -> Placement:
-        """Return the placement of data with this fingerprint; it is sent if there is none."""
-        # Of a very large array the fingerprint reads only a part: it has to be the same array as well. A
-        # placement keeps its array as long as there is one, so that no other array can have its address.
+        """Return the placement of a dataset, which is sent to the engines if there is none yet.
+
+        Parameters
+        ----------
+        data : Dataset
+        content : str
+            Its fingerprint.
+        partitions : int
+            How many partitions it is cut into.
+
+        Returns
+        -------
+        Placement
+        """
+        # The fingerprint of a very large array reads only a part of it: the array must be the same as well. A
+        # placement refers to its array, so that no other array can have the address as long as it exists.
         large = [A.__array_interface__["data"][0] for A in (data.X, data.Y) if is_sampled(A)]
         key = content, partitions, *large
         placement = self._known.get(key)
@@ -126,12 +189,13 @@ class Placements:
         if owner not in self._kept:
             try:
                 weakref.finalize(data, Placements._release, weakref.ref(self), owner)
-            except TypeError:  # not the project's Dataset, and nothing tells when it goes: objectives keep it
+            except TypeError:  # another class than Dataset, whose end cannot be noticed: objectives keep it
                 return
             self._kept[owner] = {}
         self._kept[owner][partitions] = placement
 
     @staticmethod
     def _release(reference: "weakref.ref[Placements]", owner: int) -> None:
+        """Stop keeping the placements of a dataset that is gone."""
         if (placements := reference()) is not None:
             placements._kept.pop(owner, None)

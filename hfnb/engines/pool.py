@@ -1,31 +1,44 @@
-"""Call functions on engines and gather what comes back, or say in one error what went wrong."""
+"""Calls of functions on engines: replies are gathered, and what went wrong is said in one error."""
 
 import itertools
 import re
+import signal
+import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, wait
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, wait
+from contextlib import contextmanager, suppress
 
 import cloudpickle
 import ipyparallel as ipp
 from ipyparallel.error import NoEnginesRegistered, RemoteError
 
 from hfnb.engines import worker
-from hfnb.engines.interrupts import held
 
-POLL = 1.0  # seconds between two looks at whether the controller is still there
-HISTORY = 1000  # calls whose ids ipyparallel keeps; by itself it keeps those of all
+POLL = 1.0  # seconds after which a waiting client checks again that the controller runs
+HISTORY = 1000  # ids of calls that ipyparallel keeps; without a limit it keeps those of all calls
 STUCK = 10.0  # seconds that engines may go on with a call that an exception on another one has ended
-PATIENCE = 2.0  # seconds that an engine may take for its first answer until it is called again
 LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
 GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
 
 
 class EngineFailure(RuntimeError):
-    """An engine failed: ``engine`` is its number, or None for all; the message has the remote traceback."""
+    """An engine failed in a way that ends the run, such as an exception in the user's loss.
+
+    Parameters
+    ----------
+    message : str
+        What happened; for an exception on an engine with the traceback from there.
+    engine : int, optional
+        The number of the engine.
+
+    Attributes
+    ----------
+    engine : int or None
+        The number of the engine; None where several failed or none in particular.
+    """
 
     def __init__(self, message: str, engine: int | None = None):
         super().__init__(message)
@@ -33,69 +46,118 @@ class EngineFailure(RuntimeError):
 
 
 class EngineLost(EngineFailure):
-    """An engine died or hung, or the controller is gone; the run can go on from a checkpoint."""
+    """An engine died or did not answer, or the controller is gone; a run can go on from its checkpoint."""
 
 
-def boxed(function: Callable, *arguments) -> list:
-    """Return [function(*arguments)]: the client takes the value out of the list.
+@contextmanager
+def hold_interrupts() -> Iterator[Callable[[], None]]:
+    """Hold back Ctrl-C in a block, so that it takes effect only where all processes started are known.
 
-    Replies are kept for a while, until Python collects cycles: empty lists rather than vectors of millions.
+    Yields
+    ------
+    deliver : callable
+        ``deliver()`` lets a Ctrl-C that was held back take effect at once; otherwise it does so at the end of
+        the block.
+
+    Notes
+    -----
+    Python raises KeyboardInterrupt between any two bytecodes, also between the start of a process and the
+    assignment that remembers it. In the block a SIGINT is only noted. Delivering it calls the handler that
+    was in place before, which raises KeyboardInterrupt by default. Only the main thread of Python receives
+    signals. In another thread, and where SIGINT is ignored or handled outside Python, nothing is held back.
     """
-    return [function(*arguments)]
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+        yield lambda: None
+        return
+    noted: list[int] = []
 
+    def deliver():
+        if noted:
+            noted.clear()
+            signal.signal(signal.SIGINT, before)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.signal(signal.SIGINT, note)
 
-def greet(client: ipp.Client, engines: list[int], code: str, timeout: float) -> list[int]:
-    """Run code on each engine, and return those that have not answered within ``timeout`` seconds.
+    def note(number, frame):
+        noted.append(number)
 
-    An engine is listed as soon as its heart beats, and ZeroMQ drops messages to it until its other
-    connections are made, too, a moment later on a busy machine. So engines that do not answer are sent the
-    code again, each time after twice as long; it must do no harm where it runs twice.
-    """
-    end, patience, waiting = time.monotonic() + timeout, PATIENCE, set(engines)
-    replies: dict[int, list] = {engine: [] for engine in engines}
-    while waiting and (now := time.monotonic()) < end:
-        for engine in waiting:
-            with suppress(*GONE):  # an engine that died is one that does not answer
-                replies[engine].append(client[engine].apply_async(exec, code))
-        again, patience = min(now + patience, end), 2 * patience
-        while waiting and (now := time.monotonic()) < again:
-            sent = [reply for engine in waiting for reply in replies[engine]]
-            if not sent:  # all that have not answered have died
-                return sorted(waiting)
-            wait(sent, timeout=again - now, return_when=FIRST_COMPLETED)
-            answered = {engine for engine in waiting if any(reply.done() for reply in replies[engine])}
-            for reply in (reply for engine in answered for reply in replies[engine] if reply.done()):
-                reply.result()  # raises what the engine did
-            waiting -= answered
-    return sorted(waiting)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield deliver
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 class Pool:
     """The engines in use, in the order in which their partial sums are added.
 
-    ``alive``: a function that says whether the controller still runs. ``deadline``: the seconds that an
-    engine may take for one call; one that takes longer is given up like one that died.
+    Parameters
+    ----------
+    client : ipyparallel.Client
+    engines : list of int
+        Numbers of the engines.
+    is_alive : callable
+        ``is_alive()`` returns whether the controller still runs.
+    deadline : float, optional
+        Seconds that an engine may take for one call. An engine that takes longer is lost, as one that died.
+
+    Attributes
+    ----------
+    engines : list of int
+        The engines that are not lost.
+    lost : dict
+        {engine: why it was lost}.
+    seconds : dict
+        {engine: seconds that the last call took there, by the engine's clock}.
+    name : str
+        The name of this client on the engines, with which every `key` begins.
     """
 
     def __init__(
-        self, client: ipp.Client, engines: list[int], alive: Callable, deadline: float | None = None
+        self, client: ipp.Client, engines: list[int], is_alive: Callable, deadline: float | None = None
     ):
-        self.client, self.engines, self.alive, self.deadline = client, list(engines), alive, deadline
-        self._views = {engine: client[engine] for engine in engines}
+        self.client, self.engines, self.deadline = client, list(engines), deadline
         self.lost: dict[int, str] = {}
-        self.seconds: dict[int, float] = {}  # that each engine took for the last call, by its own clock
+        self.seconds: dict[int, float] = {}
         self.name, self._numbers = uuid.uuid4().hex, itertools.count()
+        self._is_alive, self._views = is_alive, {engine: client[engine] for engine in engines}
         self._unanswered: dict = {}  # {engine: reply} of a call that an exception on another engine has ended
         self._dropped: list[str] = []  # keys that nothing here refers to any more
 
     def call(self, calls: dict[int, tuple], together: bool = False) -> tuple[dict, dict[int, str]]:
-        """Run {engine: (function, *arguments)}; return {engine: value} and {engine: why it was lost}.
+        """Run a function on each of some engines, and wait for all of them.
 
-        ``together``: the engines may wait for each other, so that the death of one ends the call of all.
-        Raises EngineFailure for a Python exception on an engine; EngineLost where the controller is gone and,
-        ``together``, for an exception that came with the death of another engine, which may have caused it.
-        Lost engines are recorded before anything is raised, and not called again.
-        Interrupted, it leaves: an engine ends its call, and the late reply has no reader.
+        Parameters
+        ----------
+        calls : dict
+            {engine: (function, *arguments)}.
+        together : bool, optional
+            Whether the engines wait for each other in the call, so that the death of one ends it for all.
+
+        Returns
+        -------
+        values : dict
+            {engine: what its function returned}.
+        lost : dict
+            {engine: why it was lost}, for the engines that gave no value.
+
+        Raises
+        ------
+        EngineFailure
+            If a function raised; the message has the traceback from the engine.
+        EngineLost
+            If the controller is gone. Also if a function raised and another engine died, where the engines
+            work ``together``: the death may have caused the exception.
+
+        Notes
+        -----
+        Lost engines are recorded before anything is raised, and are not called again. After an interrupt the
+        engines end the call that they are in, and nobody reads their replies.
         """
         self._check_controller()
         self._give_up_stuck()
@@ -108,16 +170,15 @@ class Pool:
                 silent[engine] = missing[engine]
             elif (error := reply.exception()) is None:
                 values[engine] = reply.result().pop()
-                self.seconds[engine] = (
-                    reply.metadata["completed"] - reply.metadata["started"]
-                ).total_seconds()
+                taken = reply.metadata["completed"] - reply.metadata["started"]
+                self.seconds[engine] = taken.total_seconds()
             elif _is_death(error):
                 lost[engine] = "died"
             else:
                 failures.append((engine, error))
         if not failures:
             lost |= silent
-        elif together:  # those that are silent may well be computing: they were not waited for
+        elif together:  # those that are silent may still compute: nobody has waited for them
             self._unanswered = {engine: pending[engine] for engine in silent}
         self.lost |= lost
         self.engines = [engine for engine in self.engines if engine not in lost]
@@ -127,10 +188,77 @@ class Pool:
             raise _failure(failures)
         return values, lost
 
-    def _give_up_stuck(self) -> None:
-        """Give up engines that do not come back from a call that an exception on another engine has ended.
+    def call_each(self, calls: dict[int, tuple]) -> list:
+        """Run a function on each of some engines that wait for each other.
 
-        They may compute, and get some seconds; or they wait for the sums of that engine, and will for ever.
+        Parameters
+        ----------
+        calls : dict
+            {engine: (function, *arguments)}.
+
+        Returns
+        -------
+        list
+            What the functions returned, in the order of ``calls``.
+
+        Raises
+        ------
+        EngineFailure
+            As `call` does.
+        EngineLost
+            If an engine is lost.
+        """
+        values, lost = self.call(calls, together=True)
+        if lost:
+            raise EngineLost(_names(lost))
+        return [values[engine] for engine in calls]
+
+    def call_all(self, function: Callable, *arguments) -> list:
+        """Run ``function(*arguments)`` on every engine; `call_each` says what is returned and raised."""
+        return self.call_each(dict.fromkeys(self.engines, (function, *arguments)))
+
+    def notify_all(self, function: Callable, *arguments) -> None:
+        """Run ``function(*arguments)`` on every engine, before any later call, and do not wait for it."""
+        with hold_interrupts():
+            for engine in self.engines:
+                with suppress(*GONE):  # the engine died: the next call will notice
+                    self._views[engine].apply_async(function, *arguments)
+
+    def key(self) -> str:
+        """Return a new key under which engines keep something for this client."""
+        return f"{self.name}/{next(self._numbers)}"
+
+    def forget_with(self, owner) -> None:
+        """Have the engines forget what they keep under ``owner.key`` once nothing refers to the owner here.
+
+        The engines are told with the next call, since an object can come to its end during another one.
+        """
+        weakref.finalize(owner, self._dropped.append, owner.key)
+
+    def leave(self) -> None:
+        """Have engines that stay forget all that this client gave them, within `LEAVING` seconds."""
+        self.deadline = min(LEAVING, self.deadline or LEAVING)
+        with suppress(EngineFailure):
+            self.call_all(worker.leave, self.name)
+
+    def causes(self) -> str:
+        """Return a sentence that says which engines were lost and why."""
+        return _names(self.lost, ", ")
+
+    def _forget_dropped(self) -> None:
+        """Tell the engines what to forget, before the next call."""
+        if not self._dropped:
+            return
+        with hold_interrupts():
+            keys = self._dropped[:]
+            self.notify_all(worker.forget, keys)
+            del self._dropped[: len(keys)]
+
+    def _give_up_stuck(self) -> None:
+        """Give up engines that have not come back from a call that an exception on another engine ended.
+
+        An engine that computes gets `STUCK` seconds. One that waits for the part of the engine that raised
+        would wait for ever.
         """
         if not self._unanswered:
             return
@@ -141,72 +269,24 @@ class Pool:
         self.engines = [engine for engine in self.engines if engine not in stuck]
 
     def _send(self, calls: dict[int, tuple]) -> tuple[dict, dict[int, str]]:
-        """Send all calls before a Ctrl-C takes effect; return {engine: reply} and those that are lost."""
+        """Send all calls before a Ctrl-C takes effect; return {engine: reply} and the engines lost."""
         pending, lost = {}, {}
-        with held():
-            for engine, (function, *arguments) in calls.items():
+        with hold_interrupts():
+            for engine, call in calls.items():
                 if engine in self.lost:
                     lost[engine] = self.lost[engine]
                     continue
                 try:
-                    pending[engine] = self._views[engine].apply_async(boxed, function, *arguments)
+                    pending[engine] = self._views[engine].apply_async(worker.answer, *call)
                 except GONE:
                     lost[engine] = "died"
             del self.client.history[:-HISTORY]
         return pending, lost
 
-    def call_each(self, calls: dict[int, tuple]) -> list:
-        """Run {engine: (function, *arguments)}; EngineLost if one is lost."""
-        values, lost = self.call(calls, together=True)
-        if lost:
-            raise EngineLost(_names(lost))
-        return [values[engine] for engine in calls]
-
-    def call_all(self, function: Callable, *arguments) -> list:
-        """Run the same call on every engine; EngineLost if one is lost."""
-        return self.call_each(dict.fromkeys(self.engines, (function, *arguments)))
-
-    def notify_all(self, function: Callable, *arguments) -> None:
-        """Run the same call on every engine without waiting: engines take calls in order."""
-        with held():
-            for engine in self.engines:
-                with suppress(*GONE):  # the engine died: the next call will notice
-                    self._views[engine].apply_async(function, *arguments)
-
-    def key(self) -> str:
-        """Return a new key under which engines keep something for this client."""
-        return f"{self.name}/{next(self._numbers)}"
-
-    def forget_with(self, owner) -> None:
-        """Have the engines forget what they keep under ``owner.key`` once nothing here refers to the owner.
-
-        They are told with the next call: the end of an object can come in the midst of another call.
-        """
-        weakref.finalize(owner, self._dropped.append, owner.key)
-
-    def _forget_dropped(self) -> None:
-        """Tell the engines what to forget, before the next call."""
-        if not self._dropped:
-            return
-        with held():
-            keys = self._dropped[:]
-            self.notify_all(worker.forget, keys)
-            del self._dropped[: len(keys)]
-
-    def leave(self) -> None:
-        """Have engines that stay forget all that this client gave them, within a few seconds."""
-        self.deadline = min(LEAVING, self.deadline or LEAVING)
-        with suppress(EngineFailure):
-            self.call_all(worker.leave, self.name)
-
-    def causes(self) -> str:
-        """Say which engines were lost and why."""
-        return _names(self.lost, ", ")
-
     def _wait(self, pending: dict, together: bool) -> dict[int, str]:
-        """Wait for all replies, an exception and what follows at once, the deadline, or the end.
+        """Wait for all replies, the deadline or an exception; return {engine: why its reply is missing}.
 
-        Return {engine: why its reply is missing}, for those that are.
+        After an exception the replies that arrive within `POLL` seconds are taken as well.
         """
         end = None if self.deadline is None else time.monotonic() + self.deadline
         rest, gone, dead = dict(pending), set[int](), dict[int, str]()
@@ -221,28 +301,30 @@ class Pool:
             if rest and end is not None and time.monotonic() >= end:
                 return dict.fromkeys(rest, f"gave no answer in {self.deadline} s") | dead
             self._check_controller()
-            # An engine that died while the call was sent: ipyparallel has no reply for it, now or ever.
+            # An engine that died while the call was sent: ipyparallel never gets a reply for it.
             dead |= dict.fromkeys((gone - set(self.client.ids)) & rest.keys(), "died")
             gone = rest.keys() - self.client.ids
             rest = {engine: reply for engine, reply in rest.items() if engine not in dead}
         return dead
 
     def _check_controller(self) -> None:
-        if not self.alive():
+        """Raise EngineLost if the controller has ended."""
+        if not self._is_alive():
             raise EngineLost("the controller of the cluster is gone")
 
 
 def _names(lost: dict[int, str], separator: str = "; ") -> str:
+    """Say which engines were lost and why."""
     return separator.join(f"engine {engine} {reason}" for engine, reason in sorted(lost.items()))
 
 
 def _is_death(error: BaseException) -> bool:
-    """Whether the error is ipyparallel's own news that the engine died, not an exception raised on it."""
+    """Whether the error is ipyparallel's own message that the engine died, not an exception raised on it."""
     return isinstance(error, RemoteError) and error.ename == "EngineError"
 
 
 def _failure(failures: list[tuple[int, BaseException]]) -> EngineFailure:
-    """Put the engine that began it, the exception and the remote traceback in one error."""
+    """Return one error with the engine that failed first, its exception and the traceback from there."""
     engine, error = min(failures, key=lambda failure: getattr(failure[1], "ename", "") == "PeerFailure")
     if not isinstance(error, RemoteError):
         return EngineFailure(f"engine {engine}: {error}", engine)
@@ -253,7 +335,24 @@ def _failure(failures: list[tuple[int, BaseException]]) -> EngineFailure:
 
 
 def pack(name: str, value) -> bytes:
-    """Pickle what engines need, a notebook's functions and classes too; TypeError for what cannot be sent."""
+    """Pickle what engines need, functions and classes of a notebook as well.
+
+    Parameters
+    ----------
+    name : str
+        The argument that the error names.
+    value : object
+
+    Returns
+    -------
+    bytes
+        For `hfnb.engines.worker.unpack`.
+
+    Raises
+    ------
+    TypeError
+        If the value cannot be pickled.
+    """
     try:
         return cloudpickle.dumps(value)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""A process that stops a cluster once the process that started it is gone, even by SIGKILL.
+"""A program that stops a cluster once the process that started it is gone, even if that was killed.
 
-It is started before the cluster. Run by path, not imported: it needs nothing of the package, and stays small
-while it waits. Usage: python reaper.py PID CLUSTER_FILE CLUSTER_ID PROFILE_FOLDER
+It is started before the cluster, as ``python watchdog.py PID CLUSTER_FILE CLUSTER_ID PROFILE_FOLDER``. It is
+run by path and imports nothing of the package, so that it needs little memory while it waits.
 """
 
 import os
@@ -15,13 +15,20 @@ from pathlib import Path
 import psutil
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL
-QUIET = 3  # looks without a process of the cluster, after which none is expected to appear any more
+QUIET = 3  # searches in a row that find no process, after which no other is expected to appear
 
-SEGMENT = re.compile(r"(/dev/shm/mpich_shm_\S+)$", re.MULTILINE)  # of MPICH, where it still has this name
+SEGMENT = re.compile(r"(/dev/shm/mpich_shm_\S+)$", re.MULTILINE)  # of MPICH, as long as it has this name
 
 
 def wait_for_exit(pid: int, interval: float = 0.5) -> None:
-    """Return once the process is gone, if only as a zombie whose parent has not noticed yet."""
+    """Return once a process is gone, or is a zombie that its parent has not waited for.
+
+    Parameters
+    ----------
+    pid : int
+    interval : float, optional
+        Seconds between two checks.
+    """
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
@@ -29,10 +36,23 @@ def wait_for_exit(pid: int, interval: float = 0.5) -> None:
 
 
 def processes_of(cluster_id: str, profile_dir: str) -> list[psutil.Process]:
-    """Return the processes of a cluster on this machine, and those that they started.
+    """Return the processes of a cluster on this machine, and those that they have started.
 
-    ipyparallel puts the id and the profile into the environment of all that it starts, so that a process is
-    found even if nobody has noted that it was started.
+    Parameters
+    ----------
+    cluster_id : str
+        ipyparallel's id of the cluster.
+    profile_dir : str
+        The folder of its IPython profile.
+
+    Returns
+    -------
+    list of psutil.Process
+
+    Notes
+    -----
+    ipyparallel puts the id and the folder into the environment of all that it starts. So a process is found
+    even if it was interrupted before it was noted that it had been started.
     """
     found = []
     for process in psutil.process_iter():
@@ -44,10 +64,21 @@ def processes_of(cluster_id: str, profile_dir: str) -> list[psutil.Process]:
     return found
 
 
-def unlink_segments(pid: int) -> None:
-    """Remove the names of the MPI segments that a process maps; the memory stays until the maps end."""
+def unlink_segments(pid: int | None = None) -> None:
+    """Remove the names of the shared memory of MPI that a process maps; the memory stays until it ends.
+
+    Parameters
+    ----------
+    pid : int, optional
+        The process; by default this one.
+
+    Notes
+    -----
+    MPICH removes the names when a process finalizes MPI, but engines are usually ended by a signal. Call this
+    when every process of the MPI job has initialized MPI: later ones could not find the memory.
+    """
     try:
-        found = set(SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text()))
+        found = set(SEGMENT.findall(Path(f"/proc/{pid or os.getpid()}/maps").read_text()))
     except OSError:  # no /proc here, or the process has ended
         return
     for path in found:
@@ -56,13 +87,23 @@ def unlink_segments(pid: int) -> None:
 
 
 def sweep(cluster_id: str, profile_dir: str, quiet: int = 1, seconds: float = 30) -> None:
-    """End the processes of a cluster on this machine, until none is found ``quiet`` times in a row."""
+    """End the processes of a cluster on this machine.
+
+    Parameters
+    ----------
+    cluster_id, profile_dir : str
+        The cluster, as `processes_of` takes it.
+    quiet : int, optional
+        Searches in a row that must find no process.
+    seconds : float, optional
+        The longest time to search.
+    """
     asked: dict[psutil.Process, float] = {}
-    looks, end = 0, time.monotonic() + seconds
+    empty, end = 0, time.monotonic() + seconds
     while cluster_id and time.monotonic() < end:
         found = processes_of(cluster_id, profile_dir)
-        looks = 0 if found else looks + 1
-        if looks >= quiet:
+        empty = 0 if found else empty + 1
+        if empty >= quiet:
             return
         for process in found:
             unlink_segments(process.pid)
@@ -86,20 +127,20 @@ def remove_files(cluster_id: str, profile_dir: str) -> None:
 def stop(cluster) -> None:
     """Stop the engines and the controller of an ``ipyparallel.Cluster``, and remove the files they leave."""
     for process in processes_of(cluster.cluster_id, cluster.profile_dir) if cluster.cluster_id else ():
-        unlink_segments(process.pid)  # of engines that were stopped before they did so themselves
+        unlink_segments(process.pid)  # of engines that are stopped before they have done so themselves
     with suppress(Exception):  # a host that is gone: its engines end once they miss the controller
-        cluster.stop_engines_sync()  # before the controller: they take leave of it
+        cluster.stop_engines_sync()  # before the controller, from which they take leave
     with suppress(Exception):
         cluster.stop_controller_sync()
-    # What a killed controller or mpiexec leaves, and what was started in the very moment of an interrupt.
+    # What a killed controller or mpiexec leaves, and what was being started at the moment of an interrupt.
     sweep(cluster.cluster_id, cluster.profile_dir)
     remove_files(cluster.cluster_id, cluster.profile_dir)
 
 
 def reap(cluster_file: str, cluster_id: str, profile_dir: str) -> None:
-    """Stop the cluster, whatever launcher started it and however far its start had come."""
+    """Stop a cluster by its file, whatever launcher started it and however far its start has come."""
     sweep(cluster_id, profile_dir, QUIET)
-    with suppress(Exception):  # no file: stopped in time by the client itself; half a file: nothing else runs
+    with suppress(Exception):  # no file: the client has stopped it in time; half a file: nothing else runs
         import ipyparallel
 
         stop(ipyparallel.Cluster.from_file(cluster_file))  # engines elsewhere

@@ -1,45 +1,76 @@
-"""What runs on an engine: it holds partitions and networks by key, and answers the calls of the client.
-
-The client sends these functions; they find on the engine what earlier calls left in the tables below.
-"""
+"""What an engine does: it holds partitions and networks by key, and answers the calls of clients."""
 
 import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import psutil
 import threadpoolctl
 
-from hfnb import blas, threads
+from hfnb import threads
 from hfnb.datasets.dataset import MappedArray, checksum
+from hfnb.engines import blas
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 from hfnb.objectives.summation import merge
 
+# Clients send the functions below; each finds here what earlier calls have left.
 BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
 NETS: dict[str, tuple] = {}  # evaluator: (network, dataset, rows at a time)
 EVALUATORS: dict[tuple, LocalEvaluator] = {}  # (evaluator, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
-CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, process, and when that began
+CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, its process, and when that began
 RUNS: dict[str, Any] = {}  # evaluator: its run on this engine (see `engine_driven`), at most one
 
 
-def limit_threads(number: int) -> tuple[str | None, str]:
-    """Hold NumPy to this many threads, since engines started by hand take all the cores each.
+def answer(function: Callable, *arguments) -> list:
+    """Return ``[function(*arguments)]``, from which the client takes the value.
 
-    Returns what `hfnb.blas.arithmetic` says of this engine.
+    ipyparallel keeps replies until Python collects cycles: empty lists instead of vectors of millions.
     """
-    threadpoolctl.threadpool_limits(number)
-    threads.set_threads(number)
+    return [function(*arguments)]
+
+
+def limit_threads(n: int) -> tuple[str | None, str]:
+    """Let this engine compute with some threads, since one that was started by hand takes all cores.
+
+    Parameters
+    ----------
+    n : int
+        Number of threads of BLAS, and of hfnb's own sums over samples.
+
+    Returns
+    -------
+    tuple
+        What `hfnb.engines.blas.arithmetic` returns here.
+    """
+    threadpoolctl.threadpool_limits(n)
+    threads.set_threads(n)
     return blas.arithmetic()
 
 
 def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) -> bool:
-    """Hold the partitions ``numbers`` of a dataset, whose rows are X and Y, as a block.
+    """Hold consecutive partitions of a dataset as a block.
 
-    X and Y are arrays or, where a file has them, what `reference` makes of them: False if it is not here.
+    Parameters
+    ----------
+    dataset : str
+        The key of the dataset.
+    block : int
+        The number of the block.
+    numbers : range
+        The partitions in the block.
+    offsets : ndarray of int, shape (partitions + 1,)
+        The first sample of each partition of the dataset, and the number of samples.
+    X, Y : ndarray or tuple
+        The rows of these partitions, or what `reference` returns of them.
+
+    Returns
+    -------
+    bool
+        False if the rows are in a file that this engine does not have.
     """
     X, Y = _open(X), _open(Y)
     if X is None or Y is None:
@@ -51,12 +82,13 @@ def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) ->
 
 
 def reference(A: np.ndarray):
-    """Return where the rows of a mapped array are and their checksum; of any other, the array."""
+    """Return where the rows of a memory-mapped array are and their checksum; of any other array, itself."""
     where = MappedArray.of(A)
     return (where, checksum("rows", A)) if where else A
 
 
 def _open(A) -> np.ndarray | None:
+    """Return the array, or the rows of the file that it refers to; None if they are not here."""
     if isinstance(A, np.ndarray):
         return np.require(A, requirements="A")  # a message need not be aligned
     where, expected = A
@@ -69,7 +101,23 @@ def _open(A) -> np.ndarray | None:
 
 
 def unpack(name: str, pickled: bytes):
-    """Return what the client has packed; TypeError naming it where, say, its module is not on this engine."""
+    """Return what a client has packed with `hfnb.engines.pool.pack`.
+
+    Parameters
+    ----------
+    name : str
+        The argument that the error names.
+    pickled : bytes
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    TypeError
+        If it cannot be unpickled, for example because its module is not on this engine.
+    """
     try:
         return pickle.loads(pickled)
     except Exception as error:
@@ -78,12 +126,24 @@ def unpack(name: str, pickled: bytes):
 
 
 def prepare(evaluator: str, net: bytes, dataset: str, chunk: int | None) -> None:
-    """Learn a network and the dataset that its sums run over."""
+    """Keep a network for the evaluation of a dataset.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key under which later calls find both.
+    net : bytes
+        The network, packed.
+    dataset : str
+        The key of the dataset.
+    chunk : int or None
+        The most rows worked through at a time.
+    """
     NETS[evaluator] = unpack("net", net), dataset, chunk
 
 
-def forget(keys: list[str]) -> None:
-    """Free what the client no longer refers to: networks, blocks of data, products, a run it has left."""
+def forget(keys: Collection[str]) -> None:
+    """Free what is kept under the keys: networks, blocks of data, products, and a run left by its client."""
     for key in keys:
         NETS.pop(key, None)
         if key in RUNS:
@@ -94,10 +154,23 @@ def forget(keys: list[str]) -> None:
 
 
 def register(client: str, host: str, pid: int, began: float) -> None:
-    """Note who a client is, and free what clients left here that were killed on this machine.
+    """Note a new client, and free what clients of this machine left here that have since been killed.
 
-    Their keys begin with the client's name. A run that one of them left ends when the next begins, on all
-    engines alike.
+    Parameters
+    ----------
+    client : str
+        The name with which all keys of this client begin.
+    host : str
+        The name of its machine.
+    pid : int
+        The number of its process.
+    began : float
+        When that process began, in seconds since 1970.
+
+    Notes
+    -----
+    A run of a killed client is not ended here but by the next `hfnb.engines.engine_driven.begin`, which
+    reaches all engines of the run.
     """
     for other, process in list(CLIENTS.items()):
         if process[0] == socket.gethostname() and not _runs(*process[1:]):
@@ -105,14 +178,15 @@ def register(client: str, host: str, pid: int, began: float) -> None:
     CLIENTS[client] = host, pid, began
 
 
-def leave(client: str, keep=()) -> None:
-    """Free all that a client has left here, but for the keys to ``keep``."""
+def leave(client: str, keep: Collection[str] = ()) -> None:
+    """Free all that a client has left here, except what is under the keys to ``keep``."""
     CLIENTS.pop(client, None)
     keys = {*NETS, *RUNS, *(pair[0] for table in (BLOCKS, EVALUATORS, PRODUCTS) for pair in table)}
     forget([key for key in keys.difference(keep) if key.startswith(client)])
 
 
 def _runs(pid: int, began: float) -> bool:
+    """Whether the process that began at this time still runs."""
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - began) < 60  # two processes may see a clock that was set otherwise
@@ -121,60 +195,118 @@ def _runs(pid: int, began: float) -> bool:
         return False
 
 
-def loss(evaluator: str, blocks: list[int], w, sample) -> np.ndarray:
-    """Return the sum of losses over the blocks, a total of 1 number."""
-    return add(_evaluator(evaluator, block).loss(w, sample) for block in blocks)
+def loss(evaluator: str, blocks: Sequence[int], w: np.ndarray, sample) -> np.ndarray:
+    """Return the sum of losses over some blocks.
 
+    Parameters
+    ----------
+    evaluator : str
+        The key of the evaluator.
+    blocks : sequence of int
+        Numbers of the blocks.
+    w : ndarray, shape (p,)
+    sample : Sample or None
+        The samples to sum over; None for all.
 
-def gradient(evaluator: str, blocks: list[int], w, sample) -> np.ndarray:
-    """Return the sum of gradients and losses over the blocks, a total of p + 1 numbers."""
-    return add(_evaluator(evaluator, block).gradient(w, sample) for block in blocks)
-
-
-def multiply(evaluator: str, blocks: list[int], product: str, v, at: tuple | None) -> np.ndarray:
-    """Return the sum of curvature products over the blocks, a total of p numbers.
-
-    ``at``: the parameters, sample and kind of the product, where a block has not been taped for it.
+    Returns
+    -------
+    ndarray
+        A total of 1 number (see `hfnb.objectives.summation`).
     """
+    return merged([_evaluator(evaluator, block).loss(w, sample) for block in blocks])
+
+
+def gradient(evaluator: str, blocks: Sequence[int], w: np.ndarray, sample) -> np.ndarray:
+    """Return the sum of gradients and, in the last place, of losses over some blocks.
+
+    Parameters
+    ----------
+    evaluator, blocks, w, sample
+        As `loss` takes them.
+
+    Returns
+    -------
+    ndarray
+        A total of p + 1 numbers.
+    """
+    return merged([_evaluator(evaluator, block).gradient(w, sample) for block in blocks])
+
+
+def multiply(
+    evaluator: str, blocks: Sequence[int], product: str, v: np.ndarray, point: tuple | None
+) -> np.ndarray:
+    """Return the total of curvature products over some blocks.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key of the evaluator.
+    blocks : sequence of int
+        Numbers of the blocks.
+    product : str
+        The key under which the linearization of each block is kept.
+    v : ndarray, shape (p,)
+    point : tuple or None
+        (w, sample, packed kind) of the product; None if every block has been linearized already.
+
+    Returns
+    -------
+    ndarray
+        A total of p numbers.
+    """
+    totals = []
     for block in blocks:
-        if at and (product, block) not in PRODUCTS:
-            w, sample, kind = at
-            PRODUCTS[product, block] = _evaluator(evaluator, block).linearize(
-                w, unpack("curvature", kind), sample
-            )
-    return add(PRODUCTS[product, block](v) for block in blocks)
+        if (product, block) not in PRODUCTS and point is not None:
+            w, sample, kind = point
+            linearize = _evaluator(evaluator, block).linearize
+            PRODUCTS[product, block] = linearize(w, unpack("curvature", kind), sample)
+        totals.append(PRODUCTS[product, block](v))
+    return merged(totals)
 
 
-def not_finite(evaluator: str, blocks: list[int], w, sample) -> list[int]:
-    """Return the numbers of the partitions whose loss at w is not finite."""
-    return [
-        number
-        for block in blocks
-        for number in partitions_not_finite(_evaluator(evaluator, block), w, sample)
-    ]
+def not_finite(evaluator: str, blocks: Sequence[int], w: np.ndarray, sample) -> list[int]:
+    """Return the partitions in some blocks, by number, whose loss at w is not finite."""
+    found = (partitions_not_finite(_evaluator(evaluator, block), w, sample) for block in blocks)
+    return [number for numbers in found for number in numbers]
 
 
-def partitions_not_finite(evaluator: LocalEvaluator, w, sample) -> list[int]:
-    """Return the numbers of the partitions in these sums whose loss at w is not finite."""
-    alone = {
-        i: LocalEvaluator(evaluator.net, evaluator.shards.select([i]), evaluator.chunk)
-        for i in evaluator.shards.held
-    }
+def partitions_not_finite(evaluator: LocalEvaluator, w: np.ndarray, sample) -> list[int]:
+    """Return the partitions of an evaluator, by number, whose loss at w is not finite."""
+    shards = evaluator.shards
+    alone = {i: LocalEvaluator(evaluator.net, shards.select([i]), evaluator.chunk) for i in shards.held}
     return [number for number, one in alone.items() if not np.isfinite(one.loss(w, sample)).all()]
 
 
+def evaluator_of(evaluator: str, blocks: Sequence[int]) -> LocalEvaluator:
+    """Return a new evaluator over all partitions in some blocks.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key under which `prepare` has kept the network.
+    blocks : sequence of int
+        Numbers of blocks that are held here, at least one.
+
+    Returns
+    -------
+    LocalEvaluator
+    """
+    net, dataset, chunk = NETS[evaluator]
+    shards = [BLOCKS[dataset, block] for block in blocks]
+    parts = {number: part for held in shards for number, part in held.parts.items()}
+    return LocalEvaluator(net, Shards(shards[0].offsets, parts), chunk)
+
+
 def _evaluator(evaluator: str, block: int) -> LocalEvaluator:
-    """Return the sums of a network over a block, made when first asked for."""
+    """Return the evaluator over one block, which is made when it is first needed."""
     if (evaluator, block) not in EVALUATORS:
-        net, dataset, chunk = NETS[evaluator]
-        EVALUATORS[evaluator, block] = LocalEvaluator(net, BLOCKS[dataset, block], chunk)
+        EVALUATORS[evaluator, block] = evaluator_of(evaluator, [block])
     return EVALUATORS[evaluator, block]
 
 
-def add(parts) -> np.ndarray:
-    """Add up totals in the order given."""
-    first, *others = parts
-    total = np.array(first)
-    for other in others:
+def merged(totals: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the total of some totals, at least one, merged in the order given."""
+    total = np.array(totals[0])
+    for other in totals[1:]:
         merge(total, other)
     return total

@@ -1,10 +1,10 @@
-"""Where the time of each iteration goes, engine by engine: who computes, who waits, and for what.
+"""Where the time of each iteration goes, engine by engine: computing, reducing, waiting for the slowest.
 
 A sum over engines costs each of them the time to compute its part and, from then on, the time until it has
-the total. No barrier is added to tell why that takes long: the engine for which it is shortest was the last
-to arrive and waited for nobody, so its time is the ``reduction``; what others spend beyond it is ``waiting``
-for the slowest. Every engine reads its own clock and only differences are compared, so the clocks of several
-machines need not agree.
+the total. No barrier is added to tell what that second time was spent on. The engine for which it is shortest
+was the last to finish its part and waited for nobody, so that its time is the ``reduction``. What the others
+spend beyond that is ``waiting`` for the slowest. Every engine reads its own clock, and only differences are
+compared, so that the clocks of several machines need not agree.
 """
 
 import time
@@ -12,46 +12,69 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 KINDS = ("gradient", "product", "loss", "reduction", "waiting", "optimizer", "idle")
-MOST = 10_000  # laps kept: who never asks, as no optimizer does, shall not run out of memory
+MOST = 10_000  # laps kept, so that a clock that nobody reads does not fill the memory
 Lap = tuple[str, dict]  # what was summed, {engine: (seconds to compute its part, seconds to the total)}
 Profile = dict[int, dict[str, float]]  # {engine: {kind: seconds}}
 
 
 class Clock:
-    """The sums that one process has taken part in since it was last asked, and the time since then."""
+    """The sums that a process has taken part in since the clock was last read, and the time since then.
+
+    Attributes
+    ----------
+    laps : list of tuple
+        (what was summed, {engine: (seconds to compute its part, seconds from then on to the total)}).
+    """
 
     def __init__(self):
         self.laps: list[Lap] = []
         self._start = time.perf_counter()
 
     def lap(self, what: str, engines: dict) -> None:
-        """Note one sum, of "gradient", "product" or "loss"."""
+        """Note one sum.
+
+        Parameters
+        ----------
+        what : {"gradient", "product", "loss"}
+            What was summed.
+        engines : dict
+            {engine: (seconds to compute its part, seconds from then on to the total)}.
+        """
         if len(self.laps) < MOST:
             self.laps.append((what, engines))
 
     def take(self) -> tuple[list[Lap], float]:
-        """Return the laps and the seconds since the last call, and begin anew."""
+        """Read the clock and start it anew.
+
+        Returns
+        -------
+        laps : list of tuple
+            The sums since the last call.
+        seconds : float
+            The time since then.
+        """
         now, start, laps = time.perf_counter(), self._start, self.laps
         self.laps, self._start = [], now
         return laps, now - start
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Leave out what happens inside."""
+        """Leave out of the laps and of the time what happens in the block."""
         laps, start = len(self.laps), time.perf_counter()
         yield
         del self.laps[laps:]
         self._start += time.perf_counter() - start
 
     def entries(self) -> dict:
-        """What a record says of the iteration: nothing, where others know who waited for whom."""
+        """Return what the clock adds to the record of an iteration: nothing, if it knows one engine only."""
         return {}
 
 
 class ClientClock(Clock):
-    """The clock of a client-driven run: it sees all engines, which are idle while it computes itself."""
+    """The clock of a client-driven run: it knows all engines, which are idle while the client computes."""
 
     def entries(self) -> dict:
+        """Return {"profile": {engine: {kind: seconds}}} of the iteration, and start the clock anew."""
         laps, seconds = self.take()
         engines = {engine for _, each in laps for engine in each}
         busy = {e: sum(sum(each.get(e, ())) for _, each in laps) for e in engines}
@@ -59,11 +82,23 @@ class ClientClock(Clock):
 
 
 def profile(laps: Iterable[Lap], seconds: dict[int, tuple[float, float]]) -> Profile:
-    """Return {engine: {kind: seconds}} of one iteration.
+    """Return where the time of one iteration went.
 
-    ``laps``: its sums; ``seconds``: {engine: (all of its seconds, those in which it was idle)}. What is left
-    over is the optimizer's own, vectors in the Krylov loop most of all.
+    Parameters
+    ----------
+    laps : iterable of tuple
+        Its sums, as `Clock.take` returns them.
+    seconds : dict
+        {engine: (all of its seconds, those in which it was idle)}.
 
+    Returns
+    -------
+    dict
+        {engine: {kind: seconds}}, the kinds being `KINDS`. What is left over is the ``optimizer``'s own,
+        mostly vectors in the Krylov loop.
+
+    Examples
+    --------
     >>> laps = [("product", {0: (3.0, 0.5), 1: (2.0, 1.5)})]
     >>> found = profile(laps, {0: (4.0, 0.0), 1: (4.0, 0.0)})[1]
     >>> {kind: seconds for kind, seconds in found.items() if seconds}
@@ -82,7 +117,18 @@ def profile(laps: Iterable[Lap], seconds: dict[int, tuple[float, float]]) -> Pro
 
 
 def of_engines(pieces: dict[int, tuple[list, float, float]]) -> Profile:
-    """Return the profile of an iteration that the engines drove: {engine: (its laps, seconds, idle)}."""
+    """Return where the time of one iteration of an engine-driven run went.
+
+    Parameters
+    ----------
+    pieces : dict
+        {engine: (laps, seconds, idle seconds)}, by the engine's own clock. All engines have the same sums.
+
+    Returns
+    -------
+    dict
+        As `profile` returns it.
+    """
     laps = []
     for each in zip(*(laps for laps, _, _ in pieces.values()), strict=True):  # the same sum on every engine
         own = {engine: next(iter(lap.values())) for engine, (_, lap) in zip(pieces, each, strict=True)}
@@ -91,7 +137,18 @@ def of_engines(pieces: dict[int, tuple[list, float, float]]) -> Profile:
 
 
 def rows(history: Iterable[dict]) -> list[dict]:
-    """Return the profiles of a history as a table: one row for each iteration and engine, in seconds."""
+    """Return the profiles of a history as a table.
+
+    Parameters
+    ----------
+    history : iterable of Record
+        The ``history`` of an optimizer's result.
+
+    Returns
+    -------
+    list of dict
+        One row for each iteration and engine: ``iteration``, ``engine`` and the seconds of each of `KINDS`.
+    """
     return [
         {"iteration": record["iteration"], "engine": engine, **kinds}
         for record in history
@@ -100,7 +157,18 @@ def rows(history: Iterable[dict]) -> list[dict]:
 
 
 def totals(history: Iterable[dict]) -> Profile:
-    """Return {engine: {kind: seconds}} over a whole history; empty for a run in one process."""
+    """Return where the time of a whole run went.
+
+    Parameters
+    ----------
+    history : iterable of Record
+        The ``history`` of an optimizer's result.
+
+    Returns
+    -------
+    dict
+        {engine: {kind: seconds}}; empty for a run in one process.
+    """
     found: Profile = {}
     for row in rows(history):
         kinds = found.setdefault(row["engine"], dict.fromkeys(KINDS, 0.0))
@@ -110,7 +178,17 @@ def totals(history: Iterable[dict]) -> Profile:
 
 
 def table(history: Iterable[dict]) -> str:
-    """Return `totals` as text: for each engine its seconds, and what per cent of them went where."""
+    """Return `totals` as text: for each engine its seconds, and which percentage of them each kind took.
+
+    Parameters
+    ----------
+    history : iterable of Record
+        The ``history`` of an optimizer's result.
+
+    Returns
+    -------
+    str
+    """
     lines = ["".join(f"{name:>10}" for name in ("engine", "seconds", *KINDS))]
     for engine, kinds in totals(history).items():
         whole = sum(kinds.values())
