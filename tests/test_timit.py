@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from hfnb.datasets import CorpusError, files
-from hfnb.datasets.corpus import CORE_TEST, open_corpus, read_labels, read_utterance
+from hfnb.datasets._timit import CORE_TEST, open_corpus, read_labels, read_utterance
 from hfnb.datasets.dataset import MappedArray
 from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
 from hfnb.datasets.sound import read_sound, write_sphere

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from hfnb.datasets.corpus import Corpus, Labels, Utterance, read_utterance
+from hfnb.datasets._timit import Corpus, Labels, Utterance, read_utterance
 from hfnb.datasets.dataset import MappedArray
 from hfnb.datasets.files import CorpusError, CorruptFile, writable, written_whole
 from hfnb.datasets.phones import frame_targets

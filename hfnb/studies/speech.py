@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hfnb.datasets.corpus import Labels
+from hfnb.datasets._timit import Labels
 from hfnb.datasets.dataset import Dataset, MappedArray
 from hfnb.datasets.phones import PHONES_61, fold, phone_set
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnb.datasets.corpus import SYNTHETIC_MARK
+from hfnb.datasets._timit import SYNTHETIC_MARK
 from hfnb.datasets.files import CorpusError
 from hfnb.datasets.sound import write_sphere
 

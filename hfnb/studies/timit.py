@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from hfnb.datasets import files
-from hfnb.datasets.corpus import is_corpus, open_corpus
+from hfnb.datasets._timit import is_corpus, open_corpus
 from hfnb.datasets.files import (
     CorpusError,
     cache_folder,
