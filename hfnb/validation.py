@@ -5,6 +5,7 @@ for one of the right kind with a wrong value. Counts are integers of Python or N
 """
 
 import functools
+import importlib
 import operator
 import warnings
 from collections.abc import Callable, Iterable
@@ -178,6 +179,39 @@ def renamed(**names: str) -> Callable[[Callable], Callable]:
         return call
 
     return decorate
+
+
+def check_extra(user: str, extra: str, *modules: str) -> None:
+    """Refuse to go on, in one line, where a module that comes with an optional extra is not installed.
+
+    Parameters
+    ----------
+    user : str
+        The part of hfnb that needs the modules, as users write it.
+    extra : str
+        The extra of hfnb with which pip installs them.
+    *modules : str
+        Names as they are imported.
+
+    Raises
+    ------
+    ImportError
+        For the first module that is missing: it names the part, the package and the extra.
+
+    Examples
+    --------
+    >>> check_extra("hfnb.Cluster", "engines", "no_such_module")
+    Traceback (most recent call last):
+    ImportError: hfnb.Cluster needs no-such-module: pip install "hfnb[engines]"
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            if error.name != module:  # the module is here, but something that it imports is not
+                raise
+            package = module.lower().replace("_", "-")
+            raise ImportError(f'{user} needs {package}: pip install "hfnb[{extra}]"') from None
 
 
 def shown(value) -> str:

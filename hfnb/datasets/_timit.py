@@ -9,7 +9,7 @@ import numpy as np
 
 from hfnb.datasets.files import CorpusError, entries, folders_below, listing
 from hfnb.datasets.phones import PHONES_61
-from hfnb.datasets.sound import RATE, WINDOW, is_compressed, read_sound
+from hfnb.validation import check_extra
 
 # Two men and a woman of each of the eight dialects (testset.doc of the corpus, table 1).
 CORE_TEST = """
@@ -20,6 +20,10 @@ CORE_TEST = """
 SAMPLE_TEST = frozenset(("fvmh0", "madc0", "ftlg0", "madd0"))
 SYNTHETIC_MARK = "SYNTHETIC.TXT"
 DEPTH = 3  # of folders above TRAIN and TEST
+RATE = 16_000  # Hz, of all its sound
+WINDOW = 400  # samples, 25 ms: the shortest sound of which a frame of features can be made
+HEADER_BYTES = 1024  # of SPHERE
+CONVERT = "convert it with 'sph2pipe -f wav IN OUT' or NIST's 'w_decode -o pcm IN OUT'"
 LABEL = re.compile(r"\s*(\d{1,15})\s+(\d{1,15})\s+(\S+)\s*", re.ASCII)
 
 
@@ -165,6 +169,80 @@ def _one_sound(paths: list[Path]) -> Path:
     if len(paths) == 1:
         return paths[0]
     return min(paths, key=lambda path: (is_compressed(path), path.name.count(".")))
+
+
+def is_compressed(path: Path) -> bool:
+    """Say whether a file is SPHERE compressed by shorten."""
+    head = _head(path) if path.is_file() else b""
+    return head.startswith(b"NIST_1A\n") and (b"shorten" in head or head[HEADER_BYTES:] == b"ajkg")
+
+
+def _head(path: Path) -> bytes:
+    """Return the header of a SPHERE file and the first four bytes behind it."""
+    with open(path, "rb") as file:
+        return file.read(HEADER_BYTES + 4)
+
+
+def read_sound(path: Path) -> tuple[np.ndarray, int]:
+    """Read a NIST SPHERE or RIFF file of 16-bit PCM with one channel.
+
+    Parameters
+    ----------
+    path : Path
+        Its content counts, not its name.
+
+    Returns
+    -------
+    samples : ndarray of int16, shape (n,)
+    rate : int
+        Samples a second.
+
+    Raises
+    ------
+    CorpusError
+        Naming the file, for another format or coding (compressed SPHERE: with the way to convert it), for
+        several channels, and for less or more sound than the file's header promises.
+    """
+    check_extra("hfnb.studies.timit", "speech", "soundfile")
+    import soundfile
+
+    if is_compressed(path):
+        raise CorpusError(path, f"shorten-compressed SPHERE cannot be read: {CONVERT}")
+    try:
+        with soundfile.SoundFile(path) as file:
+            samples, log = file.read(dtype="int16"), file.extra_info
+    except soundfile.LibsndfileError as error:
+        problem = f"expected a NIST SPHERE or RIFF sound file, libsndfile says: {error.error_string}"
+        raise CorpusError(path, problem) from error
+    if file.format not in ("NIST", "WAV", "WAVEX"):
+        raise CorpusError(path, f"expected a NIST SPHERE or RIFF sound file, found {file.format}")
+    if file.subtype != "PCM_16":
+        raise CorpusError(path, f"expected 16-bit PCM, found {file.subtype}: {CONVERT}")
+    if file.channels != 1:
+        raise CorpusError(path, f"expected one channel, found {file.channels}")
+    promised = _promised_samples(path, log)
+    if promised != len(samples):
+        problem = "truncated" if promised > len(samples) else "too long"
+        raise CorpusError(
+            path, f"{problem}: header promises {promised} samples, the file holds {len(samples)}"
+        )
+    return samples, file.samplerate
+
+
+def _promised_samples(path: Path, log: str) -> int:
+    """Return how many samples the header of a sound file promises; libsndfile reads those that are there.
+
+    For RIFF the number is in libsndfile's ``log``, which closes with "End" if all of the file was parsed.
+    """
+    head = _head(path)
+    if head.startswith(b"NIST_1A\n"):
+        if not (count := re.search(rb"^sample_count -i (\d+)$", head, re.MULTILINE)):
+            raise CorpusError(path, "malformed SPHERE header (it has no line 'sample_count -i NUMBER')")
+        return int(count[1])
+    size = re.search(r"^data : (\d+)", log, re.MULTILINE)
+    if size is None or not log.endswith("End\n"):
+        raise CorpusError(path, "malformed RIFF file (its chunks do not make up the file)")
+    return int(size[1]) // 2
 
 
 @dataclass(frozen=True)

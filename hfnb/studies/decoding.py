@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hfnb.validation import check_extra
+
 
 def log_likelihoods(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return scaled log likelihoods (T, S) from a network's outputs before softmax (T, S).
@@ -118,21 +120,6 @@ def _forward(emission: np.ndarray, bigram: Bigram, weight: float, penalty: float
     return score, came_from
 
 
-def edit_distance(reference: Sequence, hypothesis: Sequence) -> int:
-    """Return the least number of substitutions, deletions and insertions between two sequences.
-
-    >>> edit_distance("kitten", "sitting")
-    3
-    """
-    row = np.arange(len(hypothesis) + 1)
-    offsets = np.arange(len(hypothesis) + 1)
-    for item in reference:
-        substituted = row[:-1] + np.array([item != other for other in hypothesis], dtype=np.int64)
-        best = np.concatenate([[row[0] + 1], np.minimum(substituted, row[1:] + 1)])
-        row = np.minimum.accumulate(best - offsets) + offsets  # insertions
-    return int(row[-1])
-
-
 def phone_error_rate(references: Iterable[Sequence], hypotheses: Iterable[Sequence]) -> float:
     """Return Σ edit distance / Σ length of the references; by custom both are folded to 39 classes before.
 
@@ -141,10 +128,13 @@ def phone_error_rate(references: Iterable[Sequence], hypotheses: Iterable[Sequen
     >>> phone_error_rate([["sil", "aa", "sil"]], [["sil", "ih", "aa", "sil"]])
     0.3333333333333333
     """
+    check_extra("hfnb.studies.decoding", "speech", "rapidfuzz")
+    from rapidfuzz.distance import Levenshtein
+
     references, hypotheses = list(references), list(hypotheses)
     if len(references) != len(hypotheses):
         raise ValueError(f"hypotheses: expected {len(references)} as of references, got {len(hypotheses)}")
     total = sum(map(len, references))
     if not total:
         raise ValueError("references: expected at least one phone")
-    return sum(map(edit_distance, references, hypotheses)) / total
+    return sum(map(Levenshtein.distance, references, hypotheses)) / total

@@ -69,7 +69,7 @@ class Alignment:
         return targets
 
 
-FORMAT = 1  # of the cached files; another number makes them anew
+FORMAT = 2  # of the cached files; another number makes them anew
 MANY = 1000  # utterances that take long enough for a progress bar
 
 

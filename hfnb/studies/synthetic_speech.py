@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnb.datasets._timit import SYNTHETIC_MARK
+from hfnb.datasets._timit import RATE, SYNTHETIC_MARK
 from hfnb.datasets.files import CorpusError
-from hfnb.datasets.sound import write_sphere
+from hfnb.validation import check_extra
 
 WORDS = {
     "name": "Mary|George|Roy|Judith|Thelma|Hugh|Charles|Joyce|Yvonne|Ruth|Zachary|Beth|Owen|Theo|Sheila",
@@ -61,7 +61,7 @@ def sentence(random: np.random.Generator) -> str:
     return text[0].upper() + text[1:]
 
 
-RATE = 22_050  # Hz
+ESPEAK_RATE = 22_050  # Hz
 _SYNCHRONOUS, _PHONEME_EVENTS, _DONT_EXIT, _UTF8, _END, _PHONEME = 2, 0x1, 0x8000, 1, 0, 7
 _PARAMETERS = {"rate": 1, "pitch": 3, "range": 4}
 
@@ -98,7 +98,8 @@ class Espeak:
 
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
-        if self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT) != RATE:
+        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
+        if rate != ESPEAK_RATE:
             raise RuntimeError(f"eSpeak NG does not start with its data in {data.decode()}")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._pieces: list[np.ndarray] = []
@@ -205,8 +206,7 @@ def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int
         raise ValueError(
             f"speakers, sentences, seed: expected 1 to 676 in all, 3 to 99, at least 0, got {numbers}"
         )
-    if not available():
-        raise ModuleNotFoundError("synthetic speech needs espeakng-loader: pip install 'hfnb[speech]'")
+    check_extra("synthetic speech", "speech", "espeakng_loader", "soundfile")
     command = [sys.executable, "-m", __name__, str(folder), *map(str, numbers)]
     run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if run.returncode:
@@ -215,6 +215,8 @@ def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int
 
 def speak_corpus(folder: Path, train: int, test: int, sentences: int, seed: int) -> None:
     """Write the corpus; called in a fresh process, since eSpeak NG carries its state from call to call."""
+    import soundfile
+
     espeak = Espeak(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(train + test):
@@ -234,7 +236,8 @@ def speak_corpus(folder: Path, train: int, test: int, sentences: int, seed: int)
             name = f"{kind}{i + 1 if i < 2 else number * 100 + i}"
             text = SHARED[i] if i < 2 else sentence(random)
             samples, labels = _spoken(espeak, text, voice, manner, random)
-            write_sphere(place / f"{name}.WAV", samples)
+            sphere = {"format": "NIST", "subtype": "PCM_16", "endian": "LITTLE"}
+            soundfile.write(place / f"{name}.WAV", samples, RATE, **sphere)
             (place / f"{name}.PHN").write_text("".join(f"{a} {b} {phone}\n" for a, b, phone in labels))
             (place / f"{name}.TXT").write_text(f"0 {len(samples)} {text}\n")
     (folder / SYNTHETIC_MARK).write_text(MARK)
