@@ -139,11 +139,7 @@ def test_sample_is_read_as_the_standard_library_reads_it(sample):
         (PCM + "sample_coding -s26 pcm,embedded-shorten-v2.00\n", b"ajkg\2", "shorten-compressed .*sph2pipe"),
         (PCM, b"ajkg\2\0\0\0", "shorten-compressed .*sph2pipe"),
         (PCM + "sample_coding -s4 ulaw\n", b"12345678", "expected 16-bit PCM, found ULAW: .*sph2pipe"),
-        (
-            PCM.replace("channel_count -i 1", "channel_count -i 2"),
-            b"12345678",
-            "expected one channel, found 2",
-        ),
+        (PCM.replace("nt -i 1", "nt -i 2"), b"12345678", "expected one channel, found 2"),
         (PCM, b"1234567", "truncated: header promises 4 samples, the file holds 3"),
         (PCM.replace("sample_rate -i 16000\n", ""), b"12345678", "expected a NIST SPHERE .* says: "),
         (PCM.replace("-s2 01", "-s2 11"), b"12345678", "expected a NIST SPHERE .*: Error in NIST"),

