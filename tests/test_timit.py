@@ -786,7 +786,7 @@ def test_damaged_features_are_made_again(spoken, capsys, name, damage):
 
 def test_a_cache_that_is_full_need_not_be_writable(spoken, monkeypatch):
     timit(spoken)
-    monkeypatch.setattr("hfnb.studies.frames.writable", lambda folder: pytest.fail("writes"))
+    monkeypatch.setattr("hfnb.studies.speech_dataset.writable", lambda folder: pytest.fail("writes"))
     timit(spoken)
 
 

@@ -17,7 +17,7 @@ from hfnb.datasets.files import (
     written_whole,
 )
 from hfnb.studies import synthetic_speech
-from hfnb.studies.frames import load_frames
+from hfnb.studies.speech_dataset import load_frames
 from hfnb.studies.speech import FrameOptions, SpeechDataset
 
 SAMPLE = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/timit.zip"
