@@ -11,7 +11,7 @@ from hfnb.datasets.files import CorpusError, CorruptFile
 __all__ = ["CorpusError", "CorruptFile", "Dataset", "fingerprint", "mnist"]
 
 # Where to find what was here earlier. By name, because this folder imports none of those above it.
-_MOVED = {"timit": "hfnb.studies.timit", "SpeechDataset": "hfnb.studies.speech"}
+_MOVED = {"timit": "hfnb.studies.timit", "SpeechDataset": "hfnb.studies.speech_dataset"}
 
 
 def __getattr__(name: str) -> Any:

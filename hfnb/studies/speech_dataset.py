@@ -1,38 +1,171 @@
-"""From a corpus to memory-mapped frames with their targets, a speaker at a time.
+"""A dataset of speech: a frame a row, mapped from files that are made of a corpus, a speaker at a time.
 
-So a corpus larger than memory will do. Targets come from the phone labels, cut into equal states, or from an
-alignment made elsewhere.
+So a corpus may be larger than memory. Targets come from the phone labels, cut into equal states, or from an
+alignment that another program made.
 """
 
 import hashlib
 import json
+import logging
 import shutil
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hfnb.datasets._timit import Corpus, Labels, Utterance, read_utterance
-from hfnb.datasets.dataset import MappedArray
+from hfnb.datasets.dataset import Dataset, MappedArray
 from hfnb.datasets.files import CorpusError, CorruptFile, writable, written_whole
-from hfnb.datasets.phones import frame_targets
+from hfnb.datasets.phones import PHONES_61, fold, frame_targets, phone_set
 from hfnb.studies.features import BANDS, count_frames, frame_centres, log_mel, normalize, stack_context
-from hfnb.studies.speech import FrameOptions, SpeechDataset, reopen
+from hfnb.validation import check_extra
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """How frames and their targets are made of utterances.
+
+    Attributes
+    ----------
+    context : int
+        Neighbours of a frame on each side.
+    phones : {61, 48, 39}
+        Phone classes.
+    states : int
+        Parts into which each phone is cut.
+
+    Raises
+    ------
+    ValueError
+        For another number of phones, a negative context or less than one state.
+    """
+
+    context: int = 4
+    phones: int = 61
+    states: int = 3
+
+    def __post_init__(self):
+        phone_set(self.phones)
+        for name, least in (("context", 0), ("states", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpeechDataset(Dataset):
+    """Frames of speech with their targets, and what phone errors are counted against.
+
+    X and Y are mapped from files: a pickle holds the names of the files, not the numbers.
+
+    Attributes
+    ----------
+    X : ndarray of float32, shape (n, 40 (2 context + 1))
+        Normalized log-mel energies of each frame and its neighbours.
+    Y : ndarray of int64, shape (n,)
+        Targets, phone × states + state.
+    names : tuple of str
+        Speaker and sentence of each utterance.
+    sounds : tuple of str
+        The sound file of each utterance.
+    rows : ndarray of int, shape (utterances + 1,)
+        Utterance i is rows ``rows[i]`` to before ``rows[i + 1]``.
+    labels : tuple of Labels
+        The transcription of each utterance.
+    options : FrameOptions
+        How the frames were made.
+    kind : {"LDC", "free sample", "synthetic"}
+        The corpus.
+    skipped : tuple of str
+        What was wrong with each utterance that was left out.
+    """
+
+    names: tuple[str, ...]
+    sounds: tuple[str, ...]
+    rows: np.ndarray
+    labels: tuple[Labels, ...]
+    options: FrameOptions
+    kind: str
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """Number of targets: phones × states."""
+        return self.options.phones * self.options.states
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The speakers' names, in the order of the utterances."""
+        return tuple(dict.fromkeys(name.split("_")[0] for name in self.names))
+
+    def split_speakers(self, held_out: int) -> tuple["SpeechDataset", "SpeechDataset"]:
+        """Split by speaker, without a copy of the frames.
+
+        Parameters
+        ----------
+        held_out : int
+            Number of speakers in the second part, the last ones.
+
+        Returns
+        -------
+        (SpeechDataset, SpeechDataset)
+            Views of all but the last ``held_out`` speakers, and of these.
+
+        Raises
+        ------
+        ValueError
+            Unless at least one speaker is in each part.
+        """
+        if not 1 <= held_out < len(self.speakers):
+            raise ValueError(f"held_out: expected 1 to {len(self.speakers) - 1} speakers, got {held_out}")
+        first = next(i for i, name in enumerate(self.names) if name.startswith(self.speakers[-held_out]))
+        return self._utterances(slice(0, first)), self._utterances(slice(first, None))
+
+    def _utterances(self, chosen: slice) -> "SpeechDataset":
+        """Return consecutive utterances."""
+        kept = {field: self.__dict__[field][chosen] for field in ("names", "sounds", "labels")}
+        start, stop, _ = chosen.indices(len(self.names))
+        rows = self.rows[start : stop + 1]
+        X, Y = (A[rows[0] : rows[-1]] for A in (self.X, self.Y))
+        return reopen({**self.__dict__, **kept, "rows": rows - rows[0], "X": X, "Y": Y})
+
+    def utterance(self, i: int) -> Dataset:
+        """Return the frames of utterance ``i``, a view."""
+        return self[int(self.rows[i]) : int(self.rows[i + 1])]
+
+    def sequence(self, i: int, size: int = 39) -> list[str]:
+        """Return the names of the phones of utterance ``i``, folded to ``size`` (61, 48 or 39) classes."""
+        return fold((PHONES_61[phone] for phone in self.labels[i].phones), size)
+
+    def __reduce__(self):
+        arrays = {name: MappedArray.of(self.__dict__[name]) or self.__dict__[name] for name in ("X", "Y")}
+        return reopen, ({**self.__dict__, **arrays},)
+
+
+def reopen(fields: dict[str, Any]) -> SpeechDataset:
+    """Return a SpeechDataset with these fields; arrays that are mapped from files are opened, not read."""
+    data = object.__new__(SpeechDataset)
+    for name, value in fields.items():
+        object.__setattr__(data, name, value.open() if isinstance(value, MappedArray) else value)
+    return data
 
 
 class EqualStates:
-    """Targets by the hand labels, every phone cut into equally long states."""
+    """Targets by the hand labels: every phone is cut into equally long states."""
 
     def __init__(self, options: FrameOptions):
         self.options = options
 
     def targets(self, utterance: Utterance, labels: Labels, frames: int) -> np.ndarray:
-        """Return the target of each frame, −1 for a frame without one."""
+        """Return the target of each frame, shape (frames,), −1 for a frame without one."""
         sizes = self.options.phones, self.options.states
         return frame_targets(labels.starts, labels.ends, labels.phones, frame_centres(frames), *sizes)
 
@@ -40,7 +173,17 @@ class EqualStates:
 class Alignment:
     """Targets from a text file of lines "fcjf0_sx127 0 0 1 1 2 …": an utterance, a number for each frame.
 
-    Raises CorpusError, naming the line, for what is no number from 0 to phones × states − 1.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    options : FrameOptions
+        Targets are 0 to phones × states − 1.
+
+    Raises
+    ------
+    CorpusError
+        Naming the line: for anything but such numbers, and for a second line of an utterance.
     """
 
     def __init__(self, path: Path, options: FrameOptions):
@@ -60,7 +203,7 @@ class Alignment:
                 self._found[name.lower()] = targets, line
 
     def targets(self, utterance: Utterance, labels: Labels, frames: int) -> np.ndarray:
-        """Return the target of each frame; raises CorpusError if there is not one for each."""
+        """Return the target of each frame, shape (frames,); CorpusError unless the file has one for each."""
         targets, line = self._found.get(utterance.name, (np.empty(0, np.int64), None))
         if len(targets) != frames:
             raise CorpusError(
@@ -69,23 +212,48 @@ class Alignment:
         return targets
 
 
-FORMAT = 2  # of the cached files; another number makes them anew
-MANY = 1000  # utterances that take long enough for a progress bar
+FORMAT = 2  # of the cached files; a new number makes them anew
+MANY = 1000  # utterances: so many take long enough for a progress bar
 
 
 def load_frames(
     corpus: Corpus, options: FrameOptions, cache: Path, alignment: Path | None = None, skip_bad: bool = False
 ) -> tuple[SpeechDataset, SpeechDataset]:
-    """Return the (train, test) frames of a corpus from files in ``cache``, which are made if need be.
+    """Return the frames of a corpus, from files that are made if they are not there.
 
-    Raises CorpusError for the first bad utterance, or with ``skip_bad`` only if no utterance is good.
+    Parameters
+    ----------
+    corpus : Corpus
+    options : FrameOptions
+    cache : Path
+        Folder of the files. Their names depend on the options and on name, size and time of all files read.
+    alignment : Path, optional
+        File of targets (see `Alignment`), instead of the phone labels in equal parts.
+    skip_bad : bool
+        Leave out utterances that cannot be used.
+
+    Returns
+    -------
+    (SpeechDataset, SpeechDataset)
+        Training and test speakers.
+
+    Raises
+    ------
+    CorpusError
+        For the first bad utterance; with ``skip_bad``, if no utterance is good.
+
+    Warns
+    -----
+    UserWarning
+        If the files in the cache are damaged. They are made again.
     """
     folder = cache / _fingerprint(corpus, options, alignment, skip_bad)
     if folder.is_dir():
         try:
             return _open(folder, corpus.kind, options)
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            print(f"TIMIT: the features in the cache are damaged ({folder}: {error})")
+            problem = f"TIMIT: the features in the cache are damaged, and made again ({folder}: {error})"
+            warnings.warn(problem, stacklevel=3)
             shutil.rmtree(folder)
     writable(cache)
     _build(corpus, options, folder, alignment, skip_bad)
@@ -93,7 +261,7 @@ def load_frames(
 
 
 def _fingerprint(corpus: Corpus, options: FrameOptions, alignment: Path | None, skip_bad: bool) -> str:
-    """Name the cached files by all that they depend on: a file that changes makes another name."""
+    """Return a name for the cached files: another one if anything that they depend on changes."""
     parts = [
         [_stamp(path) for utterance in part for path in (utterance.sound, utterance.labels)]
         for part in (corpus.train, corpus.test)
@@ -103,7 +271,7 @@ def _fingerprint(corpus: Corpus, options: FrameOptions, alignment: Path | None, 
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """Return name, size and time of a file, zeros for one that is missing or cannot be looked at."""
+    """Return name, size and time of a file, zeros for one that is missing or may not be looked at."""
     try:
         stat = path.stat()
         return str(path.resolve()), stat.st_size, stat.st_mtime_ns
@@ -117,7 +285,7 @@ def _build(
     """Write the files of both parts."""
     target = Alignment(alignment, options) if alignment else EqualStates(options)
     count = len(corpus.train) + len(corpus.test)
-    print(f"TIMIT: computing the features of {count:,} utterances, once: they are kept in the cache")
+    logger.info("TIMIT: computing the features of %s utterances, once: the cache keeps them", f"{count:,}")
     with written_whole(folder) as working:
         working.mkdir()
         for part, utterances in (("train", corpus.train), ("test", corpus.test)):
@@ -125,7 +293,10 @@ def _build(
 
 
 def _write(place: Path, utterances: tuple[Utterance, ...], context: int, target, skip_bad: bool) -> None:
-    """Write the frames and targets of one part, and beside them what belongs to each utterance."""
+    """Write the frames and targets of one part, and a file of what belongs to each utterance."""
+    check_extra("hfnb.studies.timit", "speech", "tqdm")
+    from tqdm.auto import tqdm
+
     kept: list[tuple[Utterance, Labels, int]] = []
     skipped: list[CorpusError] = []
     bar = tqdm(total=len(utterances), desc=place.name, unit="utterance", disable=len(utterances) < MANY)
@@ -157,7 +328,7 @@ def _write(place: Path, utterances: tuple[Utterance, ...], context: int, target,
 
 
 def _read(group: Iterable[Utterance], target, skipped: list | None) -> Iterator[tuple]:
-    """Yield (utterance, labels, energies, targets) of good utterances; bad ones raise or are listed."""
+    """Yield (utterance, labels, energies, targets) of good utterances; a bad one raises or is listed."""
     for utterance in group:
         try:
             samples, labels = read_utterance(utterance)

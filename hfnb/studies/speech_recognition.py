@@ -12,7 +12,7 @@ from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Record
 from hfnb.optimizers.progress import Progress
 from hfnb.studies.decoding import Bigram, count_bigram, log_likelihoods, phone_error_rate, viterbi
-from hfnb.studies.speech import SpeechDataset
+from hfnb.studies.speech_dataset import SpeechDataset
 from hfnb.studies.tasks import Task, mode
 from hfnb.studies.timit import timit
 
