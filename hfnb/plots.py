@@ -4,6 +4,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hfnb.validation import check_extra
+
+check_extra("hfnb.plots", "plots", "matplotlib")
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ for one of the right kind with a wrong value. Counts are integers of Python or N
 """
 
 import functools
-import importlib
+import importlib.util
 import operator
 import warnings
 from collections.abc import Callable, Iterable
@@ -205,13 +205,9 @@ def check_extra(user: str, extra: str, *modules: str) -> None:
     ImportError: hfnb.Cluster needs no-such-module: pip install "hfnb[engines]"
     """
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            if error.name != module:  # the module is here, but something that it imports is not
-                raise
+        if importlib.util.find_spec(module) is None:
             package = module.lower().replace("_", "-")
-            raise ImportError(f'{user} needs {package}: pip install "hfnb[{extra}]"') from None
+            raise ImportError(f'{user} needs {package}: pip install "hfnb[{extra}]"')
 
 
 def shown(value) -> str:

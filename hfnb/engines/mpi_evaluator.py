@@ -14,6 +14,7 @@ from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample
 from hfnb.objectives.summation import merge, value, zeros
+from hfnb.validation import check_extra
 
 LAUNCHED_BY_MPI = (
     "PMI_RANK",
@@ -40,6 +41,7 @@ def place() -> tuple[int, int] | None:
 @cache
 def communicator(ranks: tuple[int, ...]):
     """Return the communicator of the engines with these ranks, in that order; they must all call this."""
+    check_extra("hfnb.engines.mpi_evaluator", "mpi", "mpi4py")
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Incl(ranks))

@@ -206,7 +206,7 @@ def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int
         raise ValueError(
             f"speakers, sentences, seed: expected 1 to 676 in all, 3 to 99, at least 0, got {numbers}"
         )
-    check_extra("synthetic speech", "speech", "espeakng_loader", "soundfile")
+    check_extra("hfnb.studies.synthetic_speech", "speech", "espeakng_loader", "soundfile")
     command = [sys.executable, "-m", __name__, str(folder), *map(str, numbers)]
     run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if run.returncode:

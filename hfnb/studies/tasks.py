@@ -17,7 +17,6 @@ from hfnb.objectives import Objective
 from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Record
 from hfnb.optimizers.progress import Progress
-from hfnb.plots import figures_folder
 
 
 def mode() -> str:
@@ -122,6 +121,8 @@ def save(name: str, histories: dict[str, list[Record]], **about) -> None:
     """Write histories as ``name`` in the folder of figures, with the machine, the versions and what is said
     ``about`` them; `load` reads what is in ``figures`` of the checkout.
     """
+    from hfnb.plots import figures_folder  # needs matplotlib, which is an extra
+
     about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     about["versions"] = {name: version(name) for name in ("hfnb", "numpy", "scipy", "autograd")}
     document = {"about": about, "histories": histories}

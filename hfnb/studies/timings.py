@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hfnb.engines import Cluster
 from hfnb.optimizers import first_order, hessian_free
@@ -52,6 +51,8 @@ def measure(task: Task, clusters: dict[int, Cluster], plans: dict[str, Plan]) ->
 
     The clusters take turns, so that a busy machine disturbs all alike. A part of the data is for one engine.
     """
+    from tqdm.auto import tqdm
+
     histories, settings = {}, {}
     data = {share: task.train[: len(task.train) // share] for share in (1, NODES)}
     for name, (share, optimizer, options) in tqdm(plans.items(), unit="plan"):
@@ -71,6 +72,8 @@ def baselines(task: Task, cluster: Cluster, target: float) -> dict[str, list[Rec
 
     They end at the target or after 12 epochs.
     """
+    from tqdm.auto import tqdm
+
     found = {}
     for batch, rates in tqdm(BASELINES.items(), unit="batch"):
         best, limit = None, 12
