@@ -117,13 +117,14 @@ def test_training_needs_no_extra_and_writes_nothing(tmp_path):
 @pytest.mark.slow
 def test_a_wheel_in_an_environment_of_its_own(tmp_path):
     """With what pip installs for it alone, in an empty folder, it trains and writes nothing."""
-    build = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps"]
-    subprocess.run([*build, "--wheel-dir", tmp_path / "wheels", ROOT], check=True)
+    pip = ["-I", "-m", "pip", "--disable-pip-version-check"]  # -I: without what PYTHONPATH names
+    build = [sys.executable, *pip, "wheel", "-q", "--no-deps", "--wheel-dir", tmp_path / "wheels", ROOT]
+    subprocess.run(build, check=True)
     (wheel,) = (tmp_path / "wheels").glob("hfnb-*.whl")
     venv.create(tmp_path / "environment", with_pip=True)
     python = tmp_path / "environment" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "install", "-q", wheel], check=True)
-    listed = [python, "-m", "pip", "--disable-pip-version-check", "list", "--format=freeze"]
+    subprocess.run([python, *pip, "install", "-q", wheel], check=True)
+    listed = [python, *pip, "list", "--format=freeze"]
     names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
     installed = {name.split("==")[0] for name in names} - {"pip", "setuptools"}
     assert installed == {"autograd", "hfnb", "numpy", "scipy", "threadpoolctl"}

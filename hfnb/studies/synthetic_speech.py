@@ -1,8 +1,8 @@
 """A synthetic corpus of TIMIT's form, spoken by eSpeak NG: for machines without TIMIT, and for tests.
 
-It is no human speech, and a file at its root and every name shown say so. The sentences come from a small
-grammar that uses every phone of English; eSpeak NG (the optional package ``espeakng-loader``) is called by
-ctypes and tells the time of each phone.
+It is no human speech; a file at its root and the name of the dataset say so. The sentences come from a small
+grammar that uses every phone of English. eSpeak NG (the package ``espeakng-loader``) is called by ctypes and
+tells when each phone begins.
 """
 
 import ctypes
@@ -50,6 +50,16 @@ SHARED = (
 def sentence(random: np.random.Generator) -> str:
     """Return a sentence drawn from the grammar.
 
+    Parameters
+    ----------
+    random : numpy.random.Generator
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
     >>> sentence(np.random.default_rng(0)) == sentence(np.random.default_rng(0))
     True
     """
@@ -91,7 +101,13 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 
 class Espeak:
-    """A synthesizer; the same calls in the same order in a fresh process give the same bits."""
+    """A synthesizer. The same calls in the same order in a fresh process give the same bits.
+
+    Parameters
+    ----------
+    seed : int
+        Of the noise in its voices.
+    """
 
     def __init__(self, seed: int = 0):
         import espeakng_loader  # an optional extra
@@ -119,10 +135,27 @@ class Espeak:
         return 0
 
     def speak(self, text: str, voice: str, **parameters: int) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """Return sound at 16 kHz (n,) float64, and (first sample, eSpeak's name) of each phone.
+        """Speak a text.
 
-        ``voice`` is such as "en-us+f3"; ``parameters`` are rate (words a minute), pitch and range (0 to 99).
-        Raises ValueError for an unknown voice.
+        Parameters
+        ----------
+        text : str
+        voice : str
+            Such as "en-us+f3".
+        **parameters : int
+            ``rate`` in words a minute, ``pitch`` and ``range`` from 0 to 99.
+
+        Returns
+        -------
+        sound : ndarray of float64, shape (n,)
+            At 16 kHz, on the scale of int16.
+        phones : list of (int, str)
+            First sample and eSpeak's name of each phone.
+
+        Raises
+        ------
+        ValueError
+            For an unknown voice.
         """
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise ValueError(f"voice: eSpeak NG has none called {voice!r}")
@@ -190,16 +223,31 @@ NOISE = 4.0  # standard deviation, throughout
 
 
 def available() -> bool:
-    """Say whether the optional extra with eSpeak NG is installed."""
+    """Say whether eSpeak NG, which comes with the extra "speech", is installed."""
     return importlib.util.find_spec("espeakng_loader") is not None
 
 
 def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int = 10, seed: int = 0) -> None:
-    """Write a corpus as SPHERE and .PHN: ``speakers`` in TRAIN and TEST, ``sentences`` by each (two SA).
+    """Write a corpus of the form of TIMIT; the same arguments give the same bits.
 
-    The same arguments give the same bits: a process of its own speaks it all. TIMIT has (462, 168) speakers
-    with 10 sentences. Raises ModuleNotFoundError if the extra "speech" is not installed, CorpusError if
-    eSpeak NG fails, ValueError for impossible numbers.
+    Parameters
+    ----------
+    folder : Path
+        Where the corpus goes.
+    speakers : (int, int)
+        Speakers in TRAIN and in TEST; TIMIT has (462, 168).
+    sentences : int
+        By each speaker, two of them the same for all; TIMIT has 10.
+    seed : int
+
+    Raises
+    ------
+    CorpusError
+        If eSpeak NG fails.
+    ImportError
+        If the packages of the extra "speech" are not installed.
+    ValueError
+        For impossible numbers.
     """
     numbers = (*speakers, sentences, seed)
     if min(speakers) < 1 or sum(speakers) > 676 or not 3 <= sentences <= 99 or seed < 0:
@@ -214,7 +262,10 @@ def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int
 
 
 def speak_corpus(folder: Path, train: int, test: int, sentences: int, seed: int) -> None:
-    """Write the corpus; called in a fresh process, since eSpeak NG carries its state from call to call."""
+    """Write a corpus, with the parameters of `synthesize`.
+
+    It is called in a fresh process, since what eSpeak NG says depends on what it has said before.
+    """
     import soundfile
 
     espeak = Espeak(seed)
