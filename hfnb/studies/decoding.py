@@ -2,7 +2,7 @@
 
 A hybrid recognizer turns a network's posteriors into scaled likelihoods by dividing by the priors,
 log p(x | s) = log p(s | x) − log p(s) + constant, and looks for the most likely sequence of phones. Each
-phone is a chain of states, passed from first to last; a bigram gives the probability of a phone after another.
+phone is a chain of states, passed from first to last; a bigram says how likely a phone is after another.
 """
 
 from collections.abc import Iterable, Sequence

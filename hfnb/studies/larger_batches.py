@@ -57,8 +57,8 @@ def costs_to(
 
     Notes
     -----
-    The loss is measured after every epoch of a first-order method, and whenever the passes of another one have
-    grown by 5 %; measuring costs nothing. Between the two measurements around the target, costs are
+    The loss is measured after every epoch of a first-order method, and whenever the passes of another method
+    have grown by 5 %; measuring costs nothing. Between the two measurements around the target, costs are
     interpolated (see `crossing`).
 
     Examples
