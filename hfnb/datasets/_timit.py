@@ -1,4 +1,4 @@
-"""The folders and files of a TIMIT corpus: which utterances there are, how they are split, what they hold."""
+"""TIMIT: which utterances a corpus has, how they are split into training and test, their sound and labels."""
 
 import os
 import re
@@ -29,7 +29,17 @@ LABEL = re.compile(r"\s*(\d{1,15})\s+(\d{1,15})\s+(\S+)\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sentence read by one speaker: where its sound and its phone labels are."""
+    """One sentence read by one speaker.
+
+    Attributes
+    ----------
+    speaker : str
+        Such as "fcjf0", whose first letter tells women (f) from men (m).
+    sentence : str
+        Such as "sx127".
+    sound, labels : Path
+        The files of its sound and of its phone labels.
+    """
 
     speaker: str
     sentence: str
@@ -44,7 +54,16 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus of TIMIT's form; ``kind`` is "LDC", "free sample" or "synthetic"."""
+    """A corpus of TIMIT's form.
+
+    Attributes
+    ----------
+    kind : {"LDC", "free sample", "synthetic"}
+    folder : Path
+        Its root.
+    train, test : tuple of Utterance
+        Of different speakers.
+    """
 
     kind: str
     folder: Path
@@ -53,12 +72,29 @@ class Corpus:
 
 
 def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus:
-    """Return the utterances of the LDC's tree (TRAIN/DR1/FCJF0/SA1.WAV) or of NLTK's (dr1-fvmh0/sa1.wav).
+    """Return the utterances of a corpus, split into training and test.
 
-    Names may be in upper or lower case. ``test`` "core" takes the 24 speakers of the core test set,
-    "complete" all in TEST (as is done for a synthetic corpus, which has no core). The SA sentences, which all
-    speakers read, are left out unless ``sa``. Raises CorpusError for a folder that is not TIMIT, ValueError
-    for ``test``.
+    Parameters
+    ----------
+    folder : Path
+        The LDC's tree (TRAIN/DR1/FCJF0/SA1.WAV) or NLTK's (dr1-fvmh0/sa1.wav), in upper or lower case, or a
+        folder above it.
+    sa : bool
+        Keep the SA sentences, which all speakers read.
+    test : {"core", "complete"}
+        The 24 speakers of the core test set, or all in TEST. Of a synthetic corpus, which has no core, all
+        are taken; of the free sample, four speakers.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    CorpusError
+        For a folder that is not TIMIT, and for anything in it that is there twice.
+    ValueError
+        For another value of ``test``.
     """
     if test not in ("core", "complete"):
         raise ValueError(f"test: expected 'core' or 'complete', got {test!r}")
@@ -87,7 +123,7 @@ def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus
 
 
 def is_corpus(folder: Path) -> bool:
-    """Say whether a folder has TRAIN, with dialects in it, and TEST, or speakers as the sample has."""
+    """Return whether a folder has TRAIN, with dialects in it, and TEST, or speakers as the sample has."""
     parts = _parts(folder)
     if parts.keys() == {"train", "test"}:
         return any(re.fullmatch(r"dr\d", path.name.lower()) for path in entries(parts["train"][0]))
@@ -97,7 +133,7 @@ def is_corpus(folder: Path) -> bool:
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:
-    """Return the folders called TRAIN and TEST in any case of letters: {"train": [one, or a second one]}."""
+    """Return the folders called TRAIN and TEST, in any case of letters, by name in lower case."""
     parts: dict[str, list[Path]] = {}
     for path in entries(root):
         if path.name.lower() in ("train", "test") and path.is_dir():
@@ -106,7 +142,7 @@ def _parts(root: Path) -> dict[str, list[Path]]:
 
 
 def _refuse_two(folder: Path, places: list[Path]) -> None:
-    """Raise CorpusError if there are several folders where one was expected: none is left out in silence."""
+    """Raise CorpusError if there are several folders where one was expected."""
     if len({os.path.realpath(place) for place in places}) > 1:
         names = " and ".join(str(place.relative_to(folder)) for place in places[:2])
         raise CorpusError(folder, f"expected one of its kind, found {names}: name one, or remove the other")
@@ -162,9 +198,9 @@ def _utterances(speakers: dict[str, Path], sa: bool) -> tuple[Utterance, ...]:
 
 
 def _one_sound(paths: list[Path]) -> Path:
-    """Return one of a sentence's sound files: SA1.WAV rather than its converted twin SA1.WAV.wav.
+    """Return one of a sentence's sound files: SA1.WAV rather than its converted copy SA1.WAV.wav.
 
-    A file that is compressed, which is what such twins are made for, goes after one that is not.
+    A copy is preferred to a compressed file, since copies are made of those.
     """
     if len(paths) == 1:
         return paths[0]
@@ -172,7 +208,7 @@ def _one_sound(paths: list[Path]) -> Path:
 
 
 def is_compressed(path: Path) -> bool:
-    """Say whether a file is SPHERE compressed by shorten."""
+    """Return whether a file is SPHERE compressed by shorten."""
     head = _head(path) if path.is_file() else b""
     return head.startswith(b"NIST_1A\n") and (b"shorten" in head or head[HEADER_BYTES:] == b"ajkg")
 
@@ -247,7 +283,15 @@ def _promised_samples(path: Path, log: str) -> int:
 
 @dataclass(frozen=True)
 class Labels:
-    """A phone transcription: ``phones`` (numbers among the 61) from sample ``starts`` to before ``ends``."""
+    """A phone transcription.
+
+    Attributes
+    ----------
+    starts, ends : ndarray of int, shape (k,)
+        The first sample of each phone, and the first one behind it.
+    phones : ndarray of int, shape (k,)
+        Numbers among the 61 phones.
+    """
 
     starts: np.ndarray
     ends: np.ndarray
@@ -255,10 +299,23 @@ class Labels:
 
 
 def read_utterance(utterance: Utterance) -> tuple[np.ndarray, Labels]:
-    """Return an utterance's samples (n,) int16 at 16 kHz and its labels.
+    """Read an utterance.
 
-    Raises CorpusError, naming the file and the line, for a missing file, another sampling rate, less sound
-    than one window, and labels that are malformed, unknown, empty, overlapping or past the end of the sound.
+    Parameters
+    ----------
+    utterance : Utterance
+
+    Returns
+    -------
+    samples : ndarray of int16, shape (n,)
+        At 16 kHz.
+    labels : Labels
+
+    Raises
+    ------
+    CorpusError
+        Naming the file and the line: for a missing file, another sampling rate, less sound than one window,
+        and labels that are malformed, unknown, empty, overlapping or past the end of the sound.
     """
     for path, what in ((utterance.sound, "sound"), (utterance.labels, ".PHN")):
         if not path.is_file():
@@ -277,7 +334,23 @@ def read_utterance(utterance: Utterance) -> tuple[np.ndarray, Labels]:
 
 
 def read_labels(path: Path, samples: int) -> Labels:
-    """Return the labels in a .PHN file of lines "start end phone", for a sound of so many samples."""
+    """Read the labels in a .PHN file of lines "start end phone".
+
+    Parameters
+    ----------
+    path : Path
+    samples : int
+        Length of the sound.
+
+    Returns
+    -------
+    Labels
+
+    Raises
+    ------
+    CorpusError
+        As `read_utterance` does for labels.
+    """
     numbers = {phone: i for i, phone in enumerate(PHONES_61)}
     rows, previous = [], 0
     for line, text in enumerate(path.read_text("ascii", errors="replace").splitlines(), start=1):
