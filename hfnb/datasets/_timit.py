@@ -123,7 +123,17 @@ def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus
 
 
 def is_corpus(folder: Path) -> bool:
-    """Return whether a folder has TRAIN, with dialects in it, and TEST, or speakers as the sample has."""
+    """Return whether a folder is the root of a corpus.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    bool
+        True for folders TRAIN, with dialects in it, and TEST, or for speakers such as dr1-fvmh0.
+    """
     parts = _parts(folder)
     if parts.keys() == {"train", "test"}:
         return any(re.fullmatch(r"dr\d", path.name.lower()) for path in entries(parts["train"][0]))

@@ -138,11 +138,35 @@ class SpeechDataset(Dataset):
         return reopen({**self.__dict__, **kept, "rows": rows - rows[0], "X": X, "Y": Y})
 
     def utterance(self, i: int) -> Dataset:
-        """Return the frames of utterance ``i``, a view."""
+        """Return the frames of an utterance.
+
+        Parameters
+        ----------
+        i : int
+            Its number in ``names``.
+
+        Returns
+        -------
+        Dataset
+            A view.
+        """
         return self[int(self.rows[i]) : int(self.rows[i + 1])]
 
     def sequence(self, i: int, size: int = 39) -> list[str]:
-        """Return the names of the phones of utterance ``i``, folded to ``size`` (61, 48 or 39) classes."""
+        """Return the transcription of an utterance.
+
+        Parameters
+        ----------
+        i : int
+            Its number in ``names``.
+        size : {61, 48, 39}
+            Number of classes to which the phones are folded.
+
+        Returns
+        -------
+        list of str
+            Names of the phones.
+        """
         return fold((PHONES_61[phone] for phone in self.labels[i].phones), size)
 
     def __reduce__(self):

@@ -199,7 +199,17 @@ def tune(
 
 
 def bigram(task: AcousticTask) -> Bigram:
-    """Return the `Bigram` of the training speakers' transcriptions in 48 classes."""
+    """Estimate the bigram of the training speakers' transcriptions.
+
+    Parameters
+    ----------
+    task : AcousticTask
+
+    Returns
+    -------
+    Bigram
+        Of 48 classes.
+    """
     numbers = {phone: i for i, phone in enumerate(phone_set(PHONES))}
     data = task.spoken
     return count_bigram(
@@ -233,7 +243,18 @@ def recognize(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: fl
 
 
 def phone_error(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> float:
-    """Return the phone error rate of `recognize` in per cent, with its parameters."""
+    """Return the phone error rate of what `recognize` finds.
+
+    Parameters
+    ----------
+    task, w, data, weight
+        As for `recognize`.
+
+    Returns
+    -------
+    float
+        Per cent: substitutions, deletions and insertions for each phone of the transcriptions.
+    """
     references = [data.sequence(i, SCORED) for i in range(len(data.names))]
     return 100 * phone_error_rate(references, recognize(task, w, data, weight))
 

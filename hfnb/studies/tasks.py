@@ -62,7 +62,16 @@ class Task:
         return Objective(self.net, self.train)
 
     def start(self, seed: int = 0) -> np.ndarray:
-        """Return the initial parameters, shape (p,), from which every method starts."""
+        """Return the initial parameters from which every method starts.
+
+        Parameters
+        ----------
+        seed : int
+
+        Returns
+        -------
+        ndarray, shape (p,)
+        """
         return self.net.init(seed, dtype=self.dtype)
 
 
