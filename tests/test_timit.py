@@ -444,7 +444,7 @@ def test_bad_utterance_is_named_and_can_be_skipped(corpus, fault):
         timit(corpus)
     assert path.stem.lower() in str(caught.value).lower()
     assert not list(Path(os.environ["HFNB_CACHE"]).rglob("*.X"))
-    with pytest.warns(UserWarning, match="train: 1 bad utterances skipped; the first: "):
+    with pytest.warns(UserWarning, match="train: bad utterances left out: 1; first: "):
         train, test = timit(corpus, skip_bad=True)
     assert (len(train.names), len(train.skipped), len(test.names), len(test.skipped)) == (3, 1, 4, 0)
     assert re.search(words, train.skipped[0])

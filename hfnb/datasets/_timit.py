@@ -214,10 +214,10 @@ def _one_sound(paths: list[Path]) -> Path:
     """
     if len(paths) == 1:
         return paths[0]
-    return min(paths, key=lambda path: (is_compressed(path), path.name.count(".")))
+    return min(paths, key=lambda path: (_is_compressed(path), path.name.count(".")))
 
 
-def is_compressed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     """Return whether a file is SPHERE compressed by shorten."""
     head = _head(path) if path.is_file() else b""
     return head.startswith(b"NIST_1A\n") and (b"shorten" in head or head[HEADER_BYTES:] == b"ajkg")
@@ -252,7 +252,7 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
     check_extra("hfnb.studies.timit", "speech", "soundfile")
     import soundfile
 
-    if is_compressed(path):
+    if _is_compressed(path):
         raise CorpusError(path, f"shorten-compressed SPHERE cannot be read: {CONVERT}")
     try:
         with soundfile.SoundFile(path) as file:

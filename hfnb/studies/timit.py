@@ -101,7 +101,7 @@ def timit(
         told = f"{len(part.names):,} utterances, {len(part):,} frames"
         logger.info("%s (%s): %s", part.name, FOUND[opened.kind], told)
         if part.skipped:
-            problem = f"{part.name}: {len(part.skipped)} bad utterances skipped; the first: {part.skipped[0]}"
+            problem = f"{part.name}: bad utterances left out: {len(part.skipped)}; first: {part.skipped[0]}"
             warnings.warn(problem, stacklevel=2)
     return parts
 
