@@ -1,4 +1,7 @@
-"""On what are models trained? Datasets, one call each: checked, cached, with clear errors."""
+"""On what are models trained? Inputs with targets (`Dataset`), MNIST (`mnist`), and the corpus TIMIT.
+
+TIMIT is read and split here; `hfnb.studies.timit` makes a dataset of it.
+"""
 
 import warnings
 from importlib import import_module
