@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hfnb.validation import check_extra
+
+check_extra("hfnb.plots", "plots", "matplotlib")
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes

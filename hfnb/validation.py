@@ -6,6 +6,7 @@ value ``ValueError``. Counts are integers of Python or NumPy; 2.0 and True are r
 """
 
 import functools
+import importlib.util
 import operator
 import warnings
 from collections.abc import Callable, Iterable
@@ -244,6 +245,35 @@ def renamed(**names: str) -> Callable[[Function], Function]:
         return cast(Function, call)
 
     return decorate
+
+
+def check_extra(user: str, extra: str, *modules: str) -> None:
+    """Refuse to go on, in one line, where a module that comes with an optional extra is not installed.
+
+    Parameters
+    ----------
+    user : str
+        The part of hfnb that needs the modules, as users write it.
+    extra : str
+        The extra of hfnb with which pip installs them.
+    *modules : str
+        Names as they are imported.
+
+    Raises
+    ------
+    ImportError
+        For the first module that is missing: it names the part, the package and the extra.
+
+    Examples
+    --------
+    >>> check_extra("hfnb.Cluster", "engines", "no_such_module")
+    Traceback (most recent call last):
+    ImportError: hfnb.Cluster needs no-such-module: pip install "hfnb[engines]"
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            package = module.lower().replace("_", "-")
+            raise ImportError(f'{user} needs {package}: pip install "hfnb[{extra}]"')
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,6 @@ from tqdm.notebook import tqdm as widget
 
 from hfnb import Dataset, Objective, Progress, first_order, hessian_free, models
 from hfnb.engines.engine_driven import Watch
-from hfnb.optimizers import progress
 from hfnb.optimizers.history import Record
 
 NET = models.mlp([2, 3, 2])
@@ -24,7 +23,7 @@ START = {"objective": Objective(NET, Dataset(np.eye(64)[:, :2], np.arange(64) % 
 @pytest.fixture(autouse=True)
 def notebook(monkeypatch):
     """Bars are the widgets of a notebook."""
-    monkeypatch.setattr(progress, "tqdm", widget)
+    monkeypatch.setattr("tqdm.auto.tqdm", widget)
 
 
 def shown(bar):

@@ -50,6 +50,15 @@ def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+def asked_for(project, *extras):
+    """What hfnb and some of its extras need, where an extra may name others."""
+    found = list(map(Requirement, project["dependencies"]))
+    for extra in extras:
+        for each in map(Requirement, project["optional-dependencies"][extra]):
+            found += asked_for(project, *each.extras) if each.name == "hfnb" else [each]
+    return found
+
+
 @pytest.fixture(scope="module")
 def locked():
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
@@ -59,13 +68,23 @@ def locked():
 def test_conda_and_pip_agree(project):
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert conda["channels"] == ["conda-forge"]
-    assert conda["dependencies"].pop() == {"pip": ["-e .[speech]"]}
+    assert conda["dependencies"].pop() == {"pip": ["-e .[all]"]}
     listed = {Requirement(line).name: Requirement(line).specifier for line in conda["dependencies"]}
     assert listed.pop("pip") == SpecifierSet()
     assert listed.pop("python") == SpecifierSet(project["requires-python"])
-    # What only some systems have, conda's file cannot say: `pip: -e .[speech]` adds it.
-    wanted = [Requirement(line) for line in project["dependencies"]]
+    # `pip: -e .[all]` adds what conda does not have (speech), and what only some systems have.
+    wanted = asked_for(project, "notebooks")
     assert listed == {each.name: each.specifier for each in wanted if each.marker is None}
+
+
+def test_core_is_what_the_optimizers_need(project):
+    assert {each.name for each in asked_for(project)} == {"autograd", "numpy", "scipy", "threadpoolctl"}
+
+
+def test_all_is_all_that_is_not_for_development(project):
+    extras = project["optional-dependencies"].keys() - {"all", "test"}
+    everything = {str(each) for each in asked_for(project, *extras)}
+    assert {str(each) for each in asked_for(project, "all")} == everything
 
 
 def test_lock_names_versions_and_no_host(locked):
@@ -78,8 +97,7 @@ def test_lock_names_versions_and_no_host(locked):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_lock_has_one_version_of_all_that_is_asked_for(project, locked, system, python):
     machine = dict(SYSTEMS[system], python_version=python, python_full_version=f"{python}.9")
-    extras = project["optional-dependencies"]
-    for wanted in map(Requirement, [*project["dependencies"], *extras["test"], *extras["speech"]]):
+    for wanted in asked_for(project, "all", "test"):
         asked = wanted.marker is None or wanted.marker.evaluate(machine)
         found = [
             each.specifier

@@ -17,7 +17,7 @@ from pathlib import Path
 from environments import OLDEST, ROOT, python_of, say
 
 NEWEST = 14  # the minor version of the newest Python that is looked for
-EXTRAS = "test,speech"
+EXTRAS = "all,test"
 WORKERS = 2 * (os.cpu_count() or 1)  # of pytest: half of the time, tests of engines wait for processes
 
 

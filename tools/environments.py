@@ -126,7 +126,7 @@ def write_lock(arguments):
     check_python()
     options = "--universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet"
     wanted = (
-        "--output-file requirements.lock --extra test --extra speech pyproject.toml",
+        "--output-file requirements.lock --extra all --extra test pyproject.toml",
         "--output-file bench/requirements.lock --constraint requirements.lock bench/requirements.txt",
     )
     with tempfile.TemporaryDirectory() as temporary:

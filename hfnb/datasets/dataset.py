@@ -16,8 +16,20 @@ from hfnb.validation import check_plain_array, shown
 
 @dataclass(frozen=True)
 class MappedArray:
-    """Where in which file the numbers of an array are: a few bytes to send instead of the array.
+    """The place of an array's numbers in a file: a few bytes to send instead of the array.
 
+    Attributes
+    ----------
+    path : str
+        The file.
+    dtype : str
+        As NumPy writes it, such as "<f4".
+    shape : tuple of int
+    offset : int
+        Bytes of the file before the array.
+
+    Examples
+    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "x")
@@ -33,7 +45,7 @@ class MappedArray:
     offset: int
 
     def open(self) -> np.ndarray:
-        """Map the file, to be read only; raises FileNotFoundError on a machine that does not have it."""
+        """Return the array, mapped read-only; FileNotFoundError on a machine without the file."""
         if not Path(self.path).is_file():
             raise FileNotFoundError(
                 f"{self.path}: no such file here: engines on other machines need the cache on a file system "
@@ -46,7 +58,7 @@ class MappedArray:
 
     @classmethod
     def of(cls, array: np.ndarray) -> "MappedArray | None":
-        """Return where in a mapped file the rows are that ``array`` views; None for any other array."""
+        """Return the place of an array of consecutive rows of a mapped file; None for any other array."""
         owner: np.ndarray | None = array
         while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
             owner = owner.base
@@ -93,6 +105,8 @@ def fingerprint(data) -> str:
     last: another scale, another order of the rows or another dataset is noticed, a change of a few rows
     probably not. The checksums (CRC-32 of each block) find mistakes, not forgeries.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from hfnb import Dataset
     >>> X, Y = np.eye(3), np.array([0, 1, 2])
@@ -110,9 +124,24 @@ def fingerprint(data) -> str:
 
 
 def checksum(name: str, array, most: int | None = None) -> bytes:
-    """Return shape, dtype and checksums of the blocks of an array, of ``most`` blocks spread evenly if given.
+    """Return shape, dtype and the checksums of an array's blocks of rows.
 
-    TypeError if it holds no numbers.
+    Parameters
+    ----------
+    name : str
+        Of the array, for messages.
+    array : array_like
+    most : int, optional
+        How many blocks are read, spread evenly; by default all, and 64 of an array that `is_sampled`.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    TypeError
+        If the array does not hold numbers.
     """
     array = np.atleast_1d(array)
     if array.dtype.kind not in "biuf":
@@ -128,17 +157,17 @@ def checksum(name: str, array, most: int | None = None) -> bytes:
 
 
 def is_sampled(array: np.ndarray) -> bool:
-    """Whether an array is so large that only part of it is read for a fingerprint."""
+    """Return whether an array is so large that only part of it is read for a fingerprint."""
     return is_large(array.nbytes)
 
 
 def is_large(nbytes: int) -> bool:
-    """Whether of data of so many bytes only part is read for a fingerprint."""
+    """Return whether data of so many bytes are only read in part for a fingerprint."""
     return nbytes > WHOLE
 
 
 def _bytes(rows: np.ndarray):
-    """The bytes of an array in the order of its indices."""
+    """Return the bytes of an array in the order of its indices."""
     return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
 
 
@@ -147,12 +176,26 @@ _ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Inputs X (n, d) with targets Y: integer class labels (n,) or real targets (n, k).
+    """Inputs and targets. Arrays are kept as given, not copied.
 
-    X is float32 or float64 and is kept as given, never copied. Raises TypeError for X or Y of another kind
-    (sparse, masked, complex), and ValueError for wrong shapes, unequal lengths, negative labels, NaN or
-    infinity (naming the row).
+    Parameters
+    ----------
+    X : ndarray of float32 or float64, shape (n, d)
+        A row for each sample.
+    Y : ndarray, shape (n,) or (n, k)
+        Integer class labels 0, 1, 2, … or real targets.
+    name : str
+        For titles and messages.
 
+    Raises
+    ------
+    TypeError
+        For X or Y of another kind: sparse, masked, complex.
+    ValueError
+        For wrong shapes, unequal lengths, negative labels, NaN or infinity, naming the row.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> data = Dataset(np.eye(3), np.array([0, 1, 2]), name="corners")
     >>> len(data), data.dim, data[1:].Y.tolist()
@@ -190,9 +233,23 @@ class Dataset:
         return self.X.shape[1]
 
     def __getitem__(self, rows) -> "Dataset":
-        """Return some rows, given by a slice (a view) or an array of numbers or booleans (a copy).
+        """Return some of the rows.
 
-        TypeError for rows of another kind, IndexError for numbers and booleans of rows that are not there.
+        Parameters
+        ----------
+        rows : slice or array_like
+            A slice gives a view; an array of row numbers, or of a boolean for each row, gives a copy.
+
+        Returns
+        -------
+        Dataset
+
+        Raises
+        ------
+        IndexError
+            For rows that are not there.
+        TypeError
+            For rows of another kind.
         """
         if not isinstance(rows, slice):
             rows = _row_numbers(rows, len(self))
@@ -200,6 +257,7 @@ class Dataset:
 
 
 def _array(name: str, values) -> np.ndarray:
+    """Return values as an array; ValueError for rows of several lengths."""
     try:
         return np.asarray(values)
     except ValueError as error:  # rows of several lengths

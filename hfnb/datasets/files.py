@@ -1,6 +1,6 @@
-"""Files of datasets: the folders that users name, the cache, downloads, and what can be wrong with them.
+"""Files of datasets: the folders that users name, the cache, downloads, and their errors.
 
-Files are written completely or not at all. Downloads give up soon: behind a firewall a request may hang
+Files are written completely or not at all. Downloads give up soon, since behind a firewall a request may hang
 instead of failing.
 """
 
@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import pooch
-import requests
-from tqdm.auto import tqdm
+from hfnb.validation import check_extra
 
 
 class CorruptFile(ValueError):
@@ -24,7 +22,17 @@ class CorruptFile(ValueError):
 
 
 class CorpusError(ValueError):
-    """A speech corpus, or one utterance in it, cannot be used; the message names the file and the line."""
+    """A speech corpus, or one utterance in it, cannot be used; the message names the file and the line.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file or folder.
+    problem : str
+        What is wrong with it.
+    line : int, optional
+        Where in the file.
+    """
 
     def __init__(self, path, problem: str, line: int | None = None):
         super().__init__(f"{path}{'' if line is None else f', line {line}'}: {problem}")
@@ -32,14 +40,21 @@ class CorpusError(ValueError):
 
 # What archives and file managers leave in folders; names that begin with a dot are left out, too.
 SYSTEM_NAMES = {"__macosx", "$recycle.bin", "@eadir", "desktop.ini", "lost+found", "thumbs.db"}
-MOST_FOLDERS = 2000  # of a search, so that one below a home folder ends
+MOST_FOLDERS = 2000  # of a search, so that a search below a home folder ends
 SHOWN = 12  # names in a message
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what is in a folder, by name, without hidden entries and the systems' own.
+    """Return what is in a folder, without hidden entries and those that systems leave.
 
-    The order is the same on every file system: by the name in lower case, then by the name.
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    list of Path
+        In the same order on every file system: by the name in lower case, then by the name.
     """
     found = (
         path for path in folder.iterdir() if path.name[:1] != "." and path.name.lower() not in SYSTEM_NAMES
@@ -48,9 +63,18 @@ def entries(folder: Path) -> list[Path]:
 
 
 def folders_below(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield ``folder``, then the folders in it, then those below, down to ``depth``; each real folder once.
+    """Yield a folder and the folders below it, level by level, each real folder once.
 
-    Folders below that may not be read are passed over: `listing` marks them.
+    Parameters
+    ----------
+    folder : Path
+    depth : int
+        Number of levels below ``folder``.
+
+    Yields
+    ------
+    Path
+        Folders that may not be read are left out; `listing` marks them.
     """
     seen, level = {folder.resolve()}, [folder]
     for remaining in range(depth, -1, -1):
@@ -67,14 +91,14 @@ def folders_below(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def listing(folder: Path) -> str:
-    """Say for a message what is in a folder: "found there: a, b/ (a folder ends with /) and 3 more"."""
+    """Return a text for messages about the content of a folder: "found there: a.txt, folder/ and 3 more"."""
     names = [_marked(path) for path in entries(folder)]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return "found there: " + (", ".join(names[:SHOWN]) + more if names else "nothing")
 
 
 def _marked(path: Path) -> str:
-    """Return a name, a slash behind a folder's, and what stops it from being read."""
+    """Return a name, with a slash after a folder's and a note if it cannot be read."""
     if not path.exists():
         return f"{path.name} (a link to nothing)"
     name = path.name + ("/" if path.is_dir() else "")
@@ -86,7 +110,22 @@ def _readable(path: Path) -> bool:
 
 
 def named_folder(variable: str) -> Path | None:
-    """Return the folder an environment variable names, or None; raises FileNotFoundError if it is none."""
+    """Return the folder that an environment variable names.
+
+    Parameters
+    ----------
+    variable : str
+
+    Returns
+    -------
+    Path or None
+        None if the variable is not set.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        If it names anything but a folder that can be read.
+    """
     value = os.environ.get(variable)
     if not value:
         return None
@@ -100,16 +139,46 @@ def named_folder(variable: str) -> Path | None:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder ``name`` in the user's cache (``HFNB_CACHE`` names another cache).
+    """Return a folder in the user's cache, which need not exist yet.
 
-    The path is absolute: engines, which are told it, may work in another folder.
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    Path
+        Absolute, since engines, which receive it, may work in another folder.
+
+    Notes
+    -----
+    ``HFNB_CACHE`` names another cache than the system's.
     """
-    cache = Path(os.environ.get("HFNB_CACHE") or pooch.os_cache("hfnb")).expanduser()
-    return cache.absolute() / name
+    cache = os.environ.get("HFNB_CACHE")
+    if not cache:
+        check_extra("hfnb.datasets", "datasets", "pooch")
+        import pooch
+
+        cache = str(pooch.os_cache("hfnb"))
+    return Path(cache).expanduser().absolute() / name
 
 
 def writable(folder: Path) -> Path:
-    """Make ``folder`` and return it; raises PermissionError, saying what to do, if it cannot be written."""
+    """Make a folder of the cache and return it.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    PermissionError
+        If it cannot be written, with what to do.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -123,10 +192,18 @@ def writable(folder: Path) -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a path for a file or folder that is moved to ``path`` at the end, or vanishes on failure.
+    """Write a file or folder completely or not at all.
 
-    A reader never meets it half written. A file replaces what was there; a folder that another process has
-    put there meanwhile stays.
+    Parameters
+    ----------
+    path : Path
+        Where it is to be.
+
+    Yields
+    ------
+    Path
+        Where to write it. At the end it is moved to ``path``, or removed after an error. A file replaces the
+        one at ``path``; a folder that another process has put there meanwhile stays.
     """
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
@@ -146,7 +223,20 @@ ANSWER_WITHIN = 4.0  # seconds
 
 
 def answering(urls: Iterable[str]) -> set[str]:
-    """Return the addresses that answer in time; all are asked at once, for each of a host's may hang."""
+    """Return the addresses that answer in time.
+
+    Parameters
+    ----------
+    urls : iterable of str
+        All are asked at once, each in a thread, since a request may hang.
+
+    Returns
+    -------
+    set of str
+    """
+    check_extra("hfnb.datasets", "datasets", "requests")
+    import requests
+
     found: set[str] = set()
 
     def ask(url):
@@ -166,6 +256,22 @@ def answering(urls: Iterable[str]) -> set[str]:
 
 
 def download(url: str, path: Path) -> None:
-    """Download a file with a progress bar; raises OSError (requests' errors are) if the connection fails."""
-    with tqdm(total=1, unit="B", unit_scale=True, desc=path.name) as bar:  # pooch sets the total
+    """Download a file with a progress bar.
+
+    Parameters
+    ----------
+    url : str
+    path : Path
+        Where the file goes.
+
+    Raises
+    ------
+    OSError
+        If the connection fails; the errors of requests are of this kind.
+    """
+    check_extra("hfnb.datasets", "datasets", "pooch", "tqdm")
+    import pooch
+    from tqdm.auto import tqdm
+
+    with tqdm(total=1, unit="B", unit_scale=True, desc=url.rpartition("/")[2]) as bar:  # pooch sets the total
         pooch.HTTPDownloader(progressbar=bar, timeout=(ANSWER_WITHIN, 20))(url, str(path), None)

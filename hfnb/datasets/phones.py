@@ -47,7 +47,26 @@ PHONE_SETS = {61: PHONES_61, 48: PHONES_48, 39: PHONES_39}
 
 
 def phone_set(size: int) -> tuple[str, ...]:
-    """Return the names of the 61, 48 or 39 phones; raises ValueError for another number."""
+    """Return the names of the phones.
+
+    Parameters
+    ----------
+    size : {61, 48, 39}
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    ValueError
+        For another number.
+
+    Examples
+    --------
+    >>> phone_set(39)[:4]
+    ('aa', 'ae', 'ah', 'aw')
+    """
     try:
         return PHONE_SETS[size]
     except (KeyError, TypeError):
@@ -55,10 +74,27 @@ def phone_set(size: int) -> tuple[str, ...]:
 
 
 def fold(phones: Iterable[str], size: int = 39) -> list[str]:
-    """Fold a sequence of names from the 61 phones (or from 48) to ``size`` classes.
+    """Fold a sequence of phones to fewer classes.
 
-    The glottal stop q is in none of the 48 or 39 and is left out. Raises ValueError for an unknown phone.
+    Parameters
+    ----------
+    phones : iterable of str
+        Names among the 61 phones or the 48.
+    size : {61, 48, 39}
+        Number of classes.
 
+    Returns
+    -------
+    list of str
+        The glottal stop q is in none of the 48 or 39 classes and is left out.
+
+    Raises
+    ------
+    ValueError
+        For an unknown phone.
+
+    Examples
+    --------
     >>> fold(["h#", "q", "ao", "l", "dcl", "d", "axr", "h#"])
     ['sil', 'aa', 'l', 'sil', 'd', 'er', 'sil']
     """
@@ -73,7 +109,23 @@ def fold(phones: Iterable[str], size: int = 39) -> list[str]:
 
 
 def fold_table(size: int) -> np.ndarray:
-    """Return, for each of the 61 phones, its number among ``size`` classes, −1 for a phone that has none."""
+    """Return the class of each of the 61 phones.
+
+    Parameters
+    ----------
+    size : {61, 48, 39}
+        Number of classes.
+
+    Returns
+    -------
+    ndarray of int, shape (61,)
+        Numbers among the classes, −1 for a phone that is in none.
+
+    Examples
+    --------
+    >>> fold_table(61)[:3], int(fold_table(39)[PHONES_61.index("q")])
+    (array([0, 1, 2]), -1)
+    """
     numbers = {phone: i for i, phone in enumerate(phone_set(size))}
     return np.array([numbers.get(_folded(phone, size), -1) for phone in PHONES_61])
 
@@ -86,13 +138,33 @@ def frame_targets(
     size: int = 61,
     states: int = 3,
 ) -> np.ndarray:
-    """Return the target of each frame: class × ``states`` + state, or −1 where no label covers it.
+    """Return the target of each frame.
 
-    A frame belongs to the label that covers its centre, ``start <= centre < end`` in samples, and to the
-    state ⌊states (centre − start) / (end − start)⌋: every phone is cut into equal parts. ``phones`` are
-    numbers among the 61; with 48 or 39 classes frames of q have no target. Labels are in order and do not
-    overlap.
+    Parameters
+    ----------
+    starts, ends : ndarray of int, shape (k,)
+        The first sample of each label and the first one behind it, in order and without overlap.
+    phones : ndarray of int, shape (k,)
+        Numbers among the 61 phones.
+    centres : ndarray of int, shape (frames,)
+        The sample in the middle of each frame.
+    size : {61, 48, 39}
+        Number of phone classes.
+    states : int
+        Equal parts into which each phone is cut.
 
+    Returns
+    -------
+    ndarray of int, shape (frames,)
+        class × states + state, or −1 for a frame that no label covers or whose phone is in no class.
+
+    Notes
+    -----
+    A frame belongs to the label with start ≤ centre < end, and to its state
+    ⌊states (centre − start) / (end − start)⌋.
+
+    Examples
+    --------
     >>> frame_targets(np.array([0]), np.array([900]), np.array([3]), np.array([200, 360, 520, 680, 1000]))
     array([ 9, 10, 10, 11, -1])
     """

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hfnb.validation import check_extra
+
 if TYPE_CHECKING:
     from hfnb.engines.cluster import Cluster
     from hfnb.engines.pool import EngineFailure, EngineLost
@@ -16,6 +18,7 @@ _DEFINED_IN = {"Cluster": "cluster", "EngineFailure": "pool", "EngineLost": "poo
 def __getattr__(name: str) -> Any:
     if name not in _DEFINED_IN:
         raise AttributeError(f"module 'hfnb.engines' has no attribute {name!r}")
+    check_extra("hfnb.Cluster", "engines", "ipyparallel", "IPython", "cloudpickle", "psutil", "tqdm")
     return getattr(import_module(f"hfnb.engines.{_DEFINED_IN[name]}"), name)
 
 

@@ -14,6 +14,7 @@ from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample
 from hfnb.objectives.summation import merge, zeros
+from hfnb.validation import check_extra
 
 # Variables that are set by mpiexec of MPICH, by that of Open MPI, and by srun.
 LAUNCHED_BY_MPI = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
@@ -37,6 +38,7 @@ def mpi_rank() -> int | None:
 @cache
 def communicator(ranks: tuple[int, ...]):
     """Return the MPI communicator of the engines with these ranks, in this order; all must call this."""
+    check_extra("hfnb.engines.mpi_evaluator", "mpi", "mpi4py")
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Incl(ranks))

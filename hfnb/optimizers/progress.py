@@ -5,10 +5,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import update_wrapper, wraps
 
-from tqdm.auto import tqdm
-
 from hfnb.optimizers.history import Record
-from hfnb.validation import asks_to_stop, check_callable, check_nonnegative_int
+from hfnb.validation import asks_to_stop, check_callable, check_extra, check_nonnegative_int
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +31,9 @@ class Progress:
     """
 
     def __init__(self, total: int, callback: Callable | None = None, **options):
+        check_extra("hfnb.Progress", "notebooks", "tqdm")
+        from tqdm.auto import tqdm
+
         self.callback = check_callable("callback", callback, "(record) -> whether to stop", optional=True)
         self._bar = tqdm(total=check_nonnegative_int("total", total), **options)
 

@@ -1,8 +1,8 @@
 """From frame scores to phones: Viterbi search over a bigram, and the phone error rate.
 
-A hybrid recognizer takes a network's log posteriors, divides by the priors to get scaled likelihoods,
-log p(x | s) = log p(s | x) − log p(s) + constant, and looks for the most likely sequence of phones, each a
-chain of states that is passed from left to right, with a bigram between phones.
+A hybrid recognizer turns a network's posteriors into scaled likelihoods by dividing by the priors,
+log p(x | s) = log p(s | x) − log p(s) + constant, and looks for the most likely sequence of phones. Each
+phone is a chain of states, passed from first to last; a bigram says how likely a phone is after another.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hfnb.validation import check_extra
+
 
 def log_likelihoods(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return scaled log likelihoods (T, S) from a network's outputs before softmax (T, S).
+    """Return scaled log likelihoods from a network's outputs.
 
-    Priors are the counts of ``targets`` (n,), the training labels, plus one. Raises ValueError for targets
-    that the outputs do not have.
+    Parameters
+    ----------
+    outputs : ndarray, shape (T, S)
+        Outputs before softmax for T frames and S states.
+    targets : ndarray of int, shape (n,)
+        The training labels. Priors are their counts plus one.
 
+    Returns
+    -------
+    ndarray, shape (T, S)
+        log p(s | x) − log p(s).
+
+    Raises
+    ------
+    ValueError
+        For targets that the outputs do not have.
+
+    Examples
+    --------
     >>> log_likelihoods(np.log([[0.5, 0.5]]), np.array([0, 0, 1])).round(3)
     array([[-0.182,  0.223]])
     """
@@ -31,7 +49,15 @@ def log_likelihoods(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bigram:
-    """Log probabilities: ``transitions`` (P, P) from a phone to the next, of ``first`` and ``last`` (P,)."""
+    """Log probabilities of phones, given the one before.
+
+    Attributes
+    ----------
+    transitions : ndarray, shape (P, P)
+        From a phone (row) to the next (column).
+    first, last : ndarray, shape (P,)
+        That a sequence begins with a phone, and that it ends after one.
+    """
 
     transitions: np.ndarray
     first: np.ndarray
@@ -39,11 +65,32 @@ class Bigram:
 
 
 def count_bigram(sequences: Iterable[Sequence[int]], phones: int, smoothing: float = 0.1) -> Bigram:
-    """Return the bigram of phone numbers in sequences, p(b | a) = (c(a, b) + s) / (c(a) + s (P + 1)).
+    """Estimate a bigram from sequences of phone numbers.
 
-    c counts, s is ``smoothing``, and the end of a sequence is one more phone that may follow. Raises
-    ValueError for numbers that are not 0 to P − 1 and for smoothing that is not positive.
+    Parameters
+    ----------
+    sequences : iterable of sequences of int
+    phones : int
+        Number of phones, P.
+    smoothing : float
+        Added to every count.
 
+    Returns
+    -------
+    Bigram
+
+    Raises
+    ------
+    ValueError
+        For numbers other than 0 to P − 1, and unless smoothing is positive.
+
+    Notes
+    -----
+    p(b | a) = (c(a, b) + s) / (c(a) + s (P + 1)) with counts c and smoothing s. The end of a sequence counts
+    as one more phone that may follow.
+
+    Examples
+    --------
     >>> np.exp(count_bigram([[0, 1], [0, 1, 1]], 2, smoothing=1.0).transitions).round(3)
     array([[0.2  , 0.6  ],
            [0.167, 0.333]])
@@ -62,15 +109,40 @@ def count_bigram(sequences: Iterable[Sequence[int]], phones: int, smoothing: flo
 
 
 def viterbi(scores: np.ndarray, bigram: Bigram, *, weight: float = 1.0, penalty: float = 0.0) -> list[int]:
-    """Return the phones (numbers) of the path with the highest score through ``scores`` (T, P × states).
+    """Return the phones on the path with the highest score.
 
-    A path stays in a state or goes on to the next, from the last state of a phone to the first of any; its
-    score is Σ scores + ``weight`` × log p(phones) + ``penalty`` × (number of phones). Column phone × states +
-    state belongs to a state. Raises ValueError for a number of columns that P does not divide, NaN, or fewer
-    frames than states.
+    Parameters
+    ----------
+    scores : ndarray, shape (T, P × states)
+        Log likelihoods: column phone × states + state belongs to a state.
+    bigram : Bigram
+        Of P phones.
+    weight : float
+        Factor of the bigram's log probabilities.
+    penalty : float
+        Added for each phone; a negative one makes sequences shorter.
 
-    Source: A. J. Viterbi, IEEE Transactions on Information Theory 13 (1967).
+    Returns
+    -------
+    list of int
+        Phone numbers.
 
+    Raises
+    ------
+    ValueError
+        For a number of columns that P does not divide, NaN, or fewer frames than states.
+
+    Notes
+    -----
+    From frame to frame a path stays in its state or goes on to the next one, from the last state of a phone
+    to the first of any phone. Its score is Σ scores + weight × log p(phones) + penalty × (number of phones).
+
+    References
+    ----------
+    A. J. Viterbi, IEEE Transactions on Information Theory 13 (1967).
+
+    Examples
+    --------
     >>> flat = count_bigram([], 2, smoothing=1.0)
     >>> viterbi(np.log([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]), flat)
     [0, 1]
@@ -118,33 +190,36 @@ def _forward(emission: np.ndarray, bigram: Bigram, weight: float, penalty: float
     return score, came_from
 
 
-def edit_distance(reference: Sequence, hypothesis: Sequence) -> int:
-    """Return the least number of substitutions, deletions and insertions between two sequences.
-
-    >>> edit_distance("kitten", "sitting")
-    3
-    """
-    row = np.arange(len(hypothesis) + 1)
-    offsets = np.arange(len(hypothesis) + 1)
-    for item in reference:
-        substituted = row[:-1] + np.array([item != other for other in hypothesis], dtype=np.int64)
-        best = np.concatenate([[row[0] + 1], np.minimum(substituted, row[1:] + 1)])
-        row = np.minimum.accumulate(best - offsets) + offsets  # insertions
-    return int(row[-1])
-
-
 def phone_error_rate(references: Iterable[Sequence], hypotheses: Iterable[Sequence]) -> float:
-    """Return Σ edit distance / Σ length of the references; by custom both are folded to 39 classes before.
+    """Return the number of substitutions, deletions and insertions for each phone of the references.
 
-    Raises ValueError if there are not as many of one as of the other, or the references are empty.
+    Parameters
+    ----------
+    references, hypotheses : iterable of sequences
+        Phones of each utterance, by custom folded to 39 classes.
 
+    Returns
+    -------
+    float
+        Σ edit distance / Σ length of the references, which may exceed 1.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many hypotheses as references, or the references are empty.
+
+    Examples
+    --------
     >>> phone_error_rate([["sil", "aa", "sil"]], [["sil", "ih", "aa", "sil"]])
     0.3333333333333333
     """
+    check_extra("hfnb.studies.decoding", "speech", "rapidfuzz")
+    from rapidfuzz.distance import Levenshtein
+
     references, hypotheses = list(references), list(hypotheses)
     if len(references) != len(hypotheses):
         raise ValueError(f"hypotheses: expected {len(references)} as of references, got {len(hypotheses)}")
     total = sum(map(len, references))
     if not total:
         raise ValueError("references: expected at least one phone")
-    return sum(map(edit_distance, references, hypotheses)) / total
+    return sum(map(Levenshtein.distance, references, hypotheses)) / total

@@ -28,14 +28,41 @@ def costs_to(
     patience: float = np.inf,
     **options: Any,
 ) -> dict:
-    """Return the `COSTS` of an optimizer until the loss over all samples is ≤ ``target``, inf if it is not.
+    """Return what an optimizer spends until the loss over all samples is at a target.
 
-    The run ends after ``limit`` passes over the data, or, once ``patience`` of them are spent, where it is
-    `hopeless`. Between the two measurements around the target, costs are interpolated (`crossing`): the loss
-    is measured after every epoch of a first-order method (``batch_size``: all samples unless given), and
-    whenever the passes of another have grown by 5 %, at no cost. ValueError unless target and limit are
-    positive.
+    Parameters
+    ----------
+    task : Task
+    optimizer : callable
+        `hfnb.hessian_free` or `hfnb.first_order`.
+    target : float
+        A loss.
+    limit : float
+        Passes over the data after which the run ends.
+    seed : int
+    patience : float
+        Passes after which the run also ends where it is `hopeless`.
+    **options
+        Of the optimizer. The ``batch_size`` of a first-order method is all samples unless it is given.
 
+    Returns
+    -------
+    dict
+        {name: cost} for the names in `COSTS`; infinity if the run does not get there.
+
+    Raises
+    ------
+    ValueError
+        Unless target and limit are positive.
+
+    Notes
+    -----
+    The loss is measured after every epoch of a first-order method, and whenever the passes of another method
+    have grown by 5 %; measuring costs nothing. Between the two measurements around the target, costs are
+    interpolated (see `crossing`).
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from hfnb import Dataset, models
     >>> data = Dataset(np.eye(2), np.array([0, 1]))
@@ -69,11 +96,25 @@ def costs_to(
 
 
 def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -> bool:
-    """Return whether a path of (passes, loss) is not on its way to the target within the limit.
+    """Say whether a run will hardly reach a target within a limit.
 
-    It is not if, from now on, the logarithm of the least loss would have to fall more than twice as fast as
-    it has since half these passes. Losses may jump; past a first plateau, they fall ever more slowly.
+    Parameters
+    ----------
+    path : sequence of (float, float)
+        Passes and loss of the run so far.
+    target : float
+        A loss.
+    limit : float
+        Passes over the data.
 
+    Returns
+    -------
+    bool
+        True if, from now on, the logarithm of the least loss would have to fall more than twice as fast as
+        it has since half these passes. Past a first plateau, losses fall ever more slowly.
+
+    Examples
+    --------
     >>> hopeless([(10.0, 2.0), (20.0, 1.9)], target=0.1, limit=100)
     True
     """
@@ -86,10 +127,28 @@ def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -
 
 
 def crossing(path: Sequence[tuple[float, Sequence[float]]], target: float) -> np.ndarray:
-    """Return the costs at which a path of (loss, costs) first is ≤ the target, inf if it never is.
+    """Return the costs at which a run first is at a target.
 
-    Between two points, costs are linear in the logarithm of the loss. ValueError for an empty path.
+    Parameters
+    ----------
+    path : sequence of (float, sequence of float)
+        Loss and costs at each measurement.
+    target : float
+        A loss.
 
+    Returns
+    -------
+    ndarray
+        Between two points, costs are linear in the logarithm of the loss. Infinity if the loss is never ≤
+        the target.
+
+    Raises
+    ------
+    ValueError
+        For an empty path.
+
+    Examples
+    --------
     >>> crossing([(1.0, [0.0]), (0.01, [4.0])], 0.1)
     array([2.])
     """
@@ -115,12 +174,40 @@ def tuned(
     rates: Sequence[float] | None = None,
     first: float | None = None,
 ) -> Record:
-    """Return the costs of a first-order method at the rate of a grid (`RATES`) that takes the fewest passes.
+    """Return the costs of a first-order method at the learning rate that takes the fewest passes.
 
-    The grid is climbed from the rate ``first`` (its middle, if None) in both directions until a rate is no
-    better than the best one; a rate is given up when it has spent more than that, or, past a fifth of the
-    limit, is `hopeless`. ``rate`` is the best, None if no rate gets there; ``tried`` lists
-    [rate, passes], inf where given up. ValueError for an unknown method or a first rate not on the grid.
+    Parameters
+    ----------
+    task : Task
+    method : {"sgd", "momentum", "adam"}
+    batch : int
+        Samples of a mini-batch.
+    target : float
+        A loss.
+    limit : float
+        Passes over the data after which a run ends.
+    seed : int
+    rates : sequence of float, optional
+        The grid of learning rates; by default `RATES`.
+    first : float, optional
+        The rate that is tried first; by default the middle of the grid.
+
+    Returns
+    -------
+    Record
+        The `COSTS`, ``batch``, the best ``rate`` (None if no rate gets there), and ``tried``, a list of
+        [rate, passes] with infinity for a rate that was given up.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, or a first rate that is not on the grid.
+
+    Notes
+    -----
+    From the first rate on, the grid is searched in both directions until a rate is no better than the best
+    one. A rate is given up when it has spent more than the best one or, past a fifth of the limit, is
+    `hopeless`.
     """
     if method not in RATES:
         raise ValueError(f"method: expected one of {', '.join(RATES)}, got {method!r}")
@@ -151,12 +238,35 @@ def sweep(
     methods: Iterable[str] = (HESSIAN_FREE, *RATES),
     callback: Callable | None = None,
 ) -> dict[str, list[Record]]:
-    """Return the costs at each batch of Hessian-free optimization ("auto") and of tuned first-order methods.
+    """Return the costs of several methods at each of several batch sizes.
 
-    Hessian-free has its options by `hessian_free_options`. A first-order method's search for a rate begins at
-    the best one of the batch before. ``callback(method, record)`` hears each. ValueError for an unknown
-    method.
+    Parameters
+    ----------
+    task : Task
+    batches : iterable of int
+    target : float
+        A loss.
+    limit : float
+        Passes over the data after which a run ends.
+    seed : int
+    methods : iterable of str
+        `HESSIAN_FREE`, with the options of `hessian_free_options`, and first-order methods. Their rates are
+        `tuned` at each batch; the search begins at the best rate of the batch before.
+    callback : callable, optional
+        Called as ``callback(method, record)`` after each result.
 
+    Returns
+    -------
+    dict
+        {method: list of Record, one for each batch}.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from hfnb import Dataset, models
     >>> data = Dataset(np.eye(4), np.array([0, 1, 0, 1]))
@@ -179,16 +289,44 @@ def sweep(
 
 
 def hessian_free_options(task: Task, batch: int) -> dict[str, Any]:
-    """Return the options of "auto" at a batch, a quarter of it for curvature; all samples are not drawn."""
+    """Return the options of ``method="auto"`` at a batch size.
+
+    Parameters
+    ----------
+    task : Task
+    batch : int
+        Samples of a step. All samples are taken as they are, not drawn.
+
+    Returns
+    -------
+    dict
+        The curvature has a quarter of the samples.
+    """
     batch_options = {"batch_size": batch} if batch < len(task.train) else {}
     return {**AUTO[HESSIAN_FREE], "curvature_batch_size": max(batch // 4, 1), **batch_options}
 
 
 def largest_efficient(records: Iterable[dict], factor: float = 1.25) -> int:
-    """Return the largest batch whose passes are within ``factor`` of the fewest over all batches.
+    """Return the largest batch size that takes hardly more passes than the best one.
 
-    ValueError where no batch reached the target.
+    Parameters
+    ----------
+    records : iterable of dict
+        With entries ``batch`` and ``passes``.
+    factor : float
+        How many times the fewest passes are allowed.
 
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If no batch reached the target.
+
+    Examples
+    --------
     >>> rows = [(64, 4.0), (128, 4.5), (256, 6.0)]
     >>> largest_efficient([{"batch": batch, "passes": passes} for batch, passes in rows])
     128

@@ -1,8 +1,9 @@
 """A model of the seconds that a run takes on any number of engines, fitted to the profiles of measured runs.
 
-Every part of an iteration is linear in what it asks for, so the model is a table of costs, found by least
-squares that are not negative, on relative residuals. With G gradients and L losses of r samples on each of N
-engines, P products of s samples, M linearizations for them, and h other engines on the same host:
+The seconds of every part of an iteration are linear in its counts, so the model is a table of costs, found by
+non-negative least squares on relative residuals. With G gradients and L losses of r samples on each of N
+engines, P products of s samples, M linearizations for them, and h other engines on the same host, the columns
+of the parts are:
 
     gradient   G, G r, G r h                          loss     L, L r, L r h
     product    P, P s, P s h, M s                     serial   1, G, L, P, (G + P) h
@@ -29,8 +30,17 @@ SHORT = 2048  # bytes of an Allreduce up to which MPICH takes recursive doubling
 
 @dataclass(frozen=True)
 class Interconnect:
-    """The links between hosts: ``latency`` α, seconds a message; ``bandwidth``, bits a second either way.
+    """The links between hosts.
 
+    Attributes
+    ----------
+    latency : float
+        α, seconds for a message.
+    bandwidth : float
+        Bits a second in each direction.
+
+    Examples
+    --------
     >>> round(Interconnect(latency=50e-6, bandwidth=10e9).seconds(messages=2, size=1_500_000), 6)
     0.0013
     """
@@ -39,19 +49,39 @@ class Interconnect:
     bandwidth: float
 
     def seconds(self, messages: float, size: float) -> float:
-        """Return α × messages + β × size, ``size`` in bytes, β = 8 / bandwidth."""
+        """Return α × messages + β × size with β = 8 / bandwidth and the size in bytes."""
         return self.latency * messages + 8 * size / self.bandwidth
 
 
 def allreduce(size: int, engines: int, pairs: bool = False) -> tuple[float, float]:
-    """Return the messages and the bytes on the critical path of an Allreduce of ``size`` bytes.
+    """Return the messages and the bytes on the critical path of an Allreduce.
 
+    Parameters
+    ----------
+    size : int
+        Bytes of the vector.
+    engines : int
+    pairs : bool
+        Whether the numbers are summed as pairs (see `hfnb.objectives.summation`), not by MPI itself.
+
+    Returns
+    -------
+    (float, float)
+        Messages and bytes.
+
+    Notes
+    -----
     With N engines and k = ⌊log₂ N⌋, recursive doubling takes k messages of all bytes. What is longer than
-    `SHORT` and summed by MPI itself, not as ``pairs`` (see `summation`), is scattered and gathered again:
-    2k messages, 2 (N − 1)/N of the bytes. Where N is no power of two, two messages of all bytes come on top.
-    Source: Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH"
-    (2005), and the comments in MPICH's allreduce.c.
+    `SHORT` and summed by MPI is scattered and gathered again: 2k messages, 2 (N − 1)/N of the bytes. Where N
+    is no power of two, two messages of all bytes come on top.
 
+    References
+    ----------
+    Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH" (2005), and
+    the comments in MPICH's allreduce.c.
+
+    Examples
+    --------
     >>> allreduce(8, engines=16), allreduce(1_600_000, engines=16)
     ((4, 32), (8, 3000000.0))
     """
@@ -68,6 +98,8 @@ def expected_maximum(n: int) -> float:
 
     It is the mean of Φ⁻¹(u^(1/n)) over u from 0 to 1, since the largest has the distribution Φⁿ.
 
+    Examples
+    --------
     >>> round(expected_maximum(2) * np.pi**0.5, 3)  # known: 1/√π
     1.0
     """
@@ -81,11 +113,20 @@ LOSS = summation.nbytes(1, float)  # bytes of the sum of a loss
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a run runs: on so many engines, ``colocated`` other ones on the host of each.
+    """The engines that a run has.
 
-    ``interconnect`` links the hosts, None where there is one; of the dataset's ``partitions`` an engine holds
-    whole ones, None are as many as divide evenly. ``kept``: the most samples of which an engine keeps the
-    linearization between products, None is `hfnb.objectives.evaluator.KEPT`.
+    Attributes
+    ----------
+    engines : int
+    colocated : int
+        Other engines on the host of each.
+    interconnect : Interconnect or None
+        What links the hosts; None for one host.
+    partitions : int or None
+        Parts of the dataset, of which an engine holds whole ones; None for as many as divide evenly.
+    kept : float or None
+        The most samples of which an engine keeps the linearization between products; None for
+        `hfnb.objectives.evaluator.KEPT`.
     """
 
     engines: int = 1
@@ -95,8 +136,10 @@ class Setting:
     kept: float | None = None
 
     def local_samples(self, samples: float) -> float:
-        """Return how many of ``samples`` the engine holds that holds most.
+        """Return how many of ``samples`` are on the engine that holds most of them.
 
+        Examples
+        --------
         >>> [Setting(engines=16, partitions=each).local_samples(60_000) for each in (24, None)]
         [5000.0, 3750.0]
         """
@@ -106,9 +149,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Workload:
-    """What an iteration asks of all engines together: how many sums of each kind, over how many samples.
+    """The counts of an iteration, over all engines together.
 
-    ``size``: bytes of a gradient or product in an Allreduce; ``pairs``: whether those are summed as pairs.
+    Attributes
+    ----------
+    gradients, products, losses : float
+        Sums of each kind.
+    batch : float
+        Samples of a gradient or loss.
+    curvature_batch_size : float
+        Samples of a product.
+    size : int
+        Bytes of a gradient or product in an Allreduce.
+    pairs : bool
+        Whether gradients and products are summed as pairs.
     """
 
     gradients: float
@@ -120,7 +174,7 @@ class Workload:
     pairs: bool = False
 
     def communication_cost(self, engines: int) -> tuple[float, float, float]:
-        """Return how many sums there are, and the messages and bytes that they take one after another."""
+        """Return the number of sums, and the messages and bytes on their critical paths."""
         vectors = self.gradients + self.products
         short, long = (allreduce(size, engines, self.pairs) for size in (LOSS, self.size))
         messages, path = (self.losses * a + vectors * b for a, b in zip(short, long, strict=True))
@@ -130,9 +184,25 @@ class Workload:
 def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int = 0) -> list[Workload]:
     """Return the workload of each record of a history, from the costs that it counted.
 
-    ``w0``: parameters, or any vector of their number and precision; ``curvature_batch_size``: the samples of
-    a product. ValueError where the counts are not those of so many parameters.
+    Parameters
+    ----------
+    history : sequence of dict
+    w0 : ndarray, shape (p,)
+        Parameters, or any vector of their number and precision.
+    curvature_batch_size : int
+        Samples of a product.
 
+    Returns
+    -------
+    list of Workload
+
+    Raises
+    ------
+    ValueError
+        If the counts are not those of so many parameters.
+
+    Examples
+    --------
     >>> from hfnb import Dataset, Objective, first_order, models
     >>> net, data = models.mlp([2, 2]), Dataset(np.eye(2), np.array([0, 1]))
     >>> history = first_order(Objective(net, data), net.init(0), batch_size=1, max_iter=1).history
@@ -155,12 +225,21 @@ def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int
 
 
 COMPUTED = ("gradient", "product", "loss")
-RIDGE = 1e-5  # where runs do not tell two costs apart, rounding shall not choose
+RIDGE = 1e-5  # decides between costs that the runs do not tell apart, instead of rounding
 
 
 @dataclass(frozen=True)
 class Run:
-    """A measured run: where it ran, and the workload and seconds of each record, means over engines."""
+    """A measured run.
+
+    Attributes
+    ----------
+    setting : Setting
+    workloads : list of Workload
+        Of each record.
+    seconds : list of dict
+        {part: seconds} of each record, means over the engines.
+    """
 
     setting: Setting
     workloads: list[Workload]
@@ -168,32 +247,37 @@ class Run:
 
     @classmethod
     def of(cls, history, w0, curvature_batch_size: int = 0, *, engines: int, partitions: int = 24) -> "Run":
-        """Read a run on ``engines`` of this host from its history, without the first record: caches are cold.
+        """Read a run on engines of this host from its history, without the first record: caches are cold.
 
-        ``w0`` and ``curvature_batch_size`` are those of `workloads`.
+        Parameters
+        ----------
+        history, w0, curvature_batch_size
+            As for `workloads`.
+        engines, partitions : int
+            As for `Setting`.
         """
         seconds = [_mean(record["profile"]) for record in history[1:]]
         measured = workloads(history, w0, curvature_batch_size)[1:]
         return cls(Setting(engines, engines - 1, partitions=partitions), measured, seconds)
 
     def error(self, model: "Model") -> float:
-        """Return by how much a model misses the seconds of all records together, relative to them."""
+        """Return the relative error of a model in the seconds of all records together."""
         measured = sum(sum(each.values()) for each in self.seconds)
         return model.seconds(self.workloads, self.setting) / measured - 1
 
 
 @dataclass(frozen=True)
 class Model:
-    """What each part costs, {part: seconds for each column of the table above}."""
+    """The costs of the parts, {part: seconds for each column of the table above}."""
 
     costs: dict[str, np.ndarray]
 
     def parts(self, workloads: Sequence[Workload], setting: Setting) -> dict[str, float]:
-        """Return the seconds, by part, that the workloads take there on the engine with the most samples."""
+        """Return the seconds of each part in a setting, on the engine with the most samples."""
         return self._spend(*_demand(workloads, setting))
 
     def seconds(self, workloads: Sequence[Workload], setting: Setting) -> float:
-        """Return the seconds that the workloads take there."""
+        """Return the seconds that the workloads take in a setting."""
         return sum(self.parts(workloads, setting).values())
 
     def _spend(self, columns: dict[str, np.ndarray], scatter: float, sent: float) -> dict[str, float]:
@@ -204,14 +288,25 @@ class Model:
 
 
 def fit(runs: Sequence[Run]) -> Model:
-    """Return the model that fits the records of some runs best."""
+    """Return the `Model` that fits the records of some runs best."""
     return _solve([each for run in runs for each in _observations(run)])
 
 
 def bootstrap(runs: Sequence[Run], draws: int = 200, seed: int = 0) -> list[Model]:
-    """Return models fitted to runs, and records of them, drawn anew with replacement (Efron 1979).
+    """Return models fitted to resampled runs, whose spread shows the uncertainty (Efron 1979).
 
-    Of runs with as many engines as many are drawn as there are, so that every model has seen all numbers.
+    Parameters
+    ----------
+    runs : sequence of Run
+    draws : int
+        Number of models.
+    seed : int
+
+    Returns
+    -------
+    list of Model
+        Each is fitted to as many runs on each number of engines as were given, drawn with replacement, and to
+        records of each run, drawn likewise.
     """
     random, groups = np.random.default_rng(seed), dict[int, list]()
     for run in runs:
@@ -224,29 +319,39 @@ def bootstrap(runs: Sequence[Run], draws: int = 200, seed: int = 0) -> list[Mode
 
 
 def predict(models: Sequence[Model], workloads: Sequence[Workload], setting: Setting) -> np.ndarray:
-    """Return the seconds that the workloads take there by each model."""
+    """Return the seconds that the workloads take in a setting by each model, shape (len(models),)."""
     demand = _demand(workloads, setting)
     return np.array([sum(model._spend(*demand).values()) for model in models])
 
 
 def speedup(models: Sequence[Model], workloads: Sequence[Workload], setting: Setting) -> np.ndarray:
-    """Return the speed-up over one engine of the workloads there: 5, 50 and 95 % quantiles of the models.
+    """Return the speed-up of the workloads in a setting over one engine with memory for all it keeps.
 
-    That engine has memory for its linearization, however many samples there are: it is no easy baseline.
+    Parameters
+    ----------
+    models : sequence of Model
+        As from `bootstrap`.
+    workloads : sequence of Workload
+    setting : Setting
+
+    Returns
+    -------
+    ndarray, shape (3,)
+        The 5, 50 and 95 % quantiles over the models.
     """
-    alone = Setting(kept=np.inf)
+    alone = Setting(kept=np.inf)  # it linearizes once for all products, and so is a strong baseline
     return np.percentile(predict(models, workloads, alone) / predict(models, workloads, setting), [5, 50, 95])
 
 
 def _mean(profile: dict) -> dict[str, float]:
-    """A record's profile, its mean over engines; the optimizer's time and idleness are the serial part."""
+    """Return the mean of a record's profile over engines; the serial part is optimizer and idle time."""
     kinds = (*COMPUTED, "reduction", "waiting", "optimizer", "idle")
     mean = {kind: float(np.mean([engine[kind] for engine in profile.values()])) for kind in kinds}
     return mean | {"serial": mean.pop("optimizer") + mean.pop("idle")}
 
 
 def _columns(workload: Workload, setting: Setting) -> dict[str, Sequence[float]]:
-    """The table above, but for the waiting, which depends on the seconds of other parts."""
+    """Return the columns of the table above, without waiting, which depends on seconds of other parts."""
     h, r = setting.colocated, setting.local_samples(workload.batch)
     s = setting.local_samples(workload.curvature_batch_size)
     G, P, L = workload.gradients, workload.products, workload.losses
@@ -262,7 +367,7 @@ def _columns(workload: Workload, setting: Setting) -> dict[str, Sequence[float]]
 
 
 def _demand(workloads: Sequence[Workload], setting: Setting) -> tuple[dict[str, np.ndarray], float, float]:
-    """The columns of all workloads together, m(N), and the seconds that their sums spend on the network."""
+    """Return the columns of all workloads together, m(N), and the seconds of their sums on the network."""
     each = [_columns(workload, setting) for workload in workloads]
     columns = {part: np.sum([one[part] for one in each], axis=0) for part in each[0]}
     paths = [workload.communication_cost(setting.engines)[1:] for workload in workloads]
@@ -271,7 +376,7 @@ def _demand(workloads: Sequence[Workload], setting: Setting) -> tuple[dict[str, 
 
 
 def _observations(run: Run) -> list[tuple[dict, dict]]:
-    """The columns and the seconds of each record; engines wait for what was computed, not predicted."""
+    """Return columns and seconds of each record; waiting is explained by measured, not predicted seconds."""
     found, scatter = [], expected_maximum(run.setting.engines)
     for workload, seconds in zip(run.workloads, run.seconds, strict=True):
         columns = _columns(workload, run.setting)
@@ -281,7 +386,7 @@ def _observations(run: Run) -> list[tuple[dict, dict]]:
 
 
 def _solve(observations: Sequence[tuple[dict, dict]]) -> Model:
-    """Fit each part: residuals relative, so that short records count as much as long ones."""
+    """Fit each part, with relative residuals so that short records count as much as long ones."""
     costs = {part: np.zeros(len(columns)) for part, columns in observations[0][0].items()}
     for part, zeros in costs.items():
         rows = [np.array(columns[part]) / seconds[part] for columns, seconds in observations if seconds[part]]

@@ -12,7 +12,7 @@ from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Record
 from hfnb.optimizers.progress import Progress
 from hfnb.studies.decoding import Bigram, count_bigram, log_likelihoods, phone_error_rate, viterbi
-from hfnb.studies.speech import SpeechDataset
+from hfnb.studies.speech_dataset import SpeechDataset
 from hfnb.studies.tasks import Task, mode
 from hfnb.studies.timit import timit
 
@@ -33,9 +33,18 @@ WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True, kw_only=True)
 class AcousticTask(Task):
-    """A `Task` whose ``development`` and ``test`` speakers are others than its training speakers, ``spoken``.
+    """A `Task` with three groups of speakers: to train on, to choose by, and to report.
 
-    ``train`` are the frames of ``spoken`` that are trained on: all of them or, in fast mode, every tenth.
+    Attributes
+    ----------
+    train : Dataset
+        The frames of ``spoken`` that are trained on: all or, in fast mode, every tenth.
+    spoken : SpeechDataset
+        All frames of the training speakers.
+    development : SpeechDataset
+        Speakers by whom training is stopped, and rates and weights are chosen.
+    test : SpeechDataset
+        Speakers who choose nothing.
     """
 
     spoken: SpeechDataset
@@ -44,11 +53,25 @@ class AcousticTask(Task):
 
 
 def timit_task(size: str | None = None, corpus: str | None = None) -> AcousticTask:
-    """Return a hybrid acoustic model of speech: 360-512-512-144 in float32; fast: 360-64-64-144 in float64.
+    """Return the task of an acoustic model whose targets are 48 phones of three states.
 
-    The targets are 48 phones of three states. ``corpus`` goes to `hfnb.studies.timit`: by default the corpus
-    that is there, in fast mode synthetic speech, equal on every machine. The last sixth of the training
-    speakers are kept apart to develop on. Raises what `hfnb.studies.timit` raises.
+    Parameters
+    ----------
+    size : {"fast", "full"}, optional
+        A network 360-64-64-144 in float64 or 360-512-512-144 in float32; by default as `mode` says.
+    corpus : str, optional
+        As for `hfnb.studies.timit.timit`. By default the corpus that is there and, in fast mode, synthetic
+        speech, which is equal on every machine.
+
+    Returns
+    -------
+    AcousticTask
+        The last sixth of the training speakers are its development speakers.
+
+    Raises
+    ------
+    CorpusError, FileNotFoundError, ImportError
+        As `hfnb.studies.timit.timit` does.
     """
     full = (size or mode()) == "full"
     spoken, test = timit(corpus or (None if full else "synthetic"), phones=PHONES, states=STATES)
@@ -68,9 +91,21 @@ def timit_task(size: str | None = None, corpus: str | None = None) -> AcousticTa
 class EarlyStopping:
     """A callback that keeps the parameters with the least frame error on the development speakers.
 
-    Each record gets the frame errors in per cent, ``development`` and ``error`` (on the test speakers, which
-    choose nothing), and ``data_loss``, the training loss without weight decay. ``best`` is the record with
-    the least ``development`` and ``w`` the parameters then; ``patience`` records later the run is stopped.
+    Each record gets ``development`` and ``error``, the per cent of frames of the development and of the test
+    speakers with a wrong state, and ``data_loss``, the training loss without weight decay.
+
+    Parameters
+    ----------
+    task : AcousticTask
+    patience : int
+        The run is stopped so many iterations after the best one.
+
+    Attributes
+    ----------
+    best : Record or None
+        The record with the least ``development``.
+    w : ndarray, shape (p,)
+        The parameters at that iteration.
     """
 
     def __init__(self, task: AcousticTask, patience: int = 5):
@@ -90,7 +125,16 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run: its ``history``, the ``best`` record by the development speakers, the parameters ``w`` then."""
+    """A run that the development speakers stopped.
+
+    Attributes
+    ----------
+    history : list of Record
+    best : Record
+        The record with the least error on the development speakers.
+    w : ndarray, shape (p,)
+        The parameters at that iteration.
+    """
 
     history: list[Record]
     best: Record
@@ -100,7 +144,24 @@ class Trained:
 def train(
     task: AcousticTask, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options
 ) -> Trained:
-    """Train with an optimizer until the development speakers stop it (`EarlyStopping`)."""
+    """Train with an optimizer until the development speakers stop it (see `EarlyStopping`).
+
+    Parameters
+    ----------
+    task : AcousticTask
+    optimizer : callable
+        Such as `hfnb.hessian_free`.
+    seed : int
+        Of the initial parameters and of the optimizer.
+    progress : bool
+        Show a progress bar.
+    **options
+        Of the optimizer; ``max_iter`` is needed.
+
+    Returns
+    -------
+    Trained
+    """
     stopping = EarlyStopping(task)
     bar = Progress(options["max_iter"], stopping, leave=False) if progress else None
     result = optimizer(task.objective(), task.start(seed), seed=seed, callback=bar or stopping, **options)
@@ -111,7 +172,26 @@ def train(
 def tune(
     task: AcousticTask, method: str, rates: Iterable[float], **options
 ) -> tuple[float, Trained, dict[float, float]]:
-    """Run a first-order method at each rate; return the best rate, its run, and all development errors."""
+    """Train by a first-order method at several learning rates.
+
+    Parameters
+    ----------
+    task : AcousticTask
+    method : {"sgd", "momentum", "adam"}
+    rates : iterable of float
+        The learning rates.
+    **options
+        Of `train` and of the optimizer.
+
+    Returns
+    -------
+    rate : float
+        The rate with the least error on the development speakers.
+    run : Trained
+        The run at that rate.
+    errors : dict
+        {rate: least error on the development speakers, per cent}.
+    """
     runs = {rate: train(task, first_order, method=method, learning_rate=rate, **options) for rate in rates}
     errors = {rate: run.best.development for rate, run in runs.items()}
     best = min(errors, key=lambda rate: errors[rate])
@@ -119,7 +199,17 @@ def tune(
 
 
 def bigram(task: AcousticTask) -> Bigram:
-    """Return the bigram of the training speakers' transcriptions in 48 classes."""
+    """Estimate the bigram of the training speakers' transcriptions.
+
+    Parameters
+    ----------
+    task : AcousticTask
+
+    Returns
+    -------
+    Bigram
+        Of 48 classes.
+    """
     numbers = {phone: i for i, phone in enumerate(phone_set(PHONES))}
     data = task.spoken
     return count_bigram(
@@ -128,10 +218,21 @@ def bigram(task: AcousticTask) -> Bigram:
 
 
 def recognize(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> list[list[str]]:
-    """Return the hypothesis for each utterance, a list of phones, of the 39 that errors are counted on.
+    """Return what is recognized in each utterance, by the methods of `hfnb.studies.decoding`.
 
-    The network's outputs become scaled likelihoods; Viterbi finds the best path through them and the bigram,
-    whose log probabilities count ``weight``-fold. See `hfnb.studies.decoding`.
+    Parameters
+    ----------
+    task : AcousticTask
+    w : ndarray, shape (p,)
+        Parameters of the network.
+    data : SpeechDataset
+    weight : float
+        Factor of the bigram's log probabilities.
+
+    Returns
+    -------
+    list of list of str
+        A sequence of phones for each utterance, of the 39 classes on which errors are counted.
     """
     grammar, names, hypotheses = bigram(task), phone_set(PHONES), []
     for i in range(len(data.names)):
@@ -142,18 +243,55 @@ def recognize(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: fl
 
 
 def phone_error(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> float:
-    """Return the phone error rate in per cent: substitutions, deletions, insertions per reference phone."""
+    """Return the phone error rate of what `recognize` finds.
+
+    Parameters
+    ----------
+    task, w, data, weight
+        As for `recognize`.
+
+    Returns
+    -------
+    float
+        Per cent: substitutions, deletions and insertions for each phone of the transcriptions.
+    """
     references = [data.sequence(i, SCORED) for i in range(len(data.names))]
     return 100 * phone_error_rate(references, recognize(task, w, data, weight))
 
 
 def tune_weight(task: AcousticTask, w: np.ndarray, weights: Iterable[float] = WEIGHTS) -> float:
-    """Return the weight of the bigram with the least phone error on the development speakers."""
+    """Choose the weight of the bigram.
+
+    Parameters
+    ----------
+    task : AcousticTask
+    w : ndarray, shape (p,)
+        Parameters of the network.
+    weights : iterable of float
+
+    Returns
+    -------
+    float
+        The weight with the least phone error on the development speakers.
+    """
     return min(weights, key=lambda weight: phone_error(task, w, task.development, weight))
 
 
 def confusion(task: AcousticTask, w: np.ndarray, data: SpeechDataset) -> np.ndarray:
-    """Return how many frames of each phone (row) the network takes for which phone (column), (39, 39)."""
+    """Count the frames of each phone that the network takes for each phone.
+
+    Parameters
+    ----------
+    task : AcousticTask
+    w : ndarray, shape (p,)
+        Parameters of the network.
+    data : SpeechDataset
+
+    Returns
+    -------
+    ndarray of int, shape (39, 39)
+        A row for each phone of the labels, a column for each phone that the network predicts.
+    """
     number = {phone: i for i, phone in enumerate(phone_set(SCORED))}
     table = np.array([number[fold([phone], SCORED)[0]] for phone in phone_set(PHONES)])
     predicted = task.net.predict(w, data.X.astype(w.dtype, copy=False))

@@ -1,8 +1,8 @@
 """A synthetic corpus of TIMIT's form, spoken by eSpeak NG: for machines without TIMIT, and for tests.
 
-It is no human speech, and a file at its root and every name shown say so. The sentences come from a small
-grammar that uses every phone of English; eSpeak NG (the optional package ``espeakng-loader``) is called by
-ctypes and tells the time of each phone.
+It is no human speech; a file at its root and the name of the dataset say so. The sentences come from a small
+grammar that uses every phone of English. eSpeak NG (the package ``espeakng-loader``) is called by ctypes and
+tells when each phone begins.
 """
 
 import ctypes
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnb.datasets.corpus import SYNTHETIC_MARK
+from hfnb.datasets._timit import RATE, SYNTHETIC_MARK
 from hfnb.datasets.files import CorpusError
-from hfnb.datasets.sound import write_sphere
+from hfnb.validation import check_extra
 
 WORDS = {
     "name": "Mary|George|Roy|Judith|Thelma|Hugh|Charles|Joyce|Yvonne|Ruth|Zachary|Beth|Owen|Theo|Sheila",
@@ -50,6 +50,16 @@ SHARED = (
 def sentence(random: np.random.Generator) -> str:
     """Return a sentence drawn from the grammar.
 
+    Parameters
+    ----------
+    random : numpy.random.Generator
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
     >>> sentence(np.random.default_rng(0)) == sentence(np.random.default_rng(0))
     True
     """
@@ -61,7 +71,7 @@ def sentence(random: np.random.Generator) -> str:
     return text[0].upper() + text[1:]
 
 
-RATE = 22_050  # Hz
+ESPEAK_RATE = 22_050  # Hz
 _SYNCHRONOUS, _PHONEME_EVENTS, _DONT_EXIT, _UTF8, _END, _PHONEME = 2, 0x1, 0x8000, 1, 0, 7
 _PARAMETERS = {"rate": 1, "pitch": 3, "range": 4}
 
@@ -91,14 +101,21 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 
 class Espeak:
-    """A synthesizer; the same calls in the same order in a fresh process give the same bits."""
+    """A synthesizer. The same calls in the same order in a fresh process give the same bits.
+
+    Parameters
+    ----------
+    seed : int
+        Of the noise in its voices.
+    """
 
     def __init__(self, seed: int = 0):
         import espeakng_loader  # an optional extra
 
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
-        if self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT) != RATE:
+        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
+        if rate != ESPEAK_RATE:
             raise RuntimeError(f"eSpeak NG does not start with its data in {data.decode()}")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._pieces: list[np.ndarray] = []
@@ -118,10 +135,27 @@ class Espeak:
         return 0
 
     def speak(self, text: str, voice: str, **parameters: int) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """Return sound at 16 kHz (n,) float64, and (first sample, eSpeak's name) of each phone.
+        """Speak a text.
 
-        ``voice`` is such as "en-us+f3"; ``parameters`` are rate (words a minute), pitch and range (0 to 99).
-        Raises ValueError for an unknown voice.
+        Parameters
+        ----------
+        text : str
+        voice : str
+            Such as "en-us+f3".
+        **parameters : int
+            ``rate`` in words a minute, ``pitch`` and ``range`` from 0 to 99.
+
+        Returns
+        -------
+        sound : ndarray of float64, shape (n,)
+            At 16 kHz, on the scale of int16.
+        phones : list of (int, str)
+            First sample and eSpeak's name of each phone.
+
+        Raises
+        ------
+        ValueError
+            For an unknown voice.
         """
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise ValueError(f"voice: eSpeak NG has none called {voice!r}")
@@ -189,24 +223,38 @@ NOISE = 4.0  # standard deviation, throughout
 
 
 def available() -> bool:
-    """Say whether the optional extra with eSpeak NG is installed."""
+    """Say whether eSpeak NG, which comes with the extra "speech", is installed."""
     return importlib.util.find_spec("espeakng_loader") is not None
 
 
 def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int = 10, seed: int = 0) -> None:
-    """Write a corpus as SPHERE and .PHN: ``speakers`` in TRAIN and TEST, ``sentences`` by each (two SA).
+    """Write a corpus of the form of TIMIT; the same arguments give the same bits.
 
-    The same arguments give the same bits: a process of its own speaks it all. TIMIT has (462, 168) speakers
-    with 10 sentences. Raises ModuleNotFoundError if the extra "speech" is not installed, CorpusError if
-    eSpeak NG fails, ValueError for impossible numbers.
+    Parameters
+    ----------
+    folder : Path
+        Where the corpus goes.
+    speakers : (int, int)
+        Speakers in TRAIN and in TEST; TIMIT has (462, 168).
+    sentences : int
+        By each speaker, two of them the same for all; TIMIT has 10.
+    seed : int
+
+    Raises
+    ------
+    CorpusError
+        If eSpeak NG fails.
+    ImportError
+        If the packages of the extra "speech" are not installed.
+    ValueError
+        For impossible numbers.
     """
     numbers = (*speakers, sentences, seed)
     if min(speakers) < 1 or sum(speakers) > 676 or not 3 <= sentences <= 99 or seed < 0:
         raise ValueError(
             f"speakers, sentences, seed: expected 1 to 676 in all, 3 to 99, at least 0, got {numbers}"
         )
-    if not available():
-        raise ModuleNotFoundError("synthetic speech needs espeakng-loader: pip install 'hfnb[speech]'")
+    check_extra("hfnb.studies.synthetic_speech", "speech", "espeakng_loader", "soundfile")
     command = [sys.executable, "-m", __name__, str(folder), *map(str, numbers)]
     run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if run.returncode:
@@ -214,7 +262,12 @@ def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int
 
 
 def speak_corpus(folder: Path, train: int, test: int, sentences: int, seed: int) -> None:
-    """Write the corpus; called in a fresh process, since eSpeak NG carries its state from call to call."""
+    """Write a corpus, with the parameters of `synthesize`.
+
+    It is called in a fresh process, since what eSpeak NG says depends on what it has said before.
+    """
+    import soundfile
+
     espeak = Espeak(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(train + test):
@@ -234,7 +287,8 @@ def speak_corpus(folder: Path, train: int, test: int, sentences: int, seed: int)
             name = f"{kind}{i + 1 if i < 2 else number * 100 + i}"
             text = SHARED[i] if i < 2 else sentence(random)
             samples, labels = _spoken(espeak, text, voice, manner, random)
-            write_sphere(place / f"{name}.WAV", samples)
+            sphere = {"format": "NIST", "subtype": "PCM_16", "endian": "LITTLE"}
+            soundfile.write(place / f"{name}.WAV", samples, RATE, **sphere)
             (place / f"{name}.PHN").write_text("".join(f"{a} {b} {phone}\n" for a, b, phone in labels))
             (place / f"{name}.TXT").write_text(f"0 {len(samples)} {text}\n")
     (folder / SYNTHETIC_MARK).write_text(MARK)

@@ -17,11 +17,21 @@ from hfnb.objectives import Objective
 from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Record
 from hfnb.optimizers.progress import Progress
-from hfnb.plots import figures_folder
 
 
 def mode() -> str:
-    """Return "fast" (the default: small, float64) or "full" (paper-size, float32), as ``HFNB_MODE`` says."""
+    """Return the size of runs that the variable ``HFNB_MODE`` asks for.
+
+    Returns
+    -------
+    {"fast", "full"}
+        Small in float64, which is the default, or the paper's size in float32.
+
+    Raises
+    ------
+    ValueError
+        If the variable has another value.
+    """
     value = os.environ.get("HFNB_MODE", "fast")
     if value not in ("fast", "full"):
         raise ValueError(f"HFNB_MODE: expected fast or full, got {value!r}")
@@ -30,7 +40,16 @@ def mode() -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """A network, the data it is trained and tested on, and the precision of the run."""
+    """A network, the data on which it is trained and tested, and the precision of the run.
+
+    Attributes
+    ----------
+    name : str
+    net : Network
+    train, test : Dataset
+    dtype : type
+        Of the parameters, float32 or float64.
+    """
 
     name: str
     net: models.Network
@@ -43,12 +62,32 @@ class Task:
         return Objective(self.net, self.train)
 
     def start(self, seed: int = 0) -> np.ndarray:
-        """Return the start that every method shares."""
+        """Return the initial parameters from which every method starts.
+
+        Parameters
+        ----------
+        seed : int
+
+        Returns
+        -------
+        ndarray, shape (p,)
+        """
         return self.net.init(seed, dtype=self.dtype)
 
 
 def mnist_task(size: str | None = None) -> Task:
-    """Return a 4-layer classifier of MNIST: 784-400-150-10 on 60,000 images; fast: 784-100-50-10 on 3,000."""
+    """Return the task of a 4-layer classifier of MNIST.
+
+    Parameters
+    ----------
+    size : {"fast", "full"}, optional
+        784-100-50-10 on 3,000 images in float64, or 784-400-150-10 on 60,000 in float32; by default as `mode`
+        says.
+
+    Returns
+    -------
+    Task
+    """
     if (size or mode()) == "full":
         net = models.mlp([784, 400, 150, 10], weight_decay=2e-5)
         return Task("MNIST", net, *datasets.mnist())
@@ -58,10 +97,27 @@ def mnist_task(size: str | None = None) -> Task:
 
 
 def pooled_mnist(images: int, side: int) -> Dataset:
-    """Return the first training images of MNIST averaged to side × side pixels, in float64: for dense checks.
+    """Return training images of MNIST averaged to fewer pixels, so that dense matrices stay small.
 
-    ValueError unless 28 is a multiple of ``side``.
+    Parameters
+    ----------
+    images : int
+        Number of images, the first ones.
+    side : int
+        Pixels on each side: a divisor of 28.
 
+    Returns
+    -------
+    Dataset
+        X (images, side²) in float64.
+
+    Raises
+    ------
+    ValueError
+        Unless 28 is a multiple of ``side``.
+
+    Examples
+    --------
     >>> pooled_mnist(100, side=7).X.shape
     (100, 49)
     """
@@ -73,9 +129,25 @@ def pooled_mnist(images: int, side: int) -> Dataset:
 
 
 def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options) -> list[Record]:
-    """Return the history of an optimizer on a task.
+    """Run an optimizer on a task.
 
-    Each record has the test ``error`` in per cent and ``data_loss``, the training loss without weight decay.
+    Parameters
+    ----------
+    task : Task
+    optimizer : callable
+        Such as `hfnb.hessian_free`.
+    seed : int
+        Of the initial parameters and of the optimizer.
+    progress : bool
+        Show a progress bar.
+    **options
+        Of the optimizer; ``max_iter`` is needed.
+
+    Returns
+    -------
+    list of Record
+        The history. Each record has the test ``error`` in per cent and ``data_loss``, the training loss
+        without weight decay.
     """
 
     def measure(record):
@@ -90,7 +162,26 @@ def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True
 def tune(
     task: Task, method: str, rates: Iterable[float], **options
 ) -> tuple[float, list[Record], dict[float, float]]:
-    """Run a first-order method at each rate; return the best rate, its history, and all final losses."""
+    """Run a first-order method at several learning rates.
+
+    Parameters
+    ----------
+    task : Task
+    method : {"sgd", "momentum", "adam"}
+    rates : iterable of float
+        The learning rates.
+    **options
+        Of `run` and of the optimizer.
+
+    Returns
+    -------
+    rate : float
+        The rate with the least final loss.
+    history : list of Record
+        The history at that rate.
+    losses : dict
+        {rate: final loss}.
+    """
     runs = {rate: run(task, first_order, method=method, learning_rate=rate, **options) for rate in rates}
     losses = {rate: history[-1].loss for rate, history in runs.items()}
     best = min(losses, key=lambda rate: np.nan_to_num(losses[rate], nan=np.inf))
@@ -114,14 +205,37 @@ RATES = {"sgd": (0.03, 0.1, 0.3, 1.0), "adam": (3e-4, 1e-3, 3e-3)}
 
 
 def to_target(history: list[Record], target: float, cost: str) -> float:
-    """Return the ``cost`` ("passes", "reductions", …) at which the loss was first ≤ target, or infinity."""
+    """Return what a run had spent when its loss first was at most a target.
+
+    Parameters
+    ----------
+    history : list of Record
+    target : float
+    cost : str
+        An entry of the records, such as "passes" or "reductions".
+
+    Returns
+    -------
+    float
+        Infinity if the run did not get there.
+    """
     return next((float(record[cost]) for record in history if record.loss <= target), np.inf)
 
 
 def save(name: str, histories: dict[str, list[Record]], **about) -> None:
-    """Write histories as ``name`` in the folder of figures, with the machine, the versions and what is said
-    ``about`` them; `load` reads what is in ``figures`` of the checkout.
+    """Write histories to a file in the folder of figures (see `hfnb.plots.figures_folder`).
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    histories : dict
+        {name: list of Record}.
+    **about
+        What else the file is to say about the runs; machine and versions are added.
     """
+    from hfnb.plots import figures_folder  # needs matplotlib, which is an extra
+
     about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     about["versions"] = {name: version(name) for name in ("hfnb", "numpy", "scipy", "autograd")}
     document = {"about": about, "histories": histories}
@@ -132,9 +246,21 @@ def save(name: str, histories: dict[str, list[Record]], **about) -> None:
 
 
 def published(path: str) -> Any:
-    """Return the JSON at ``path`` in this checkout, such as "bench/results/rule.json".
+    """Return the content of a JSON file of this checkout.
 
-    FileNotFoundError, which says what makes it, where it is not there.
+    Parameters
+    ----------
+    path : str
+        From the checkout's root, such as "bench/results/rule.json".
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there, with the command that makes it.
     """
     file = Path(__file__).resolve().parents[2] / path
     if not file.exists():
@@ -144,9 +270,24 @@ def published(path: str) -> Any:
 
 
 def load(name: str) -> tuple[dict[str, list[Record]], dict]:
-    """Return the histories that `save` wrote as figures/``name`` of this checkout, and what is said of them.
+    """Return the histories that `save` wrote to the folder ``figures`` of this checkout.
 
-    FileNotFoundError where they are not there: see `published`.
+    Parameters
+    ----------
+    name : str
+        Of the file.
+
+    Returns
+    -------
+    histories : dict
+        {name: list of Record}.
+    about : dict
+        What the file says about the runs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there (see `published`).
     """
     document = published(f"figures/{name}")
     histories = {

@@ -1,9 +1,8 @@
-"""Short runs on one engine and more, to be timed: what a model of scaling is fitted to, and tested on."""
+"""Short runs on one and on several engines, whose times a model of scaling is fitted to and tested on."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hfnb.engines import Cluster
 from hfnb.optimizers import first_order, hessian_free
@@ -11,8 +10,8 @@ from hfnb.optimizers.history import Record
 from hfnb.studies.scaling_model import Run, Workload, workloads
 from hfnb.studies.tasks import Task
 
-# Samples of a product, and of a step of SGD, on `experiments.mnist_task`; of those the third, and of these
-# the second, are for testing.
+# Samples of a product, and of a step of SGD, on `mnist_task`. The third of the sizes and the second of the
+# batches are for testing.
 SIZES = {"fast": (150, 600, 1500, 3000), "full": (2048, 8192, 24_000, 60_000)}
 BATCHES = {"fast": (64, 256, 1000), "full": (64, 512, 4096)}
 NODES = 16  # some runs are on the part of the data that one of so many nodes would hold
@@ -24,10 +23,20 @@ Plan = tuple[int, Callable, dict]  # a run on which part of the data, 1 in so ma
 
 
 def plans(mode: str) -> dict[str, Plan]:
-    """Return the runs to be timed in a mode, "fast" or "full", by name; `TEST` begins the names of some.
+    """Return the runs to be timed.
 
-    Hessian-free on all data, and on the part of one of `NODES`, few products a run being enough; then SGD.
+    Parameters
+    ----------
+    mode : {"fast", "full"}
 
+    Returns
+    -------
+    dict
+        {name: plan}: Hessian-free with few products a run, on all data and on the part that one of `NODES`
+        would hold, and SGD. The names of the runs to be tested on begin with `TEST`.
+
+    Examples
+    --------
     >>> [name for name in plans("fast") if name.startswith(TEST)]
     ['test: products over 1,500', 'test: a 16th of products over 1,500', 'test: SGD, batch 256']
     """
@@ -48,10 +57,25 @@ def plans(mode: str) -> dict[str, Plan]:
 
 
 def measure(task: Task, clusters: dict[int, Cluster], plans: dict[str, Plan]) -> tuple[dict, dict]:
-    """Return the histories of the plans on each cluster, {engines: cluster}, and the settings for `read`.
+    """Run the plans on each cluster, in turns, so that a busy machine disturbs all clusters alike.
 
-    The clusters take turns, so that a busy machine disturbs all alike. A part of the data is for one engine.
+    Parameters
+    ----------
+    task : Task
+    clusters : dict
+        {number of engines: cluster}.
+    plans : dict
+        {name: plan}. Plans on a part of the data run on one engine only.
+
+    Returns
+    -------
+    histories : dict
+        {name: history}.
+    settings : dict
+        {name: arguments of `Run.of`}, for `read`.
     """
+    from tqdm.auto import tqdm
+
     histories, settings = {}, {}
     data = {share: task.train[: len(task.train) // share] for share in (1, NODES)}
     for name, (share, optimizer, options) in tqdm(plans.items(), unit="plan"):
@@ -67,10 +91,22 @@ def measure(task: Task, clusters: dict[int, Cluster], plans: dict[str, Plan]) ->
 
 
 def baselines(task: Task, cluster: Cluster, target: float) -> dict[str, list[Record]]:
-    """Return histories of Adam, by name, for each batch of `BASELINES` at the rate with the fewest epochs.
+    """Return the histories of Adam, for each batch of `BASELINES` at the rate with the fewest epochs.
 
-    They end at the target or after 12 epochs.
+    Parameters
+    ----------
+    task : Task
+    cluster : Cluster
+    target : float
+        The loss at which a run ends; otherwise it ends after 12 epochs.
+
+    Returns
+    -------
+    dict
+        {name: history} of the batches that reach the target.
     """
+    from tqdm.auto import tqdm
+
     found = {}
     for batch, rates in tqdm(BASELINES.items(), unit="batch"):
         best, limit = None, 12
@@ -88,7 +124,20 @@ def baselines(task: Task, cluster: Cluster, target: float) -> dict[str, list[Rec
 
 
 def read(histories: dict, settings: dict, w0: np.ndarray) -> tuple[dict[str, Run], dict[str, Run]]:
-    """Return the measured runs, by name: those to be fitted, and those to be tested on."""
+    """Return measured runs as `hfnb.studies.scaling_model` takes them.
+
+    Parameters
+    ----------
+    histories, settings : dict
+        As `measure` returns them.
+    w0 : ndarray, shape (p,)
+        Initial parameters, or any vector of their number and precision.
+
+    Returns
+    -------
+    fitted, tested : dict
+        {name: Run}: the runs to fit a model to, and those to test it on.
+    """
     runs = {name: Run.of(histories[name], w0, **setting) for name, setting in settings.items()}
     tests = {name.removeprefix(TEST): run for name, run in runs.items() if name.startswith(TEST)}
     return {name: run for name, run in runs.items() if not name.startswith(TEST)}, tests
@@ -97,7 +146,27 @@ def read(histories: dict, settings: dict, w0: np.ndarray) -> tuple[dict[str, Run
 def works_to(
     history: Sequence[Record], target: float, w0: np.ndarray, curvature_batch_size: int = 0
 ) -> list[Workload]:
-    """Return the workloads of a history up to the first loss ≤ target; ValueError if there is none."""
+    """Return the workloads of a history up to the first loss that is at most a target.
+
+    Parameters
+    ----------
+    history : sequence of Record
+    target : float
+        A loss.
+    w0 : ndarray, shape (p,)
+        Initial parameters, or any vector of their number and precision.
+    curvature_batch_size : int
+        Samples of a product.
+
+    Returns
+    -------
+    list of Workload
+
+    Raises
+    ------
+    ValueError
+        If the run does not reach the target.
+    """
     end = next((i for i, record in enumerate(history) if record.loss <= target), None)
     if end is None:
         raise ValueError(f"target: expected a loss that the run reaches, got {target}")

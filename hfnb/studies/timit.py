@@ -1,12 +1,14 @@
 """TIMIT: read speech with every phone marked; from the corpus, its free sample, or synthetic speech."""
 
+import logging
 import os
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
 from hfnb.datasets import files
-from hfnb.datasets.corpus import is_corpus, open_corpus
+from hfnb.datasets._timit import is_corpus, open_corpus
 from hfnb.datasets.files import (
     CorpusError,
     cache_folder,
@@ -17,9 +19,9 @@ from hfnb.datasets.files import (
     written_whole,
 )
 from hfnb.studies import synthetic_speech
-from hfnb.studies.frames import load_frames
-from hfnb.studies.speech import FrameOptions, SpeechDataset
+from hfnb.studies.speech_dataset import FrameOptions, SpeechDataset, load_frames
 
+logger = logging.getLogger(__name__)
 SAMPLE = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/timit.zip"
 IN_DATA = ("timit-sample", "timit_sample", "timit")  # folders in HFNB_DATA, in any case of letters
 FOUND = {
@@ -40,20 +42,54 @@ def timit(
     alignment: str | Path | None = None,
     skip_bad: bool = False,
 ) -> tuple[SpeechDataset, SpeechDataset]:
-    """Return (train, test) frames of speech, of different speakers, and print which corpus they are from.
+    """Return frames of speech of TIMIT's form with their targets.
 
-    X (n, 40 (2 context + 1)) float32: log-mel energies every 10 ms, mean 0 and variance 1 for each speaker,
-    with ``context`` neighbours on both sides. Y (n,): phone × states + state; phones are 61, 48 or 39
-    classes, each cut into equal states, unless ``alignment`` names a file of lines "fcjf0_sx127 0 0 1 …".
+    Parameters
+    ----------
+    corpus : str or Path, optional
+        The corpus's folder, "sample" or "synthetic". By default the first that is there: the folder
+        ``HFNB_TIMIT``, ``timit-sample`` in ``HFNB_DATA``, NLTK's sample (fetched where the internet allows,
+        unless ``HFNB_DATA`` is set), synthetic speech.
+    context : int
+        Neighbours of each frame on either side.
+    phones : {61, 48, 39}
+        Phone classes.
+    states : int
+        Equal parts into which each phone is cut.
+    sa : bool
+        Keep the sentences that all speakers read.
+    test : {"core", "complete"}
+        The test set of 24 speakers or of all.
+    alignment : str or Path, optional
+        A file of lines "fcjf0_sx127 0 0 1 …", the targets of each frame, instead of equal parts.
+    skip_bad : bool
+        Leave out bad utterances, with a warning that counts them.
 
-    ``corpus`` is the corpus's folder, "sample" or "synthetic"; by default what is there: the folder
-    ``HFNB_TIMIT``, ``timit-sample`` in ``HFNB_DATA``, NLTK's sample (fetched where the internet allows,
-    unless ``HFNB_DATA`` is set), synthetic speech. ``test`` is the "core" or the "complete" test set, ``sa``
-    keeps the sentences that all speakers read, ``skip_bad`` leaves out bad utterances and counts them. Raises
-    CorpusError, naming the file and the line, ValueError for options, FileNotFoundError if there is no
-    corpus.
+    Returns
+    -------
+    train, test : SpeechDataset
+        Of different speakers. X (n, 40 (2 context + 1)) float32: log-mel energies every 10 ms, mean 0 and
+        variance 1 for each speaker, with their neighbours. Y (n,): phone × states + state.
 
-    Source: J. S. Garofolo et al., TIMIT Acoustic-Phonetic Continuous Speech Corpus, LDC93S1 (1993).
+    Raises
+    ------
+    CorpusError
+        For a corpus or an utterance that cannot be used, naming the file and the line.
+    FileNotFoundError
+        If there is no corpus.
+    ImportError
+        If the packages of the extra "speech" are not installed.
+    ValueError
+        For an option out of range.
+
+    Warns
+    -----
+    UserWarning
+        If no corpus was named and synthetic speech takes its place, and if utterances were left out.
+
+    References
+    ----------
+    J. S. Garofolo et al., TIMIT Acoustic-Phonetic Continuous Speech Corpus, LDC93S1 (1993).
     """
     options = FrameOptions(context, phones, states)
     opened = open_corpus(find_corpus(corpus), sa=sa, test=test)
@@ -61,21 +97,34 @@ def timit(
         raise CorpusError(opened.folder, f"expected the free sample of TIMIT, found {FOUND[opened.kind]}")
     frames = Path(alignment).expanduser() if alignment else None
     parts = load_frames(opened, options, cache_folder("timit"), frames, skip_bad)
-    print(f"TIMIT: {FOUND[opened.kind]}: {' and '.join(_told(part) for part in parts)}")
+    for part in parts:
+        told = f"{len(part.names):,} utterances, {len(part):,} frames"
+        logger.info("%s (%s): %s", part.name, FOUND[opened.kind], told)
+        if part.skipped:
+            problem = f"{part.name}: bad utterances left out: {len(part.skipped)}; first: {part.skipped[0]}"
+            warnings.warn(problem, stacklevel=2)
     return parts
 
 
-def _told(data: SpeechDataset) -> str:
-    """Say how much there is, and what was left out."""
-    part = data.name.split()[-1]
-    told = f"{len(data.names):,} utterances, {len(data):,} frames to {part}"
-    if data.skipped:
-        told += f" ({len(data.skipped)} bad ones skipped; the first: {data.skipped[0]})"
-    return told
-
-
 def find_corpus(corpus: str | Path | None = None) -> Path:
-    """Return the folder of the corpus asked for, or of the first there is; see ``timit``."""
+    """Return the folder of a corpus: the one asked for, or the first that is there.
+
+    Parameters
+    ----------
+    corpus : str or Path, optional
+        As for `timit`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If no corpus is there, or not the one asked for.
+    TypeError, ValueError
+        If ``corpus`` is no name of a folder.
+    """
     if not (corpus is None or isinstance(corpus, str | os.PathLike)):
         raise TypeError(f"corpus: expected a folder, 'sample', 'synthetic' or None, got {corpus!r}")
     if corpus is not None and not str(corpus).strip():
@@ -93,13 +142,16 @@ def find_corpus(corpus: str | Path | None = None) -> Path:
     if data:
         missing = f"is not in HFNB_DATA (timit-sample in {data}; {listing(data)}), so nothing was fetched"
     if corpus is None and synthetic_speech.available():
-        if data:
-            print(f"TIMIT: the free sample {missing}")
+        warnings.warn(
+            f"TIMIT: no corpus here, and the free sample {missing}: synthetic speech takes its place, "
+            "which says nothing about speech recognition",
+            stacklevel=3,
+        )
         return _synthetic()
     raise FileNotFoundError(
         f"TIMIT: no corpus here, and the free sample {missing}. Set HFNB_TIMIT to the folder of the "
         "LDC's corpus, or run nltk.download('timit') where the internet allows and set HFNB_TIMIT to the "
-        "folder that it makes, or install espeakng-loader (pip install 'hfnb[speech]') for synthetic speech"
+        'folder that it makes, or install espeakng-loader (pip install "hfnb[speech]") for synthetic speech'
     )
 
 
@@ -123,7 +175,7 @@ def _fetched_sample(may_fetch: bool) -> Path | None:
         return folder
     if not may_fetch or not files.answering([SAMPLE]):
         return None
-    print(f"TIMIT: fetching the free sample from {SAMPLE}")
+    logger.info("TIMIT: fetching the free sample from %s", SAMPLE)
     writable(folder.parent)
     try:
         with written_whole(folder) as working, tempfile.TemporaryDirectory() as place:
@@ -133,7 +185,7 @@ def _fetched_sample(may_fetch: bool) -> Path | None:
                 opened.extractall(working)
             open_corpus(working)
     except (OSError, zipfile.BadZipFile, CorpusError) as error:
-        print(f"TIMIT: the free sample could not be fetched: {error}")
+        warnings.warn(f"TIMIT: the free sample could not be fetched: {error}", stacklevel=4)
         return None
     return folder
 
@@ -142,7 +194,7 @@ def _synthetic() -> Path:
     """Return the folder of the synthetic corpus in the cache, made on first use."""
     folder = cache_folder("timit-synthetic")
     if not folder.is_dir():
-        print("TIMIT: making synthetic speech")
+        logger.info("TIMIT: making synthetic speech")
         writable(folder.parent)
         with written_whole(folder) as working:
             synthetic_speech.synthesize(working)

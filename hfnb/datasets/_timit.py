@@ -1,4 +1,4 @@
-"""The folders and files of a TIMIT corpus: which utterances there are, how they are split, what they hold."""
+"""TIMIT: which utterances a corpus has, how they are split into training and test, their sound and labels."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import numpy as np
 
 from hfnb.datasets.files import CorpusError, entries, folders_below, listing
 from hfnb.datasets.phones import PHONES_61
-from hfnb.datasets.sound import RATE, WINDOW, is_compressed, read_sound
+from hfnb.validation import check_extra
 
 # Two men and a woman of each of the eight dialects (testset.doc of the corpus, table 1).
 CORE_TEST = """
@@ -20,12 +20,26 @@ CORE_TEST = """
 SAMPLE_TEST = frozenset(("fvmh0", "madc0", "ftlg0", "madd0"))
 SYNTHETIC_MARK = "SYNTHETIC.TXT"
 DEPTH = 3  # of folders above TRAIN and TEST
+RATE = 16_000  # Hz, of all its sound
+WINDOW = 400  # samples, 25 ms: the shortest sound of which a frame of features can be made
+HEADER_BYTES = 1024  # of SPHERE
+CONVERT = "convert it with 'sph2pipe -f wav IN OUT' or NIST's 'w_decode -o pcm IN OUT'"
 LABEL = re.compile(r"\s*(\d{1,15})\s+(\d{1,15})\s+(\S+)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sentence read by one speaker: where its sound and its phone labels are."""
+    """One sentence read by one speaker.
+
+    Attributes
+    ----------
+    speaker : str
+        Such as "fcjf0", whose first letter tells women (f) from men (m).
+    sentence : str
+        Such as "sx127".
+    sound, labels : Path
+        The files of its sound and of its phone labels.
+    """
 
     speaker: str
     sentence: str
@@ -40,7 +54,16 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus of TIMIT's form; ``kind`` is "LDC", "free sample" or "synthetic"."""
+    """A corpus of TIMIT's form.
+
+    Attributes
+    ----------
+    kind : {"LDC", "free sample", "synthetic"}
+    folder : Path
+        Its root.
+    train, test : tuple of Utterance
+        Of different speakers.
+    """
 
     kind: str
     folder: Path
@@ -49,12 +72,29 @@ class Corpus:
 
 
 def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus:
-    """Return the utterances of the LDC's tree (TRAIN/DR1/FCJF0/SA1.WAV) or of NLTK's (dr1-fvmh0/sa1.wav).
+    """Return the utterances of a corpus, split into training and test.
 
-    Names may be in upper or lower case. ``test`` "core" takes the 24 speakers of the core test set,
-    "complete" all in TEST (as is done for a synthetic corpus, which has no core). The SA sentences, which all
-    speakers read, are left out unless ``sa``. Raises CorpusError for a folder that is not TIMIT, ValueError
-    for ``test``.
+    Parameters
+    ----------
+    folder : Path
+        The LDC's tree (TRAIN/DR1/FCJF0/SA1.WAV) or NLTK's (dr1-fvmh0/sa1.wav), in upper or lower case, or a
+        folder above it.
+    sa : bool
+        Keep the SA sentences, which all speakers read.
+    test : {"core", "complete"}
+        The 24 speakers of the core test set, or all in TEST. Of a synthetic corpus, which has no core, all
+        are taken; of the free sample, four speakers.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    CorpusError
+        For a folder that is not TIMIT, and for anything in it that is there twice.
+    ValueError
+        For another value of ``test``.
     """
     if test not in ("core", "complete"):
         raise ValueError(f"test: expected 'core' or 'complete', got {test!r}")
@@ -83,7 +123,17 @@ def open_corpus(folder: Path, *, sa: bool = False, test: str = "core") -> Corpus
 
 
 def is_corpus(folder: Path) -> bool:
-    """Say whether a folder has TRAIN, with dialects in it, and TEST, or speakers as the sample has."""
+    """Return whether a folder is the root of a corpus.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    bool
+        True for folders TRAIN, with dialects in it, and TEST, or for speakers such as dr1-fvmh0.
+    """
     parts = _parts(folder)
     if parts.keys() == {"train", "test"}:
         return any(re.fullmatch(r"dr\d", path.name.lower()) for path in entries(parts["train"][0]))
@@ -93,7 +143,7 @@ def is_corpus(folder: Path) -> bool:
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:
-    """Return the folders called TRAIN and TEST in any case of letters: {"train": [one, or a second one]}."""
+    """Return the folders called TRAIN and TEST, in any case of letters, by name in lower case."""
     parts: dict[str, list[Path]] = {}
     for path in entries(root):
         if path.name.lower() in ("train", "test") and path.is_dir():
@@ -102,7 +152,7 @@ def _parts(root: Path) -> dict[str, list[Path]]:
 
 
 def _refuse_two(folder: Path, places: list[Path]) -> None:
-    """Raise CorpusError if there are several folders where one was expected: none is left out in silence."""
+    """Raise CorpusError if there are several folders where one was expected."""
     if len({os.path.realpath(place) for place in places}) > 1:
         names = " and ".join(str(place.relative_to(folder)) for place in places[:2])
         raise CorpusError(folder, f"expected one of its kind, found {names}: name one, or remove the other")
@@ -158,18 +208,100 @@ def _utterances(speakers: dict[str, Path], sa: bool) -> tuple[Utterance, ...]:
 
 
 def _one_sound(paths: list[Path]) -> Path:
-    """Return one of a sentence's sound files: SA1.WAV rather than its converted twin SA1.WAV.wav.
+    """Return one of a sentence's sound files: SA1.WAV rather than its converted copy SA1.WAV.wav.
 
-    A file that is compressed, which is what such twins are made for, goes after one that is not.
+    A copy is preferred to a compressed file, since copies are made of those.
     """
     if len(paths) == 1:
         return paths[0]
-    return min(paths, key=lambda path: (is_compressed(path), path.name.count(".")))
+    return min(paths, key=lambda path: (_is_compressed(path), path.name.count(".")))
+
+
+def _is_compressed(path: Path) -> bool:
+    """Return whether a file is SPHERE compressed by shorten."""
+    head = _head(path) if path.is_file() else b""
+    return head.startswith(b"NIST_1A\n") and (b"shorten" in head or head[HEADER_BYTES:] == b"ajkg")
+
+
+def _head(path: Path) -> bytes:
+    """Return the header of a SPHERE file and the first four bytes behind it."""
+    with open(path, "rb") as file:
+        return file.read(HEADER_BYTES + 4)
+
+
+def read_sound(path: Path) -> tuple[np.ndarray, int]:
+    """Read a NIST SPHERE or RIFF file of 16-bit PCM with one channel.
+
+    Parameters
+    ----------
+    path : Path
+        Its content counts, not its name.
+
+    Returns
+    -------
+    samples : ndarray of int16, shape (n,)
+    rate : int
+        Samples a second.
+
+    Raises
+    ------
+    CorpusError
+        Naming the file, for another format or coding (compressed SPHERE: with the way to convert it), for
+        several channels, and for less or more sound than the file's header promises.
+    """
+    check_extra("hfnb.studies.timit", "speech", "soundfile")
+    import soundfile
+
+    if _is_compressed(path):
+        raise CorpusError(path, f"shorten-compressed SPHERE cannot be read: {CONVERT}")
+    try:
+        with soundfile.SoundFile(path) as file:
+            samples, log = file.read(dtype="int16"), file.extra_info
+    except soundfile.LibsndfileError as error:
+        problem = f"expected a NIST SPHERE or RIFF sound file, libsndfile says: {error.error_string}"
+        raise CorpusError(path, problem) from error
+    if file.format not in ("NIST", "WAV", "WAVEX"):
+        raise CorpusError(path, f"expected a NIST SPHERE or RIFF sound file, found {file.format}")
+    if file.subtype != "PCM_16":
+        raise CorpusError(path, f"expected 16-bit PCM, found {file.subtype}: {CONVERT}")
+    if file.channels != 1:
+        raise CorpusError(path, f"expected one channel, found {file.channels}")
+    promised = _promised_samples(path, log)
+    if promised != len(samples):
+        problem = "truncated" if promised > len(samples) else "too long"
+        raise CorpusError(
+            path, f"{problem}: header promises {promised} samples, the file holds {len(samples)}"
+        )
+    return samples, file.samplerate
+
+
+def _promised_samples(path: Path, log: str) -> int:
+    """Return how many samples the header of a sound file promises; libsndfile reads those that are there.
+
+    For RIFF the number is in libsndfile's ``log``, which closes with "End" if all of the file was parsed.
+    """
+    head = _head(path)
+    if head.startswith(b"NIST_1A\n"):
+        if not (count := re.search(rb"^sample_count -i (\d+)$", head, re.MULTILINE)):
+            raise CorpusError(path, "malformed SPHERE header (it has no line 'sample_count -i NUMBER')")
+        return int(count[1])
+    size = re.search(r"^data : (\d+)", log, re.MULTILINE)
+    if size is None or not log.endswith("End\n"):
+        raise CorpusError(path, "malformed RIFF file (its chunks do not make up the file)")
+    return int(size[1]) // 2
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A phone transcription: ``phones`` (numbers among the 61) from sample ``starts`` to before ``ends``."""
+    """A phone transcription.
+
+    Attributes
+    ----------
+    starts, ends : ndarray of int, shape (k,)
+        The first sample of each phone, and the first one behind it.
+    phones : ndarray of int, shape (k,)
+        Numbers among the 61 phones.
+    """
 
     starts: np.ndarray
     ends: np.ndarray
@@ -177,10 +309,23 @@ class Labels:
 
 
 def read_utterance(utterance: Utterance) -> tuple[np.ndarray, Labels]:
-    """Return an utterance's samples (n,) int16 at 16 kHz and its labels.
+    """Read an utterance.
 
-    Raises CorpusError, naming the file and the line, for a missing file, another sampling rate, less sound
-    than one window, and labels that are malformed, unknown, empty, overlapping or past the end of the sound.
+    Parameters
+    ----------
+    utterance : Utterance
+
+    Returns
+    -------
+    samples : ndarray of int16, shape (n,)
+        At 16 kHz.
+    labels : Labels
+
+    Raises
+    ------
+    CorpusError
+        Naming the file and the line: for a missing file, another sampling rate, less sound than one window,
+        and labels that are malformed, unknown, empty, overlapping or past the end of the sound.
     """
     for path, what in ((utterance.sound, "sound"), (utterance.labels, ".PHN")):
         if not path.is_file():
@@ -199,7 +344,23 @@ def read_utterance(utterance: Utterance) -> tuple[np.ndarray, Labels]:
 
 
 def read_labels(path: Path, samples: int) -> Labels:
-    """Return the labels in a .PHN file of lines "start end phone", for a sound of so many samples."""
+    """Read the labels in a .PHN file of lines "start end phone".
+
+    Parameters
+    ----------
+    path : Path
+    samples : int
+        Length of the sound.
+
+    Returns
+    -------
+    Labels
+
+    Raises
+    ------
+    CorpusError
+        As `read_utterance` does for labels.
+    """
     numbers = {phone: i for i, phone in enumerate(PHONES_61)}
     rows, previous = [], 0
     for line, text in enumerate(path.read_text("ascii", errors="replace").splitlines(), start=1):
