@@ -14,8 +14,8 @@ SPEECH = "import numpy as np; from hfnb.studies"
 CASES = [
     ("engines", "ipyparallel", "import hfnb; hfnb.Cluster", "hfnb.Cluster"),
     ("engines", "IPython", "import hfnb; hfnb.EngineFailure", "hfnb.Cluster"),
-    ("engines", "cloudpickle", "import hfnb.engines", "hfnb.Cluster"),
-    ("engines", "psutil", "import hfnb.engines", "hfnb.Cluster"),
+    ("engines", "cloudpickle", "from hfnb.engines import Cluster", "hfnb.Cluster"),
+    ("engines", "psutil", "from hfnb.engines import Cluster", "hfnb.Cluster"),
     ("engines", "tqdm", "import hfnb.studies.timings", "hfnb.Cluster"),
     (
         "mpi",
