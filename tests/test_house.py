@@ -153,3 +153,17 @@ def test_warnings_that_fail_a_test_are_of_a_named_kind(path):
     assert not re.search(
         r"""(filterwarnings|simplefilter)\(["']error["']\)""", path.read_text(encoding="utf-8")
     )
+
+
+def test_the_examples_of_the_architecture_page_run():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3  # a solver, an optimizer, a loss
+    exec(compile("\n".join(blocks), "architecture.md", "exec"), {})
+
+
+def test_the_architecture_page_names_files_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[a-z]+/)?[a-z_]+\.py)`", text)
+    assert len(named) > 20
+    assert not [each for each in named if not (ROOT / "hfnb" / each).is_file()]
