@@ -5,12 +5,16 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import hfnb
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(ROOT.glob("hfnb/**/*.py"))
@@ -167,3 +171,29 @@ def test_the_architecture_page_names_files_that_exist():
     named = re.findall(r"`((?:[a-z]+/)?[a-z_]+\.py)`", text)
     assert len(named) > 20
     assert not [each for each in named if not (ROOT / "hfnb" / each).is_file()]
+
+
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("bench/*.md"),
+    *ROOT.glob("notebooks/*.ipynb"),
+]
+
+
+@pytest.mark.parametrize("path", sorted(PAGES) + SOURCES, ids=name)
+def test_names_in_text_exist(path):
+    """Files of hfnb, and dotted names in backquotes, as docstrings and pages mention them."""
+    text, missing = path.read_text(encoding="utf-8"), []
+    for file in set(re.findall(r"\bhfnb(?:/[a-z_]+)+\.py\b", text)):
+        missing += [] if (ROOT / file).is_file() else [file]
+    for dotted in set(re.findall(r"`(hfnb(?:\.[A-Za-z_]+)+)`", text)):
+        found, parts = hfnb, dotted.split(".")[1:]
+        for number, part in enumerate(parts):
+            if not hasattr(found, part):
+                with suppress(ImportError):
+                    import_module(".".join(["hfnb", *parts[: number + 1]]))
+            if (found := getattr(found, part, None)) is None:
+                missing.append(dotted)
+                break
+    assert not missing
