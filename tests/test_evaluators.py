@@ -11,9 +11,9 @@ from scipy.optimize import OptimizeResult
 from hfnb import Objective, Sample
 from hfnb.engines.client_evaluator import ClientEvaluator
 from hfnb.engines.mpi_evaluator import MPIEvaluator
+from hfnb.objectives.compensated_sums import value
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.objective import AnyLoss
-from hfnb.objectives.summation import value
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 

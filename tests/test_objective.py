@@ -11,7 +11,7 @@ from scipy.optimize import check_grad
 from hfnb import Dataset, Objective, Sample
 from hfnb.checks import dense, hessian_error
 from hfnb.models import mlp
-from hfnb.objectives import summation
+from hfnb.objectives import compensated_sums
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
 
@@ -57,8 +57,8 @@ def test_in_float64_it_does_not_matter_who_holds_which_partition(sample):
             )
         for other in found[1:]:
             for total, part in zip(found[0], other, strict=True):
-                summation.merge(total, part)
-        return np.concatenate([summation.value(total) for total in found[0]])
+                compensated_sums.merge(total, part)
+        return np.concatenate([compensated_sums.value(total) for total in found[0]])
 
     together = totals(range(24))
     np.testing.assert_array_equal(totals(range(9), range(9, 24)), together)

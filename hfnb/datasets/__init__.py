@@ -1,6 +1,6 @@
 """On what are models trained? Inputs with targets (`Dataset`), MNIST (`mnist`), and the corpus TIMIT.
 
-TIMIT is read and split here; `hfnb.studies.timit` makes a dataset of it.
+TIMIT is read and split here; `hfnb.studies.timit_source` makes a dataset of it.
 """
 
 import warnings
@@ -14,7 +14,7 @@ from hfnb.datasets.files import CorpusError, CorruptFile
 __all__ = ["CorpusError", "CorruptFile", "Dataset", "fingerprint", "mnist"]
 
 # Where to find what was here earlier. By name, because this folder imports none of those above it.
-_MOVED = {"timit": "hfnb.studies.timit", "SpeechDataset": "hfnb.studies.speech_dataset"}
+_MOVED = {"timit": "hfnb.studies.timit_source", "SpeechDataset": "hfnb.studies.speech_dataset"}
 
 
 def __getattr__(name: str) -> Any:

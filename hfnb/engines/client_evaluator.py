@@ -10,11 +10,11 @@ import numpy as np
 from hfnb.engines import worker
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import EngineFailure, Pool, pack
-from hfnb.objectives import identity
+from hfnb.objectives import run_identity
+from hfnb.objectives.compensated_sums import zeros
 from hfnb.objectives.curvature import curvature_sum
 from hfnb.objectives.profiler import ClientClock
 from hfnb.objectives.sampling import Sample, Shards
-from hfnb.objectives.summation import zeros
 
 
 class ClientEvaluator:
@@ -82,7 +82,7 @@ class ClientEvaluator:
                 "objective: expected one on the data as it is, but the data was edited in place after the "
                 "objective was made, and no checkpoint could tell one from the other: make a new objective"
             )
-        return identity.of_data(Shards.of(self.placement, self.partitions).parts, self.n)
+        return run_identity.of_data(Shards.of(self.placement, self.partitions).parts, self.n)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the sum of losses.
@@ -96,7 +96,7 @@ class ClientEvaluator:
         Returns
         -------
         ndarray, shape (2, 1)
-            A total (see `hfnb.objectives.summation`), in float64.
+            A total (see `hfnb.objectives.compensated_sums`), in float64.
 
         Raises
         ------

@@ -10,10 +10,10 @@ from functools import cache
 import numpy as np
 
 from hfnb.engines import worker
+from hfnb.objectives.compensated_sums import merge, zeros
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample
-from hfnb.objectives.summation import merge, zeros
 from hfnb.validation import check_extra
 
 # Variables that are set by mpiexec of MPICH, by that of Open MPI, and by srun.
@@ -101,7 +101,7 @@ class MPIEvaluator:
         Returns
         -------
         ndarray, shape (2, 1)
-            A total (see `hfnb.objectives.summation`), in float64.
+            A total (see `hfnb.objectives.compensated_sums`), in float64.
 
         Raises
         ------

@@ -12,9 +12,9 @@ import threadpoolctl
 from hfnb import threads
 from hfnb.datasets.dataset import MappedArray, checksum
 from hfnb.engines import blas
+from hfnb.objectives.compensated_sums import merge
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
-from hfnb.objectives.summation import merge
 
 # Clients send the functions below; each finds here what earlier calls have left.
 BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
@@ -211,7 +211,7 @@ def loss(evaluator: str, blocks: Sequence[int], w: np.ndarray, sample) -> np.nda
     Returns
     -------
     ndarray
-        A total of 1 number (see `hfnb.objectives.summation`).
+        A total of 1 number (see `hfnb.objectives.compensated_sums`).
     """
     return merged([_evaluator(evaluator, block).loss(w, sample) for block in blocks])
 

@@ -9,7 +9,7 @@ import numpy as np
 from hfnb import threads
 from hfnb.models.backprop import ManualBackprop
 from hfnb.models.network import Network
-from hfnb.objectives import identity, summation
+from hfnb.objectives import compensated_sums, run_identity
 from hfnb.objectives.curvature import Autograd, Product, curvature_sum
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample, Shards
@@ -34,7 +34,7 @@ class LocalEvaluator:
 
     Notes
     -----
-    Every method returns a *total* (`hfnb.objectives.summation`). In float64 a total is made of one sum for
+    Every method returns a *total* (`hfnb.objectives.compensated_sums`). In float64 it is made of one sum for
     each partition, so that it does not depend on which process holds which partition. In float32, and for
     mini-batches of few rows, the rows are summed as a whole, which is faster.
 
@@ -53,7 +53,7 @@ class LocalEvaluator:
 
     def identity(self, gather: Callable[[dict], dict] = dict) -> dict[str, str]:
         """Return a description of the data, by name; ``gather`` adds the partitions of other processes."""
-        return identity.of_data(self.shards.parts, self.n, gather)
+        return run_identity.of_data(self.shards.parts, self.n, gather)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses at w over a sample.
@@ -177,7 +177,7 @@ class LocalEvaluator:
         spaces = self._workspaces_for(model, w, len(terms))
 
         def add_up(number, share):
-            total = summation.zeros(size, dtype)
+            total = compensated_sums.zeros(size, dtype)
             part = total if total.ndim == 1 else np.empty(size, dtype)
             for index, term in enumerate(share):
                 if part is total:
@@ -185,14 +185,14 @@ class LocalEvaluator:
                 else:
                     part.fill(0)
                     term(*vectors, part, spaces[number], True)
-                    summation.add(total, part)
+                    compensated_sums.add(total, part)
             return total
 
         with _blas_threads(w):
             # One share is added up right here, so that few calls lie between a solver and its product.
             totals = [add_up(0, terms[0])] if len(terms) == 1 else threads.parallel_map(add_up, terms)
         for other in totals[1:]:
-            summation.merge(totals[0], other)
+            compensated_sums.merge(totals[0], other)
         return totals[0]
 
 

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from hfnb.datasets import Dataset
 from hfnb.krylov import dot
-from hfnb.objectives import identity, summation
+from hfnb.objectives import compensated_sums, run_identity
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
 from hfnb.objectives.evaluator import LocalEvaluator
@@ -158,8 +158,8 @@ class Objective:
         return self.evaluator.clock
 
     def identity(self) -> dict[str, str]:
-        """Return what this objective is, by name, wherever it is evaluated (`hfnb.objectives.identity`)."""
-        return {"network": identity.describe(self.net), **self.evaluator.identity()}
+        """Return a description of this objective, the same wherever it is evaluated."""
+        return {"network": run_identity.describe(self.net), **self.evaluator.identity()}
 
     def _size(self, w: np.ndarray, sample: Sample | None) -> int:
         """Return the number of samples; an error where w cannot be parameters."""
@@ -186,8 +186,8 @@ class Objective:
             F(w) over the sample.
         """
         size = self._size(w, sample)
-        self.counts.add("losses", size, 1, summation.nbytes(1, float))
-        value = float(summation.value(self.evaluator.loss(w, sample))[0]) / size
+        self.counts.add("losses", size, 1, compensated_sums.nbytes(1, float))
+        value = float(compensated_sums.value(self.evaluator.loss(w, sample))[0]) / size
         return value + 0.5 * dot(w, self.net.decay(w)) if self._decays else value
 
     def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
@@ -208,8 +208,8 @@ class Objective:
             ∇F(w), in the precision of w.
         """
         size = self._size(w, sample)
-        self.counts.add("gradients", size, w.size + 1, summation.nbytes(w.size + 1, w.dtype))
-        total = summation.value(self.evaluator.gradient(w, sample))
+        self.counts.add("gradients", size, w.size + 1, compensated_sums.nbytes(w.size + 1, w.dtype))
+        total = compensated_sums.value(self.evaluator.gradient(w, sample))
         total /= w.dtype.type(size)
         value, gradient = float(total[-1]), total[:-1]
         if self._decays:
@@ -268,8 +268,8 @@ class Objective:
 
         def product(v: np.ndarray) -> np.ndarray:
             v = self._vector(v, w)
-            self.counts.add("products", size, w.size, summation.nbytes(w.size, w.dtype))
-            total = summation.value(parts(v))
+            self.counts.add("products", size, w.size, compensated_sums.nbytes(w.size, w.dtype))
+            total = compensated_sums.value(parts(v))
             total /= w.dtype.type(size)
             if self._decays:
                 total += self.net.decay(v)

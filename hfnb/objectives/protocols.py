@@ -60,9 +60,10 @@ class Evaluator(Protocol):
     clock : Clock or None
         Where the time goes on engines (`hfnb.objectives.profiler`); None in one process.
 
-    Notes ----- All sums are *totals* as `hfnb.objectives.summation` defines them: in float64 arrays of shape
-    (2, size), the sums and their rounding errors, in float32 arrays of shape (size,). `summation.value`
-    rounds a total.
+    Notes
+    -----
+    All sums are *totals* as `hfnb.objectives.compensated_sums` defines them: in float64 arrays of shape
+    (2, size), the sums and their rounding errors, in float32 arrays of shape (size,).
     """
 
     n: int

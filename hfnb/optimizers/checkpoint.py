@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hfnb.datasets.files import written_whole
-from hfnb.objectives import identity
-from hfnb.optimizers import lock
+from hfnb.objectives import run_identity
+from hfnb.optimizers import checkpoint_lock
 from hfnb.validation import check_positive_int
 
 _MAGIC = b"hfnb checkpoint "
@@ -115,7 +115,7 @@ class Checkpoint:
 
         Raises
         ------
-        hfnb.optimizers.lock.FolderInUse
+        hfnb.optimizers.checkpoint_lock.FolderInUse
             If another run uses the folder.
         OSError
             If the folder cannot be made or written to.
@@ -123,7 +123,7 @@ class Checkpoint:
         with ExitStack() as stack:
             with self._saving():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(lock.locked(self.folder))
+                stack.enter_context(checkpoint_lock.locked(self.folder))
             self._in_use = True
             stack.callback(setattr, self, "_in_use", False)
             yield
@@ -236,7 +236,7 @@ def resumable(optimizer: Optimizer) -> Optimizer:
         The optimizer. It raises ValueError where the checkpoint is that of another objective
         (`Objective.identity`), start or options, with what differs; ``max_iter``, ``tol`` and ``callback``
         may differ. A checkpoint of an earlier version of hfnb does not name its run and is refused as well.
-        While the run lasts, other runs are kept out of the folder: `hfnb.optimizers.lock.FolderInUse`.
+        While the run lasts, other runs are kept out of the folder: they raise `hfnb.FolderInUse`.
     """
     signature = inspect.signature(optimizer)
 
@@ -250,7 +250,7 @@ def resumable(optimizer: Optimizer) -> Optimizer:
         (_, objective), (_, w0), *options = given.arguments.items()
         compared = {name: value for name, value in options if name not in _OF_THE_CALL}
         with getattr(checkpoint, "in_use", nullcontext)():
-            who = identity.of_call(optimizer, objective, w0, compared)
+            who = run_identity.of_call(optimizer, objective, w0, compared)
             given.arguments["checkpoint"] = Resumed(checkpoint, who)
             return optimizer(*given.args, **given.kwargs)
 

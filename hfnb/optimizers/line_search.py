@@ -160,11 +160,13 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
     Step
         A step whose α is a power of two, within a factor of two of the best; α = 0 where none was accepted.
 
-    Notes ----- The search starts at α = 1. An α that is too long is halved four times and then shrinks faster
-    and faster. An α that is so short that rounding hides the fall grows faster and faster. Between a length
-    that is too long and one that is too short, their geometric mean is tried. As in `line_search`, the
-    longest accepted α is doubled while the loss falls. At the end the gaps between the best α and its
-    neighbours are halved, the wider first, until they are factors of two.
+    Notes
+    -----
+    The search starts at α = 1. An α that is too long is halved four times and then shrinks faster and faster.
+    An α that is so short that rounding hides the fall grows faster and faster. Between a length that is too
+    long and one that is too short, their geometric mean is tried. As in `line_search`, the longest accepted α
+    is doubled while the loss falls. At the end the gaps between the best α and its neighbours are halved, the
+    wider first, until they are factors of two.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # a length may be absurd: see `Line`
         exponent, value, above = _first_fall(line, line.loss(1.0) if first is None else line.checked(first))

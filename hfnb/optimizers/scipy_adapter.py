@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.optimize import OptimizeResult, OptimizeWarning
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from hfnb.objectives import identity
+from hfnb.objectives import run_identity
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
 from hfnb.optimizers._hessian_free import hessian_free
@@ -49,8 +49,8 @@ class Functions:
 
     def identity(self) -> dict[str, str]:
         """Return what this objective is: its functions and their arguments."""
-        found = {name: identity.describe(function) for name, function in self._functions.items()}
-        return {**found, "args": identity.describe(self._args)}
+        found = {name: run_identity.describe(function) for name, function in self._functions.items()}
+        return {**found, "args": run_identity.describe(self._args)}
 
     def value(self, w: np.ndarray, sample=None) -> float:
         """Return f(w)."""

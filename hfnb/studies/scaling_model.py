@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.special import ndtri
 
-from hfnb.objectives import summation
+from hfnb.objectives import compensated_sums
 from hfnb.objectives.evaluator import KEPT
 
 SHORT = 2048  # bytes of an Allreduce up to which MPICH takes recursive doubling
@@ -62,7 +62,7 @@ def allreduce(size: int, engines: int, pairs: bool = False) -> tuple[float, floa
         Bytes of the vector.
     engines : int
     pairs : bool
-        Whether the numbers are summed as pairs (see `hfnb.objectives.summation`), not by MPI itself.
+        Whether the numbers are summed as pairs (see `hfnb.objectives.compensated_sums`), not by MPI itself.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def expected_maximum(n: int) -> float:
 
 
 COUNTED = ("samples", "products", "reductions", "numbers")
-LOSS = summation.nbytes(1, float)  # bytes of the sum of a loss
+LOSS = compensated_sums.nbytes(1, float)  # bytes of the sum of a loss
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int
         batch = (samples - curvature_batch_size * products) / max(gradients + losses, 1)
         sums = float(gradients), float(products), float(losses)
         found.append(
-            Workload(*sums, float(batch), curvature_batch_size, summation.nbytes(p, w0.dtype), pairs)
+            Workload(*sums, float(batch), curvature_batch_size, compensated_sums.nbytes(p, w0.dtype), pairs)
         )
     return found
 

@@ -318,7 +318,7 @@ def _build(
 
 def _write(place: Path, utterances: tuple[Utterance, ...], context: int, target, skip_bad: bool) -> None:
     """Write the frames and targets of one part, and a file of what belongs to each utterance."""
-    check_extra("hfnb.studies.timit", "speech", "tqdm")
+    check_extra("hfnb.studies.timit_source", "speech", "tqdm")
     from tqdm.auto import tqdm
 
     kept: list[tuple[Utterance, Labels, int]] = []

@@ -14,7 +14,7 @@ from hfnb.optimizers.progress import Progress
 from hfnb.studies.decoding import Bigram, count_bigram, log_likelihoods, phone_error_rate, viterbi
 from hfnb.studies.speech_dataset import SpeechDataset
 from hfnb.studies.tasks import Task, mode
-from hfnb.studies.timit import timit
+from hfnb.studies.timit_source import timit
 
 PHONES, STATES, SCORED = 48, 3, 39
 # How far each method goes at most on `timit_task`, by mode.
@@ -60,8 +60,8 @@ def timit_task(size: str | None = None, corpus: str | None = None) -> AcousticTa
     size : {"fast", "full"}, optional
         A network 360-64-64-144 in float64 or 360-512-512-144 in float32; by default as `mode` says.
     corpus : str, optional
-        As for `hfnb.studies.timit.timit`. By default the corpus that is there and, in fast mode, synthetic
-        speech, which is equal on every machine.
+        As for `hfnb.studies.timit_source.timit`. By default the corpus that is there and, in fast mode,
+        synthetic speech, which is equal on every machine.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def timit_task(size: str | None = None, corpus: str | None = None) -> AcousticTa
     Raises
     ------
     CorpusError, FileNotFoundError, ImportError
-        As `hfnb.studies.timit.timit` does.
+        As `hfnb.studies.timit_source.timit` does.
     """
     full = (size or mode()) == "full"
     spoken, test = timit(corpus or (None if full else "synthetic"), phones=PHONES, states=STATES)
