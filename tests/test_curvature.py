@@ -10,7 +10,15 @@ from scipy.sparse.linalg import LinearOperator
 from test_models import plain_loss
 
 from hfnb import Dataset, Objective, Sample
-from hfnb.checks import adjoint_error, dense, gradient_error, hessian_error, mean_error, symmetry_error
+from hfnb.checks import (
+    adjoint_error,
+    dense,
+    gauss_newton_error,
+    gradient_error,
+    hessian_error,
+    mean_error,
+    symmetry_error,
+)
 from hfnb.models import mlp
 from hfnb.objectives.curvature import gauss_newton, hessian, hessian_product
 from hfnb.problems import tensor_decomposition
@@ -63,6 +71,13 @@ def test_the_checkers_agree_and_catch_a_wrong_product(case):
     assert hessian_error(objective, w) < 1e-8
     assert symmetry_error(objective.curvature(w)) < 1e-14
     assert symmetry_error(np.array([[0.0, 1.0], [-1.0, 0.0]])) > 0.1
+    assert gauss_newton_error(objective, w, data) < 1e-4
+
+    class Scaled(Objective):
+        def curvature(self, w, kind="hessian", sample=None):
+            return 1.01 * super().curvature(w, kind, sample)
+
+    assert gauss_newton_error(Scaled(net, data), w, data) > 5e-3
 
     class Wrong(Objective):
         def value_and_gradient(self, w, sample=None):

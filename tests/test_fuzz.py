@@ -418,6 +418,18 @@ TARGETS |= {
         {"w": START, "step": STEPS, "objective": wrong(None, NET, loss, 3, "abc", DATA), **TRIALS},
         not_nan_for_nothing,
     ),
+    "checks.gauss_newton_error": Target(
+        checks.gauss_newton_error,
+        lambda: {"objective": OBJECTIVE, "w": W, "data": DATA},
+        {
+            "w": START,
+            "step": STEPS,
+            "objective": wrong(None, NET, loss, 3, "abc", DATA),
+            "data": wrong(None, 3, "abc", (X, Y), X),
+            **TRIALS,
+        },
+        not_nan_for_nothing,
+    ),
     "checks.hessian_error": Target(
         checks.hessian_error,
         lambda: {"objective": OBJECTIVE, "w": W},

@@ -162,7 +162,7 @@ def test_warnings_that_fail_a_test_are_of_a_named_kind(path):
 def test_the_examples_of_the_architecture_page_run():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3  # a solver, an optimizer, a loss
+    assert len(blocks) == 4  # a solver, an optimizer, a loss, and its checks
     exec(compile("\n".join(blocks), "architecture.md", "exec"), {})
 
 
