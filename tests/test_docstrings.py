@@ -93,7 +93,7 @@ def not_asked(found):
         # The fields of a result are attributes: users read and do not pass them.
         fields = inspect.signature(found).parameters.keys() <= attributes(found)
         return NOT_ASKED | {"PR01"} if fields else NOT_ASKED
-    # Nothing comes out: numpydoc also counts `return save(state)`, and a context without a value, as something.
+    # If nothing comes out: numpydoc also counts `return self.save(state)`, and the yield of a context.
     nothing = inspect.signature(found).return_annotation in (None, Iterator[None])
     return NOT_ASKED | {"RT01", "YD01"} if nothing else NOT_ASKED
 

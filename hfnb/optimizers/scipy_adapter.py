@@ -199,7 +199,7 @@ def scipy_method(
     ) -> OptimizeResult:
         _check_functions(jac, hess, hessp, callback)
         if bounds is not None or constraints:
-            raise ValueError("bounds, constraints: expected none, because this method takes none, got some")
+            raise ValueError("bounds, constraints: expected none, because this method takes neither")
         w0 = _start(x0)
         unknown = [name for name in options if known is not None and NAMES.get(name, name) not in known]
         if unknown:
