@@ -100,5 +100,7 @@ def test_options_that_a_solver_does_not_take_are_named():
         return krylov.cg(A, b, x0, damping=damping, **stopping)
 
     assert truncated(with_ours, MARTENS, {"depth": 2, "rtol": 0.1}).keywords == {"depth": 2, "rtol": 0.1}
-    with pytest.raises(ValueError, match=r"solver's \(depth, rtol, .*, callback\), got 'tolerance'"):
+    with pytest.raises(
+        ValueError, match=r"options of the solver \(depth, rtol, .*, callback\), got 'tolerance'"
+    ):
         truncated(with_ours, MARTENS, {"tolerance": 2})

@@ -41,9 +41,9 @@ class LocalEvaluator:
 
     Notes
     -----
-    Sums are *totals* (`hfnb.objectives.summation`). In float64 a total is made of one sum for each partition,
-    so that it does not depend on which process holds which partition. In float32, and for mini-batches of few
-    rows, all rows are summed together, which is faster.
+    Sums are *totals* (`hfnb.objectives.summation`). In float64 a total is made of one sum for each
+    partition, so that it does not depend on which process holds which partition. In float32, and for
+    mini-batches of few rows, all rows are summed together, which is faster.
 
     The chunks of a large network are shared among the threads that `hfnb.set_threads` requests, each with
     a single-threaded BLAS. In float64 BLAS always has one thread, because it splits a matrix product
@@ -153,7 +153,7 @@ class LocalEvaluator:
         def linearized(X: np.ndarray, Y: np.ndarray, work: Any, keep: bool) -> Any:
             return model.linearize(w, X.astype(w.dtype, copy=False), Y, kind, work, keep)
 
-        def made_anew(
+        def recomputed(
             X: np.ndarray, Y: np.ndarray, v: np.ndarray, total: np.ndarray, work: Any, first: bool
         ) -> None:
             linearized(X, Y, work, False).add_product(v, total, work, first)
@@ -167,7 +167,7 @@ class LocalEvaluator:
             with _blas_threads(w):
                 terms = threads.parallel_map(kept, shares)
         else:
-            terms = [[partial(made_anew, *batch) for batch in share] for share in shares]
+            terms = [[partial(recomputed, *batch) for batch in share] for share in shares]
         return partial(self._total, model, terms, w.size, w.dtype, w)
 
     def _shares(self, model: Backend, w: np.ndarray, sample: Sample | None) -> list[list[Batch]]:

@@ -68,7 +68,7 @@ def of_call(
 
 def of_objective(objective: Any) -> dict[str, str]:
     """Return the description {name: text} of an objective, by its ``identity()`` or class and attributes."""
-    if _says_itself(objective):
+    if _describes_itself(objective):
         return {"objective": _name(type(objective)), **objective.identity()}
     return {"objective": describe(objective)}
 
@@ -120,7 +120,7 @@ def _blocks(A: np.ndarray) -> Iterable[bytes]:
     return (A[start : start + step].tobytes() for start in range(0, len(A), step))
 
 
-def _says_itself(value: Any) -> bool:
+def _describes_itself(value: Any) -> bool:
     """Whether an object, not a class, has a method ``identity``."""
     return not isinstance(value, type) and callable(getattr(value, "identity", None))
 
@@ -177,7 +177,7 @@ class _Describer:
             return str(value)
         if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc)):
             return _name(value)
-        if _says_itself(value):
+        if _describes_itself(value):
             return self._entries(_name(type(value)), value.identity().items())
         if dataclasses.is_dataclass(value):
             fields = [each.name for each in dataclasses.fields(value) if each.repr]
@@ -221,7 +221,7 @@ def _plain(value: Any) -> bool:
         return all(_plain(each) for each in value)
     frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
     kinds = (str, bytes, numbers.Number, np.ndarray, np.bool_)
-    return value is None or callable(value) or frozen or _says_itself(value) or isinstance(value, kinds)
+    return value is None or callable(value) or frozen or _describes_itself(value) or isinstance(value, kinds)
 
 
 def _fixed(value: Any) -> bool:

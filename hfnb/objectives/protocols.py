@@ -108,8 +108,8 @@ class Evaluator(Protocol):
 
     Notes
     -----
-    All sums are *totals* as `hfnb.objectives.summation` defines them: in float64 arrays of shape (2, size),
-    the sums and their rounding errors; in float32 arrays of shape (size,). `summation.value` rounds a total.
+    All sums are *totals* as `hfnb.objectives.summation` defines them: in float64 arrays of shape
+    (2, size), the sums and their rounding errors; in float32 arrays of shape (size,).
     """
 
     n: int

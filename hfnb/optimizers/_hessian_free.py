@@ -149,9 +149,9 @@ def hessian_free(
     The certificate (`certificate.certify_operator`) decides what follows. At a saddle the run goes on along
     the negative curvature; otherwise it ends, with success at a minimum. Because of the factor min(1, …),
     ``tol`` is absolute if gradients are large, and relative if the whole problem is small. If ‖g‖ ≤ tol at
-    the start, the certificate is made at once, and a minimum counts as one if ‖g‖ ≤ tol × min(1,
-    `gradient_scale`). A certificate is also made after ten rejected steps: a minimum is then a success if the
-    decrease that ‖g‖ promises is lost in the rounding of the loss.
+    the start, the certificate is made at once, and the run ends there only if ‖g‖ ≤ tol × min(1,
+    `gradient_scale`). A certificate is also made after ten rejected steps in a row: a minimum is then a
+    success if the decrease that ‖g‖ promises is lost in the rounding of the loss.
 
     References
     ----------

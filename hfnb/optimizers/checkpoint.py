@@ -215,7 +215,7 @@ class Checkpoint:
                 )
             return state
         if problems:
-            raise CorruptCheckpoint(f"no checkpoint is whole: {'; '.join(problems)}")
+            raise CorruptCheckpoint(f"all checkpoints are damaged: {'; '.join(problems)}")
         return None
 
 

@@ -47,7 +47,7 @@ def locked(folder: Path, wait: float = WAIT) -> Iterator[None]:
                 if time.monotonic() > end or holder.startswith(f"{_self()},"):
                     raise FolderInUse(
                         f"checkpoint: the checkpoint folder {folder} is in use by another run ({holder}): "
-                        f"give each run a folder of its own. If its machine is gone for good, remove {NAME}"
+                        f"give each run its own folder. If the machine of that run is lost, remove {NAME}"
                     )
                 time.sleep(0.05)
         except OSError as error:

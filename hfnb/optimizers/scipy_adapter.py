@@ -84,7 +84,7 @@ class Functions:
         """Return the Hessian at w; SciPy's functions have no other curvature."""
         if kind != "hessian":
             raise ValueError(
-                f"curvature: expected 'hessian', the only one of SciPy's functions, got {kind!r}"
+                f"curvature: expected 'hessian', as SciPy's functions have no other, got {kind!r}"
             )
         w = w.copy()
         H = None if self._functions["hessp"] else _matrix(self._call("hess", w), w)

@@ -38,10 +38,11 @@ def certificate_at(objective: ObjectiveLike, state: State, samples: Draws) -> Ce
 def ending_at(state: State, certificate: Certificate, tol: float) -> tuple[Status, str] | None:
     """Return the status and the message with which a certificate ends a run, None if the run goes on.
 
-    A certified minimum counts as one if the gradient is small on the problem's own scale. It also counts if
-    no step lowered the loss because the decrease is smaller than rounding errors. The decrease along −g is at
-    least ‖g‖²/2κ, where κ is the largest curvature. The rounding errors are 10 units of rounding of the loss,
-    and the change of the loss when w is rounded.
+    The run ends at a point that is not a saddle if its gradient is small on the problem's own scale, or if
+    too many steps were rejected. In the second case a minimum is a success if the possible decrease is
+    smaller than rounding errors. That decrease, along −g, is at least ‖g‖²/2κ, where κ is the largest
+    curvature. The rounding errors are 10 units of rounding of the loss, and the change of the loss when w is
+    rounded.
     """
     if certificate.verdict == "saddle":
         return None
@@ -91,5 +92,5 @@ def why_no_progress(state: State) -> str:
     if state.trouble:
         return f"{message}: {state.trouble}"
     if state.rejected > REJECTIONS:
-        return f"{message}, not even along the negative curvature of the saddle at which it stands"
+        return f"{message}, not even along the negative curvature of this saddle"
     return message
