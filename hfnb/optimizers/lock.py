@@ -104,7 +104,7 @@ else:
     import fcntl
 
     def _lock(descriptor: int) -> bool:
-        """Lock the file for this open file alone, so that a second run in the same process has to wait."""
+        """Lock the file for this open file alone, so that a second run of this process cannot have it."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
