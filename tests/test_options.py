@@ -92,12 +92,15 @@ def test_options_that_a_solver_does_not_take_are_named():
 
     assert truncated(own, MARTENS, {"depth": 2}).keywords == {"depth": 2}
     assert truncated(anything, MARTENS, {"depth": 2}).keywords == {"depth": 2}
-    with pytest.raises(ValueError, match=r"solver_options: expected the solver's \(depth\), got 'max_iter'"):
+    message = r"solver_options: expected options of the solver \(depth\), got 'max_iter'"
+    with pytest.raises(ValueError, match=message):
         truncated(own, MARTENS, {"max_iter": 2})
 
     def with_ours(A, b, x0=None, *, damping, depth=1, **stopping):
         return krylov.cg(A, b, x0, damping=damping, **stopping)
 
     assert truncated(with_ours, MARTENS, {"depth": 2, "rtol": 0.1}).keywords == {"depth": 2, "rtol": 0.1}
-    with pytest.raises(ValueError, match=r"solver's \(depth, rtol, .*, callback\), got 'tolerance'"):
+    with pytest.raises(
+        ValueError, match=r"options of the solver \(depth, rtol, .*, callback\), got 'tolerance'"
+    ):
         truncated(with_ours, MARTENS, {"tolerance": 2})

@@ -245,7 +245,7 @@ def test_limits_have_one_name_each():
         rosen, [-1.2, 1.0], method=scipy_method(max_iter=2), options={"maxiter": 4}, **ROSENBROCK
     )
     assert (found.nit, found.status) == (4, 1)
-    with pytest.raises(ValueError, match="maxiter, max_iter: expected one of these two names"):
+    with pytest.raises(ValueError, match="maxiter, max_iter: expected only one of these names"):
         solve(options={"maxiter": 3, "max_iter": 3})
     for name, value in (
         ("maxiter", 2.5),

@@ -243,8 +243,8 @@ class RemoteProduct:
 
 def _check_shapes(what: str, totals: dict[int, np.ndarray], w: np.ndarray) -> None:
     """Raise EngineFailure for an engine whose total has another shape than a total at w."""
-    size, dtype = {"loss": (1, float), "gradient": (w.size + 1, w.dtype), "product": (w.size, w.dtype)}[what]
-    expected = zeros(size, dtype).shape
+    size = {"loss": 1, "gradient": w.size + 1, "product": w.size}[what]
+    expected = zeros(size, float if what == "loss" else w.dtype).shape
     for engine, total in totals.items():
         if np.shape(total) != expected:
             raise EngineFailure(

@@ -1,6 +1,6 @@
-"""Krylov solvers: they know only an operator and a right-hand side.
+"""Krylov solvers, which need only an operator and a right-hand side.
 
-A solver of your own has the same parts, and `hessian_free(objective, w0, solver=...)` takes it, too:
+A solver of your own is made of the same parts, and `hessian_free(objective, w0, solver=...)` accepts it:
 
 >>> import numpy as np
 >>> def steepest_descent(A, b, x0=None, *, damping=0.0, **stopping):
@@ -15,12 +15,13 @@ A solver of your own has the same parts, and `hessian_free(objective, w0, solver
 >>> steepest_descent(np.diag([1.0, 3.0]), np.ones(2), progress=0.0).status
 'converged: the residual is within the tolerance'
 
-``**stopping`` takes the fields of `Stopping`; an option of your own is named in the signature, as ``radius``
-is in that of `cg`. `hessian_free` refuses other names in its ``solver_options`` before it computes anything.
+``**stopping`` takes the fields of `Stopping`. Options of your own are named in the signature, as ``radius``
+is in that of `cg`. `hessian_free` checks the names in its ``solver_options`` before it computes anything.
 """
 
 from collections.abc import Callable
 from functools import partial, wraps
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from hfnb.krylov._saddle_free import saddle_free
 from hfnb.krylov.preconditioners import LBFGS, diagonal
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping, option_names
-from hfnb.krylov.system import NonFiniteProduct, System
+from hfnb.krylov.system import NonFiniteProduct, Operator, System
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_choice, shown
 
@@ -80,7 +81,7 @@ SOLVERS: dict[str, Callable[..., KrylovResult]] = {
 
 
 def find_solver(solver: str | Callable[..., KrylovResult]) -> Callable[..., KrylovResult]:
-    """Return the solver of that name, or a user's own, whose results are then checked.
+    """Return the solver of a name, or a user's own solver with its results checked.
 
     Parameters
     ----------
@@ -90,13 +91,14 @@ def find_solver(solver: str | Callable[..., KrylovResult]) -> Callable[..., Kryl
     Returns
     -------
     callable
-        For a function, one that raises TypeError where it returns anything but a `KrylovResult`, and
-        ValueError where the vectors of that are not finite, or not of the size and precision of b.
+        The solver. A user's function is wrapped: a call raises TypeError if the function returns anything but
+        a `KrylovResult`, and ValueError if a vector of the result is not finite, or if its size or precision
+        differs from that of b.
 
     Raises
     ------
     TypeError, ValueError
-        For what is neither; the message lists the names.
+        If ``solver`` is neither; the message lists the names.
 
     Examples
     --------
@@ -112,7 +114,7 @@ def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]
     """Return a user's solver with its results checked."""
 
     @wraps(solver)
-    def solve(A, b, x0=None, **options):
+    def solve(A: Operator, b: np.ndarray, x0: np.ndarray | None = None, **options: Any) -> KrylovResult:
         result = solver(A, b, x0, **options)
         if not isinstance(result, KrylovResult):
             raise TypeError(
@@ -125,7 +127,7 @@ def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]
 
 
 def _check_result(result: KrylovResult, b: np.ndarray) -> None:
-    """Refuse a result whose vectors cannot be steps, by one pass over each of them."""
+    """Raise ValueError for a result whose vectors cannot be steps; each of them is read once."""
     found = {"x": result.x, "best": result.best}
     found |= {f"iterates[{i}]": each[1] for i, each in enumerate(result.iterates)}
     if result.direction is not None:

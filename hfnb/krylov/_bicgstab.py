@@ -1,33 +1,54 @@
 """Bi-CG-STAB, the paper's solver of the indefinite Newton system (van der Vorst 1992)."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
-from hfnb.krylov.system import System
+from hfnb.krylov.system import Operator, System
 from hfnb.krylov.vectors import axpy, dot, norm
 
 
 def bicgstab(
-    A, b, x0=None, *, damping=0.0, M=None, check=False, stop_indefinite=False, **stopping
+    A: Operator,
+    b: np.ndarray,
+    x0: np.ndarray | None = None,
+    *,
+    damping: float = 0.0,
+    M: Operator | None = None,
+    check: bool = False,
+    stop_indefinite: bool = False,
+    **stopping: Any,
 ) -> KrylovResult:
     """Solve (A + damping I) x = b for a symmetric A that may be indefinite, by Bi-CG-STAB.
 
     Parameters
     ----------
-    A, b, x0, damping, M, check
-        As for `cg`; M preconditions from the right.
+    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+        A symmetric operator.
+    b : ndarray (n,)
+        The right-hand side, float32 or float64, which is the precision of the solve.
+    x0 : ndarray (n,), optional
+        The first iterate; 0 by default.
+    damping : float
+        λ, added to the diagonal of A.
+    M : as A, optional
+        A positive definite preconditioner M ≈ (A + damping I)⁻¹, applied from the right.
+    check : bool
+        Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
     stop_indefinite : bool
-        Whether to end the solve, as `cg` does, where A + damping I has proved not to be positive definite.
-        The solution of an indefinite system is a saddle point of q.
+        Whether to stop, as `cg` does, once a vector has shown that A + damping I is not positive definite:
+        the solution of an indefinite system is a saddle point of q and not a minimum.
     **stopping
         The other fields of `Stopping`, except ``overhead``.
 
     Returns
     -------
     KrylovResult
-        ``best`` is the iterate of least q(x) = ½xᵀ(A + damping I)x − bᵀx; neither q nor ‖r‖ falls at every
-        iteration.
+        ``best`` is the iterate of least q(x) = ½xᵀ(A + damping I)x − bᵀx; q and ‖r‖ may rise from one
+        iteration to the next.
 
     Raises
     ------
@@ -36,10 +57,10 @@ def bicgstab(
 
     Notes
     -----
-    With v = Ap and t = As it takes two products an iteration and sees two curvatures, pᵀv and sᵀt. Where
-    r̂ᵀv, r̂ᵀr or ω is lost in rounding beside the norms of its factors, it begins anew from its iterate with
-    r̂ = r. Where that r̂ is orthogonal to v = Ar, it takes r̂ = r/‖r‖ + v/‖v‖ instead, for which r̂ᵀr and
-    r̂ᵀv are both positive.
+    Each iteration takes two products, v = Ap and t = As, and sees two curvatures, pᵀv and sᵀt. If r̂ᵀv, r̂ᵀr
+    or ω is zero to rounding, relative to the norms of its factors, the method restarts from its iterate with
+    the shadow residual r̂ = r. If that r̂ is orthogonal to v = Ar, it restarts with r̂ = r/‖r‖ + v/‖v‖, for
+    which r̂ᵀr and r̂ᵀv are both positive.
 
     References
     ----------
@@ -93,6 +114,6 @@ def bicgstab(
     return monitor.result(x, reason)
 
 
-def _lost(xy: float, scale: float, dtype) -> bool:
+def _lost(xy: float, scale: float, dtype: DTypeLike) -> bool:
     """Whether xᵀy is zero to the rounding of its own terms, with scale = ‖x‖‖y‖."""
     return abs(xy) <= float(np.finfo(dtype).eps) * scale

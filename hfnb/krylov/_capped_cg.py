@@ -1,26 +1,44 @@
-"""Capped conjugate gradients: a solution or enough negative curvature, within a bound on products."""
+"""Capped conjugate gradients: a solution or enough negative curvature, in a bounded number of products."""
+
+from typing import Any
 
 import numpy as np
 
 from hfnb.krylov._cg import cg
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
-from hfnb.krylov.system import System
+from hfnb.krylov.system import Operator, System
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_finite, check_positive
 
 
-def capped_cg(A, b, x0=None, *, damping=0.0, M=None, check=False, accuracy=0.5, **stopping) -> KrylovResult:
+def capped_cg(
+    A: Operator,
+    b: np.ndarray,
+    x0: np.ndarray | None = None,
+    *,
+    damping: float = 0.0,
+    M: None = None,
+    check: bool = False,
+    accuracy: float = 0.5,
+    **stopping: Any,
+) -> KrylovResult:
     """Solve (A + 2εI) x = b, ε = damping / 2, or find a direction d with dᵀAd ≤ −ε‖d‖².
 
     Parameters
     ----------
-    A, b, x0, check
-        As for `cg`.
+    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+        A symmetric operator.
+    b : ndarray (n,)
+        The right-hand side, float32 or float64, which is the precision of the solve.
+    x0 : ndarray (n,), optional
+        The first iterate; 0 by default.
     damping : float
-        2ε > 0.
+        2ε > 0, added to the diagonal of A.
     M : None
-        There is no preconditioner, for the bounds hold in the Euclidean norm.
+        No preconditioner is taken, because the bounds hold in the Euclidean norm.
+    check : bool
+        Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
     accuracy : float
         The accuracy of a solution, in units of 1/(3κ) (see Notes).
     **stopping
@@ -29,19 +47,24 @@ def capped_cg(A, b, x0=None, *, damping=0.0, M=None, check=False, accuracy=0.5, 
     Returns
     -------
     KrylovResult
+        The solution or, where ``status`` reports negative curvature, a ``direction`` as asked for.
 
     Raises
     ------
     TypeError, ValueError, NonFiniteProduct
-        As `cg` does; ValueError also where damping is not positive, and for an M.
+        As `cg` does; ValueError also if damping is not positive or an M is given.
 
     Notes
     -----
-    Conjugate gradients that stop where the direction p or the step y = x − x0 has curvature of A + 2εI below
-    ε; where ‖r‖ ≤ accuracy/(3κ) ‖r0‖, κ = (‖A‖ + 2ε)/ε (or within rtol, atol); or where ‖r‖ falls slower
-    than without negative curvature, ‖r‖ > √T τ^(j/2) ‖r0‖, τ = √κ/(√κ + 1), T = 4κ⁴/(1 − √τ)². In the last
-    case the difference of some two iterates has such curvature, and the iterates are made once more to find
-    it. ‖A‖ is estimated from below by the products met.
+    Conjugate gradients end as soon as one of these conditions holds:
+
+    - The direction p or the step y = x − x0 has curvature of A + 2εI below ε.
+    - ‖r‖ ≤ accuracy/(3κ) ‖r0‖ with κ = (‖A‖ + 2ε)/ε, or ‖r‖ is within rtol, atol.
+    - ‖r‖ falls more slowly than it can without negative curvature: in iteration j, ‖r‖ > √T τ^(j/2) ‖r0‖ with
+      τ = √κ/(√κ + 1) and T = 4κ⁴/(1 − √τ)². The difference of two of the iterates then has such curvature,
+      and the iterates are computed a second time to find it.
+
+    ‖A‖ is estimated from below by the products made so far.
 
     References
     ----------
@@ -54,10 +77,10 @@ def capped_cg(A, b, x0=None, *, damping=0.0, M=None, check=False, accuracy=0.5, 
     -1.5
     """
     if M is not None:
-        raise ValueError("M: expected None, for capped_cg takes no preconditioner")
+        raise ValueError("M: expected None, because capped_cg takes no preconditioner")
     check_positive("accuracy", accuracy, finite=True)
     if not check_finite("damping", damping) > 0:
-        raise ValueError(f"damping: expected 2ε > 0, for capped_cg solves (A + 2εI)x = b, got {damping}")
+        raise ValueError(f"damping: expected 2ε > 0, because capped_cg solves (A + 2εI)x = b, got {damping}")
     system = System(A, b, x0, damping=damping, check=check)
     monitor = Monitor(system, Stopping.from_options(capped_cg, stopping))
     asked = monitor.tolerance
@@ -92,24 +115,26 @@ def capped_cg(A, b, x0=None, *, damping=0.0, M=None, check=False, accuracy=0.5, 
 
 
 def _bounds(A_norm: float, eps: float, accuracy: float, iteration: int) -> tuple[float, float]:
-    """Return the relative residual to reach, and the largest that positive curvature allows by now."""
+    """Return the relative residual to reach, and the largest one that positive curvature allows by now."""
     kappa = (A_norm + 2 * eps) / eps
     tau = np.sqrt(kappa) / (np.sqrt(kappa) + 1)
     return accuracy / (3 * kappa), 2 * kappa**2 / (1 - np.sqrt(tau)) * tau ** (iteration / 2)
 
 
-def _observe_difference(A, system: System, monitor: Monitor, r_start: np.ndarray, y: np.ndarray) -> None:
-    """Find a difference d of the last and an earlier iterate with dᵀ(A + 2εI)d < ε‖d‖².
+def _observe_difference(
+    A: Operator, system: System, monitor: Monitor, r_start: np.ndarray, y: np.ndarray
+) -> None:
+    """Find a difference d between the last and an earlier iterate with dᵀ(A + 2εI)d < ε‖d‖².
 
-    By conjugacy the left-hand side is twice the fall of q between the two iterates, which is known.
+    By conjugacy the left-hand side is twice the decrease of q between the two iterates, which is known.
     """
     earlier = iter(monitor.models[1:])
 
-    def falls_too_little(y_earlier):
+    def falls_too_little(y_earlier: np.ndarray) -> bool:
         d = y - y_earlier
         return 2 * (next(earlier) - monitor.models[-1]) < system.damping / 2 * dot(d, d)
 
-    stopping = {"rtol": 0.0, "progress": 0.0, "max_iter": monitor.iteration}
+    stopping: dict[str, Any] = {"rtol": 0.0, "progress": 0.0, "max_iter": monitor.iteration}
     again = cg(A, r_start, damping=system.damping, callback=falls_too_little, **stopping)
     system.products += again.products
     system.product(y - again.x, out=np.empty_like(y))

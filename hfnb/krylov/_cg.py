@@ -1,16 +1,27 @@
-"""Conjugate gradients as Hessian-free optimization uses them, with a trust region where one is given."""
+"""Conjugate gradients as Hessian-free optimization uses them, with an optional trust region."""
+
+from typing import Any
 
 import numpy as np
 
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
-from hfnb.krylov.system import System
+from hfnb.krylov.system import Operator, System
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_positive
 
 
 def cg(
-    A, b, x0=None, *, damping=0.0, M=None, check=False, radius=np.inf, overhead=None, **stopping
+    A: Operator,
+    b: np.ndarray,
+    x0: np.ndarray | None = None,
+    *,
+    damping: float = 0.0,
+    M: Operator | None = None,
+    check: bool = False,
+    radius: float = np.inf,
+    overhead: float | None = None,
+    **stopping: Any,
 ) -> KrylovResult:
     """Minimize q(x) = ½xᵀ(A + damping I)x − bᵀx by conjugate gradients, up to non-positive curvature.
 
@@ -29,31 +40,32 @@ def cg(
     check : bool
         Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
     radius : float
-        The trust region ‖x‖ ≤ radius, in the Euclidean norm with a preconditioner, too.
+        The trust region ‖x‖ ≤ radius. The norm is the Euclidean one, also with a preconditioner.
     overhead : float, optional
         As in `Stopping`.
     **stopping
-        The other fields of `Stopping`, except ``stop_indefinite``: this solver always stops there.
+        The other fields of `Stopping`, except ``stop_indefinite``: this solver always stops at non-positive
+        curvature.
 
     Returns
     -------
     KrylovResult
-        With a radius the best iterate alone is kept in ``iterates``, otherwise several for backtracking.
+        ``iterates`` holds several iterates for backtracking; with a radius, only the best one.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit together, an unknown option, a matrix that is not symmetric, an M that
-        is not positive definite, and an x0 outside of the trust region.
+        If arguments do not fit together, an option is unknown, a matrix is not symmetric, M is not positive
+        definite, or x0 is outside of the trust region.
     NonFiniteProduct
-        Where A or M returns NaN or infinity.
+        If A or M returns NaN or infinity.
 
     Notes
     -----
-    One product an iteration. Where pᵀ(A + damping I)p ≤ 0, q has no minimum along p. Without a radius the
-    solve ends there; that curvature is reported and never divided by. With a radius the result is the point
-    at which x + τp, τ > 0, crosses the boundary, as it is where a step would leave the region; q falls all
-    the way there (Steihaug's method).
+    Each iteration takes one product. If pᵀ(A + damping I)p ≤ 0, q has no minimum along p. Without a radius
+    the solve then ends; the curvature is reported and never used as a divisor. With a radius the solve ends
+    at the point where x + τp, τ > 0, crosses the boundary, and likewise if a step would leave the region; q
+    falls all the way to that point (Steihaug's method).
 
     References
     ----------

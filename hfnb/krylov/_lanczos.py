@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
 from hfnb.krylov.result import Status
-from hfnb.krylov.system import ROUNDING, System, as_operator, check_right_hand_side
+from hfnb.krylov.system import ROUNDING, Operator, System, as_operator, check_right_hand_side
 from hfnb.krylov.vectors import coefficients, combine, norm
 from hfnb.validation import (
     check_finite,
@@ -20,7 +20,7 @@ from hfnb.validation import (
 
 @dataclass
 class Tridiagonal:
-    """A symmetric A in a Krylov space: T = V A Vᵀ, a tridiagonal matrix.
+    """The projection of a symmetric A onto a Krylov space: T = V A Vᵀ, a tridiagonal matrix.
 
     Attributes
     ----------
@@ -29,8 +29,8 @@ class Tridiagonal:
     alphas : list of float, k of them
         The diagonal of T.
     betas : list of float, k of them
-        What stands beside the diagonal, and at the end the norm of what A leads out of the space:
-        A Vᵀ = Vᵀ T + β v eᵀ.
+        The entries next to the diagonal of T and, as the last number, the norm β of the part of A Vᵀ outside
+        of the space: A Vᵀ = Vᵀ T + β v eᵀ with a unit vector v and e = (0, …, 0, 1).
     """
 
     V: np.ndarray
@@ -43,30 +43,31 @@ class Tridiagonal:
         Returns
         -------
         values : ndarray (k,)
+            The eigenvalues, ascending: the Ritz values of A.
         vectors : ndarray (k, k)
-            A column for each value.
+            The eigenvectors, a column for each value.
         """
         return eigh_tridiagonal(self.alphas, self.betas[:-1])
 
     def failure(self, bound: float) -> float:
-        """Return an upper bound on the probability that λmin < ``bound`` in spite of this T.
+        """Return an upper bound on the probability that λmin < ``bound``, given T.
 
         Parameters
         ----------
         bound : float
+            A number that the smallest eigenvalue λmin of A is compared with.
 
         Returns
         -------
         float
-            A probability over starts v drawn uniformly from the sphere; 1 where a Ritz value is at most
+            A probability over starts v drawn uniformly from the sphere; 1 if a Ritz value is at most
             ``bound``.
 
         Notes
         -----
         With u the eigenvector of λmin and p the monic polynomial of the Ritz values θᵢ,
-        |uᵀv| Π(θᵢ − λmin) = |uᵀp(A)v| ≤ ‖p(A)v‖ = Πβⱼ. As |uᵀv| ≤ a has probability at most a√(2n/π),
-        λmin < bound has at most √(2n/π) Π βⱼ/(θᵢ − bound), whatever the number of steps after which one
-        looks.
+        |uᵀv| Π(θᵢ − λmin) = |uᵀp(A)v| ≤ ‖p(A)v‖ = Πβⱼ. The probability of |uᵀv| ≤ a is at most a√(2n/π),
+        hence that of λmin < bound is at most √(2n/π) Π βⱼ/(θᵢ − bound). This holds after any number of steps.
 
         References
         ----------
@@ -97,12 +98,12 @@ def lanczos_process(system: System, start: np.ndarray, steps: int) -> Iterator[T
     Yields
     ------
     Tridiagonal
-        The same arrays each time, longer by one.
+        T with one more row and column each time; the arrays are shared, not copied.
 
     Raises
     ------
     TypeError, ValueError
-        For a start that is zero or of another size, and for ``steps`` below 1.
+        If the start is zero or of another size, or ``steps`` is below 1.
 
     Notes
     -----
@@ -149,13 +150,13 @@ class LanczosResult:
     direction : ndarray (n,)
         The unit vector d.
     residual_norm : float
-        ‖Ad − eigenvalue d‖; an eigenvalue of A is at most so far from ``eigenvalue``.
+        ‖Ad − eigenvalue d‖; A has an eigenvalue within this distance of ``eigenvalue``.
     largest : float
         The largest Ritz value.
     products : int
         How often A was applied.
     seed : int or None
-        What the start was drawn with; None where it was given.
+        The seed of the random start; None if the start was given.
     status : Status
         Why the process stopped.
     success : bool
@@ -172,7 +173,15 @@ class LanczosResult:
     success: bool
 
 
-def lanczos(A, start=None, *, seed=None, tol=1e-3, max_iter=100, check=False) -> LanczosResult:
+def lanczos(
+    A: Operator,
+    start: np.ndarray | None = None,
+    *,
+    seed: int | None = None,
+    tol: float = 1e-3,
+    max_iter: int = 100,
+    check: bool = False,
+) -> LanczosResult:
     """Return the smallest Ritz pair of a symmetric A by the Lanczos process with full reorthogonalization.
 
     Parameters
@@ -183,22 +192,23 @@ def lanczos(A, start=None, *, seed=None, tol=1e-3, max_iter=100, check=False) ->
         The first vector, such as the last direction found. By default it is random: a fixed start can be
         orthogonal to the only direction of negative curvature.
     seed : int, optional
-        What a random start is drawn with; a fresh one by default, which the result records.
+        The seed of a random start; a fresh one by default, which the result records.
     tol : float
-        Stop where the residual bound β|sₖ| is at most tol × the largest |Ritz value|.
+        Stop when the residual bound β|sₖ| is at most tol × the largest |Ritz value|.
     max_iter : int
         The largest number of products, and of basis vectors kept.
     check : bool
-        As for `cg`.
+        Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
 
     Returns
     -------
     LanczosResult
+        The smallest Ritz value, its vector, and how close they are to an eigenpair.
 
     Raises
     ------
     TypeError, ValueError, NonFiniteProduct
-        As `cg` does; ValueError also for a start whose norm is 0 or overflows.
+        As `cg` does; ValueError also if the norm of the start is 0 or overflows.
 
     References
     ----------
@@ -236,21 +246,22 @@ def lanczos(A, start=None, *, seed=None, tol=1e-3, max_iter=100, check=False) ->
     )
 
 
-def random_start(A, seed: int | None = None) -> tuple[np.ndarray, int]:
+def random_start(A: Operator, seed: int | None = None) -> tuple[np.ndarray, int]:
     """Return a vector whose direction is uniformly random.
 
     Parameters
     ----------
     A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
-        What the vector is to be multiplied by: it has A's size, and its precision where that is float32.
+        The operator, which gives the vector its size, and the precision float32 if it has that.
     seed : int, optional
-        A fresh one by default.
+        The seed of the draw; a fresh one by default.
 
     Returns
     -------
     start : ndarray (n,)
+        A vector of normal random numbers, float64 unless A is float32.
     seed : int
-        What it was drawn with.
+        The seed with which it was drawn.
 
     Examples
     --------

@@ -1,23 +1,44 @@
-"""MINRES, which sees non-positive curvature in its own scalars (Liu & Roosta's Newton-MR)."""
+"""MINRES, which detects non-positive curvature from its own scalars (Liu & Roosta's Newton-MR)."""
+
+from typing import Any
 
 import numpy as np
 
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
-from hfnb.krylov.system import System
+from hfnb.krylov.system import Operator, System
 from hfnb.krylov.vectors import axpy, dot
 from hfnb.validation import check_bool
 
 
 def minres(
-    A, b, x0=None, *, damping=0.0, M=None, check=False, stop_indefinite=False, **stopping
+    A: Operator,
+    b: np.ndarray,
+    x0: np.ndarray | None = None,
+    *,
+    damping: float = 0.0,
+    M: Operator | None = None,
+    check: bool = False,
+    stop_indefinite: bool = False,
+    **stopping: Any,
 ) -> KrylovResult:
     """Minimize ‖b − (A + damping I) x‖ over the Krylov space; one product an iteration, ‖r‖ never grows.
 
     Parameters
     ----------
-    A, b, x0, damping, M, check
-        As for `cg`; with an M it is √(rᵀMr) that never grows, and the directions seen are M r.
+    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+        A symmetric operator.
+    b : ndarray (n,)
+        The right-hand side, float32 or float64, which is the precision of the solve.
+    x0 : ndarray (n,), optional
+        The first iterate; 0 by default.
+    damping : float
+        λ, added to the diagonal of A.
+    M : as A, optional
+        A positive definite preconditioner M ≈ (A + damping I)⁻¹. With it, √(rᵀMr) never grows instead of ‖r‖,
+        and the curvature is that along M r.
+    check : bool
+        Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
     stop_indefinite : bool
         Whether to stop at the first residual with rᵀ(A + damping I)r ≤ 0, as Newton-MR does.
     **stopping
@@ -26,6 +47,7 @@ def minres(
     Returns
     -------
     KrylovResult
+        ``direction`` has the most negative curvature among the Lanczos vectors and the residuals.
 
     Raises
     ------
@@ -34,10 +56,10 @@ def minres(
 
     Notes
     -----
-    Beside each v of the Lanczos process it sees the curvature of each residual without a product:
-    rᵀ(A + damping I)r = −c γ ‖r‖², c and γ scalars of its QR factorization. An inconsistent system ends with
-    a least-squares solution, where ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖, or √eps ‖A‖‖r‖ if ‖r‖ has ceased to
-    fall: rounding seldom allows less.
+    The solver knows the curvature along each residual, as well as along each Lanczos vector v, without a
+    further product: rᵀ(A + damping I)r = −c γ ‖r‖², where c and γ are scalars of its QR factorization. An
+    inconsistent system ends with a least-squares solution, when ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖. The limit
+    is √eps ‖A‖‖r‖ once ‖r‖ no longer falls, because rounding seldom allows less.
 
     References
     ----------
@@ -59,7 +81,7 @@ def minres(
     z, rz = system.precondition(r)
     beta = phi = np.sqrt(rz)
     u, v = r / (beta or 1.0), z / (beta or 1.0)  # r / √(rᵀMr) and M r / √(rᵀMr)
-    e = r if M is None else z.copy()  # M r all along
+    e = r if M is None else z.copy()  # M r, updated together with r
     u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
     c, s, delta, epsilon, sqrt_eps = -1.0, 0.0, 0.0, 0.0, float(np.finfo(x.dtype).eps) ** 0.5
     while (reason := monitor.stop(x, r)) is None:
@@ -98,8 +120,10 @@ def _stagnates(before: float, after: float = 0.0) -> bool:
     return before < 1.001 * after
 
 
-def _combine(v, delta, d, epsilon, d_before, length):
-    """Return (v − δ d − ε d_before) / length in the place of d_before."""
+def _combine(
+    v: np.ndarray, delta: float, d: np.ndarray, epsilon: float, d_before: np.ndarray, length: float
+) -> np.ndarray:
+    """Return (v − δ d − ε d_before) / length, which overwrites d_before."""
     d_before *= -epsilon
     d_before += v
     axpy(d_before, -delta, d)

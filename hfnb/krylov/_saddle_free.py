@@ -1,29 +1,49 @@
 """Saddle-free Newton: |A| in place of A, in a Lanczos subspace (Dauphin et al. 2014)."""
 
+from typing import Any
+
 import numpy as np
 
 from hfnb.krylov._lanczos import lanczos_process
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
-from hfnb.krylov.system import ROUNDING, System
+from hfnb.krylov.system import ROUNDING, Operator, System
 from hfnb.krylov.vectors import combine, norm
 
 
-def saddle_free(A, b, x0=None, *, damping=0.0, M=None, check=False, **stopping) -> KrylovResult:
+def saddle_free(
+    A: Operator,
+    b: np.ndarray,
+    x0: np.ndarray | None = None,
+    *,
+    damping: float = 0.0,
+    M: None = None,
+    check: bool = False,
+    **stopping: Any,
+) -> KrylovResult:
     """Return x = x0 + V(|T| + damping I)⁻¹Vᵀ(b − (A + damping I)x0), T = VᵀAV on a Lanczos basis V.
 
-    Along eigenvectors of negative curvature this steps away from the saddle, where a Newton step goes to it.
+    Along eigenvectors of negative curvature this step leads away from the saddle, while a Newton step leads
+    to it.
 
     Parameters
     ----------
-    A, b, x0, damping, check
-        As for `cg`.
+    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+        A symmetric operator.
+    b : ndarray (n,)
+        The right-hand side, float32 or float64, which is the precision of the solve.
+    x0 : ndarray (n,), optional
+        The first iterate; 0 by default.
+    damping : float
+        λ, added to |T| in the subspace.
     M : None
-        There is no preconditioner, for |A| depends on the coordinates.
+        No preconditioner is taken, because |A| depends on the coordinates.
+    check : bool
+        Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
     **stopping
         The fields of `Stopping`, except ``overhead`` and ``stop_indefinite``. ``rtol`` and ``atol`` bound
-        what (|A| + damping I)x leads out of the subspace. ``max_iter``, 100 by default, is the largest
-        number of basis vectors, which are all kept.
+        the part of (|A| + damping I)x outside of the subspace. ``max_iter``, 100 by default, is the largest
+        number of basis vectors, all of which are kept.
 
     Returns
     -------
@@ -33,7 +53,7 @@ def saddle_free(A, b, x0=None, *, damping=0.0, M=None, check=False, **stopping) 
     Raises
     ------
     TypeError, ValueError, NonFiniteProduct
-        As `cg` does; ValueError also for an M.
+        As `cg` does; ValueError also if an M is given.
 
     References
     ----------
@@ -46,7 +66,7 @@ def saddle_free(A, b, x0=None, *, damping=0.0, M=None, check=False, **stopping) 
     array([1.  , 0.25])
     """
     if M is not None:
-        raise ValueError("M: expected None, for saddle_free takes no preconditioner")
+        raise ValueError("M: expected None, because saddle_free takes no preconditioner")
     options = Stopping.from_options(saddle_free, stopping)
     system = System(A, b, x0, damping=damping, check=check)
     monitor = Monitor(system, options, default_max_iter=100)

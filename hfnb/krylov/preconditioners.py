@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from hfnb.krylov.system import as_operator
+from hfnb.krylov.system import Operator, as_operator
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_finite, check_nonnegative, check_positive_int, check_vector
 
@@ -18,16 +18,17 @@ def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> Lin
     damping : float
         λ of the system to be solved.
     exponent : float
-        An exponent below 1 holds back the largest entries, which this diagonal exaggerates.
+        An exponent below 1 damps the largest entries, which this diagonal overestimates.
 
     Returns
     -------
     LinearOperator (n, n)
+        M, a diagonal operator.
 
     Raises
     ------
     ValueError
-        Where an entry of squares + damping is not positive.
+        If an entry of squares + damping is not positive.
 
     References
     ----------
@@ -48,7 +49,7 @@ def diagonal(squares: np.ndarray, damping: float, exponent: float = 0.75) -> Lin
 
 
 class LBFGS:
-    """The L-BFGS inverse of the pairs (s, y = A s) that an earlier solve met.
+    """The L-BFGS approximation of an inverse, made of the pairs (s, y = A s) of an earlier solve.
 
     Parameters
     ----------
@@ -62,8 +63,8 @@ class LBFGS:
 
     Notes
     -----
-    Solve with ``watch(A)`` in place of A to note pairs, then give ``operator(damping)`` to the next solve as
-    its M. Pairs of non-positive curvature are left out of it, so that it is positive definite.
+    Solve with ``watch(A)`` in place of A to record pairs, then give ``operator(damping)`` to the next solve
+    as its M. Pairs of non-positive curvature are left out, so that M is positive definite.
 
     References
     ----------
@@ -78,17 +79,17 @@ class LBFGS:
     array([1.  , 0.01])
     """
 
-    def __init__(self, memory: int = 20):
+    def __init__(self, memory: int = 20) -> None:
         self.memory = check_positive_int("memory", memory)
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self.clear()
 
     def clear(self) -> None:
-        """Forget the pairs, before a solve whose pairs shall replace them."""
+        """Remove all pairs, before a solve whose pairs are to replace them."""
         self.pairs, self._seen, self._stride = [], 0, 1
 
-    def watch(self, A) -> LinearOperator:
-        """Return an operator that is A and notes the pairs of its products.
+    def watch(self, A: Operator) -> LinearOperator:
+        """Return A as an operator that records the pair of each product.
 
         Parameters
         ----------
@@ -98,10 +99,11 @@ class LBFGS:
         Returns
         -------
         LinearOperator (n, n)
+            A, with products that add to ``pairs``.
         """
         inner = as_operator("A", A)
 
-        def product(v):
+        def product(v: np.ndarray) -> np.ndarray:
             Av = inner.matvec(v)
             self._note(v, Av)
             return Av
@@ -117,7 +119,7 @@ class LBFGS:
             self.pairs, self._stride = self.pairs[::2], 2 * self._stride
 
     def operator(self, damping: float = 0.0) -> LinearOperator | None:
-        """Return the preconditioner that the pairs make.
+        """Return the preconditioner made of the pairs.
 
         Parameters
         ----------
@@ -127,7 +129,7 @@ class LBFGS:
         Returns
         -------
         LinearOperator (n, n) or None
-            None where no pair has positive curvature.
+            M; None if no pair has positive curvature.
         """
         damping, usable = check_finite("damping", damping), []
         for s, y in self.pairs:
@@ -141,7 +143,7 @@ class LBFGS:
         return LinearOperator((n, n), matvec=lambda r: _two_loops(usable, r.ravel()), dtype=dtype)
 
 
-def _two_loops(pairs: list, r: np.ndarray) -> np.ndarray:
+def _two_loops(pairs: list[tuple[np.ndarray, np.ndarray, float]], r: np.ndarray) -> np.ndarray:
     """Return H r by the two-loop recursion (Nocedal & Wright, Numerical Optimization, algorithm 7.4)."""
     q, alphas = np.array(r), []
     for s, y, sy in reversed(pairs):

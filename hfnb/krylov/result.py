@@ -55,12 +55,12 @@ class Status(StrEnum):
 
 @dataclass
 class KrylovResult:
-    """What a Krylov solver of (A + damping I) x = b found.
+    """The result of a Krylov solver of (A + damping I) x = b.
 
     Attributes
     ----------
     x : ndarray (n,)
-        The solution where the residual test was met, otherwise ``best``.
+        The solution if the residual test was met, otherwise ``best``.
     status : Status or str
         Why the solver stopped; a solver of your own may give any sentence.
     success : bool
@@ -74,14 +74,15 @@ class KrylovResult:
     best : ndarray (n,)
         The iterate of least q.
     direction : ndarray (n,) or None
-        The unit vector d of most negative curvature of A itself, without damping, among the vectors that
-        the solver met; None where no curvature was negative by more than rounding.
+        The unit vector d of most negative curvature of the undamped A among the vectors of the solve; None
+        if no curvature was negative by more than rounding.
     curvature : float or None
         dᵀAd, its Rayleigh quotient.
     iterates : list of (int, ndarray (n,))
-        Iterates to go back to, each with its number: several of them and the last, or the best one alone.
+        Iterates for backtracking, each with its number: several of them including the last one, or only the
+        best one.
     norm : float
-        The largest ‖Av‖/‖v‖ that the solver met, a lower bound of ‖A‖; 0 if unknown.
+        The largest ‖Av‖/‖v‖ of the solve, a lower bound of ‖A‖; 0 if unknown.
     """
 
     x: np.ndarray
@@ -99,5 +100,5 @@ class KrylovResult:
 
     @property
     def model(self) -> float:
-        """q(best), the least value of the quadratic model among the iterates."""
+        """The least value of the quadratic model among the iterates, q(best)."""
         return min(self.models)

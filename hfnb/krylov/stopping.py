@@ -1,4 +1,4 @@
-"""When a Krylov solve stops: the options that say so, and the monitor that applies them to each iterate."""
+"""Stopping rules of a Krylov solve: their options, and the monitor that applies them to each iterate."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -30,18 +30,18 @@ class Stopping:
     Parameters
     ----------
     rtol, atol : float
-        Stop where ‖r‖ ≤ max(rtol ‖b‖, atol), r = b − (A + damping I)x.
+        Stop when ‖r‖ ≤ max(rtol ‖b‖, atol), r = b − (A + damping I)x.
     progress : float
-        Martens' ε: stop at iteration i where q(x) = ½xᵀ(A + damping I)x − bᵀx fell, over the last
-        k = max(10, i/10) iterations, by less than the fraction kε of it. The least q so far stands for q,
-        which not every solver lowers at every iteration. 0 turns the rule off.
+        Martens' ε: stop at iteration i if q(x) = ½xᵀ(A + damping I)x − bᵀx fell by less than the fraction kε
+        of its value over the last k = max(10, i/10) iterations. The rule takes the least q so far, because
+        not every solver lowers q in every iteration. 0 turns the rule off.
     overhead : float or None
-        Stop where an iteration gained less than −q/(i + overhead): the mean gain of an iteration, where
-        what surrounds the solve costs as much as ``overhead`` iterations. None turns the rule off.
+        Stop when iteration i lowered q by less than −q/(i + overhead). That is the mean gain of an iteration
+        if the work around the solve costs as much as ``overhead`` iterations. None turns the rule off.
     max_iter : int or None
-        The largest number of iterations; None is the solver's own limit, 10 n in most.
+        The largest number of iterations; None means the solver's own limit, 10 n for most solvers.
     stop_indefinite : bool
-        Stop where a vector has shown that A + damping I is not positive definite: q then has no minimum.
+        Stop once a vector has shown that A + damping I is not positive definite: q then has no minimum.
     callback : callable or None
         ``callback(x)`` sees each iterate after x0; any true value that it returns stops the solve.
 
@@ -69,7 +69,7 @@ class Stopping:
     stop_indefinite: bool = False
     callback: Callable[[np.ndarray], Any] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checked: dict[str, Any] = {"stop_indefinite": check_bool("stop_indefinite", self.stop_indefinite)}
         for name in ("rtol", "atol", "progress"):
             checked[name] = check_nonnegative(name, getattr(self, name))
@@ -82,26 +82,29 @@ class Stopping:
             object.__setattr__(self, name, value)  # the dataclass is frozen
 
     @classmethod
-    def from_options(cls, solver: Callable, options: Mapping[str, Any], **own: Any) -> "Stopping":
+    def from_options(
+        cls, solver: Callable[..., KrylovResult], options: Mapping[str, Any], **own: Any
+    ) -> "Stopping":
         """Return the stopping options of one call of a solver.
 
         Parameters
         ----------
         solver : callable
-            The solver, whose options the message lists where one is unknown.
+            The solver. If an option is unknown, the message lists those of the solver.
         options : mapping
-            What the solver was given as ``**stopping``.
+            The keyword arguments ``**stopping`` of the call.
         **own
-            Those of ``overhead`` and ``stop_indefinite`` that the solver names in its signature.
+            ``overhead`` and ``stop_indefinite``, if the solver names them in its signature.
 
         Returns
         -------
         Stopping
+            The options, with defaults for those that were not given.
 
         Raises
         ------
         TypeError
-            Where ``options`` has a name that is not an option of the solver.
+            If ``options`` has a name that is not an option of the solver.
 
         Examples
         --------
@@ -123,18 +126,19 @@ class Stopping:
 SHARED = [each.name for each in fields(Stopping) if each.name not in ("overhead", "stop_indefinite")]
 
 
-def option_names(solver: Callable) -> list[str] | None:
-    """Return the names of the options that a solver takes, None where it takes any.
+def option_names(solver: Callable[..., Any]) -> list[str] | None:
+    """Return the names of the options that a solver takes, None if it takes any name.
 
     Parameters
     ----------
     solver : callable
         ``solver(A, b, x0=None, *, damping=0.0, ..., **stopping)``. ``**stopping`` stands for the fields of
-        `Stopping` that every solver takes, ``**`` with any other name for options of any name.
+        `Stopping` that every solver takes, and ``**`` before another word for options of any name.
 
     Returns
     -------
     list of str or None
+        The names, in the order of the signature; None if it takes any name.
 
     Examples
     --------
@@ -162,11 +166,11 @@ class Monitor:
     stopping : Stopping
         The tests to apply.
     keep : bool
-        Whether to keep iterates 1, 2, 3, ..., ⌈1.3ʲ⌉, ... for backtracking, instead of the best one alone.
+        Whether to keep iterates 1, 2, 3, ..., ⌈1.3ʲ⌉, ... for backtracking, and not only the best one.
     restarts : bool
         Whether the solver can go on from a residual that the monitor has replaced (see Notes).
     default_max_iter : int, optional
-        The largest number of iterations where ``stopping`` has none; 10 n by default.
+        The largest number of iterations if ``stopping`` has none; 10 n by default.
 
     Attributes
     ----------
@@ -179,18 +183,18 @@ class Monitor:
     best : ndarray (n,)
         The iterate of least q.
     replaced : bool
-        Whether the last `stop` has replaced the residual.
+        Whether the last call of `stop` has replaced the residual.
     solved, success : bool
-        Whether the last iterate met the residual test, and whether it met any test. A solver with a test of
-        its own sets them.
+        Whether the last iterate met the residual test, and whether it met any test. A solver that has a test
+        of its own sets both.
 
     Notes
     -----
-    q(x) = ½xᵀ(A + damping I)x − bᵀx = −½xᵀ(b + r) comes from the residual r, without a product.
+    q(x) = ½xᵀ(A + damping I)x − bᵀx = −½xᵀ(b + r) is computed from the residual r, without a product.
 
-    A residual that is updated instead of computed differs from b − (A + damping I)x by rounding errors of
-    about eps(‖A‖‖x‖ + ‖r‖) an iteration. Before a solve ends by a residual that is smaller than their sum,
-    the monitor computes the residual by one more product, writes it over r and sets ``replaced``.
+    A residual that is updated and not recomputed deviates from b − (A + damping I)x by rounding errors of
+    about eps(‖A‖‖x‖ + ‖r‖) an iteration. If r meets the tolerance, but the sum of these errors exceeds it,
+    the monitor recomputes the residual by one more product, writes it over r and sets ``replaced``.
 
     Examples
     --------
@@ -207,7 +211,7 @@ class Monitor:
         keep: bool = False,
         restarts: bool = True,
         default_max_iter: int | None = None,
-    ):
+    ) -> None:
         self.system, self.stopping, self.keep, self.restarts = system, stopping, keep, restarts
         self.max_iter = stopping.max_iter or default_max_iter or 10 * system.b.size
         small = system.b_norm < np.inf
@@ -232,7 +236,7 @@ class Monitor:
         Parameters
         ----------
         x, r : ndarray (n,)
-            The iterate and its residual, which may be replaced by one that is computed anew.
+            The iterate and its residual, which may be overwritten by a recomputed one.
 
         Returns
         -------
@@ -252,14 +256,14 @@ class Monitor:
         return self.record(x, q, r_norm)
 
     def record(self, x: np.ndarray, q: float, r_norm: float) -> Status | None:
-        """Record an iterate of which a solver knows q and ‖r‖, and say whether to stop there.
+        """Record an iterate whose q and ‖r‖ the solver knows, and say whether to stop there.
 
         Parameters
         ----------
         x : ndarray (n,)
             The iterate.
         q, r_norm : float
-            q(x) and the norm of its residual.
+            q(x) and the norm of the residual.
 
         Returns
         -------
@@ -302,7 +306,7 @@ class Monitor:
         return Status.MAX_ITER if self.iteration >= self.max_iter else None
 
     def _without_norm(self) -> Status:
-        """Return the reason not to begin: ‖b‖ is 0, or its squares leave the range of floating point."""
+        """Return why the solve cannot begin: ‖b‖ is 0, or the squares of b overflow or underflow."""
         if not np.any(self.system.b):
             return Status.ZERO_RIGHT_HAND_SIDE
         self.solved = self.success = False
@@ -316,18 +320,18 @@ class Monitor:
         return self._least[-1] - self._least[-1 - k] > k * progress * self._least[-1]
 
     def _gains_little(self, overhead: float) -> bool:
-        """Whether the last iteration gained less than the mean one, what surrounds the solve included."""
+        """Whether the last iteration gained less than the mean one, which includes the work around it."""
         i, least = self.iteration, self._least
         return i > 1 and least[-1] < 0 and least[-2] - least[-1] < -least[-1] / (i + overhead)
 
     def _keep(self, x: np.ndarray) -> None:
-        """Keep iterates ⌈1.3ʲ⌉ for backtracking (Martens 2010, §4.6): evenly many for each doubling."""
+        """Keep iterates ⌈1.3ʲ⌉ for backtracking (Martens 2010, §4.6): equally many for each doubling."""
         self.iterates.append((self.iteration, x.copy()))
         while np.ceil(self._next_kept) <= self.iteration:
             self._next_kept *= 1.3
 
     def result(self, x: np.ndarray, status: str) -> KrylovResult:
-        """Return what the solve has found.
+        """Return the result of the solve.
 
         Parameters
         ----------
@@ -339,6 +343,7 @@ class Monitor:
         Returns
         -------
         KrylovResult
+            ``x`` is the last iterate if it met the residual test, otherwise the best one.
         """
         direction, curvature = self.system.lowest()
         chosen = x if self.solved else self.best

@@ -1,30 +1,49 @@
-"""The damped system that a solver is given: its products, and the most negative curvature that they show."""
+"""The damped system that a solver solves: its products, and the most negative curvature among them."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
+from scipy.sparse import sparray, spmatrix
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import FLOATS, check_finite, check_plain_array, shown
+
+# What a solver accepts as a matrix: anything that multiplies vectors, or the entries.
+Operator: TypeAlias = LinearOperator | np.ndarray | spmatrix | sparray | Sequence[Sequence[float]]
 
 
 class NonFiniteProduct(FloatingPointError):
     """The operator or the preconditioner returned NaN or infinity; the message says in which product."""
 
 
-# Curvature within this many units of rounding of the largest product met is taken for zero.
+# Curvature of at most this many units of rounding, relative to the largest ‖Av‖/‖v‖ so far, counts as zero.
 ROUNDING = 10
 
 
 class System:
     """(A + damping I) x = b with a preconditioner M ≈ (A + damping I)⁻¹.
 
-    It counts the products with A and remembers the direction of most negative curvature of the undamped A
-    among the vectors that A was applied to, at the price of three dot products a product.
+    It counts the products with A and keeps the direction of most negative curvature of the undamped A among
+    the vectors that A was applied to. This costs three dot products for each product.
 
     Parameters
     ----------
-    A, b, x0, damping, M, check
-        As for `cg`. The two products with a matrix that probe its symmetry are not counted.
+    A : LinearOperator, ndarray, sparse matrix or nested list (n, n)
+        A symmetric operator.
+    b : ndarray (n,)
+        The right-hand side, float32 or float64, which is the precision of the solve.
+    x0 : ndarray (n,), optional
+        The first iterate; 0 by default.
+    damping : float
+        Added to the diagonal of A.
+    M : as A, optional
+        The preconditioner, positive definite.
+    check : bool
+        Whether to spend two products on a probe of A's symmetry. A matrix is always probed; its two products
+        are counted only with ``check``.
 
     Attributes
     ----------
@@ -35,16 +54,16 @@ class System:
     rounding : float
         The size of vᵀ(A + damping I)v that rounding can explain, for the v of the last product.
     direction : ndarray (n,) or None
-        The unit vector of most negative curvature so far; `lowest` says whether rounding explains it.
+        The unit vector of most negative curvature so far; `lowest` checks it against rounding.
     curvature : float or None
-        Its Rayleigh quotient.
+        The Rayleigh quotient of ``direction``.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit together, and where A is not symmetric.
+        If arguments do not fit together, or A is not symmetric.
     NonFiniteProduct
-        By the methods, where A or M returns NaN or infinity.
+        In a method, if A or M returns NaN or infinity.
 
     Examples
     --------
@@ -53,7 +72,16 @@ class System:
     (-2.0, array([ 0., -1.]), -1.0)
     """
 
-    def __init__(self, A, b, x0=None, *, damping=0.0, M=None, check=False):
+    def __init__(
+        self,
+        A: Operator,
+        b: np.ndarray,
+        x0: np.ndarray | None = None,
+        *,
+        damping: float = 0.0,
+        M: Operator | None = None,
+        check: bool = False,
+    ) -> None:
         self.b = check_right_hand_side("b", b)
         self._A = _square("A", A, self.b.size)
         self._M = None if M is None else _square("M", M, self.b.size)
@@ -67,7 +95,7 @@ class System:
             self._probe_symmetry(counted=check)
 
     def _probe_symmetry(self, counted: bool) -> None:
-        """Compare uᵀAv with vᵀAu for two random vectors; a matrix at hand costs no counted product."""
+        """Raise ValueError if uᵀAv differs from vᵀAu for two random vectors; ``counted``: as products."""
         u, v = np.random.default_rng(0).standard_normal((2, self.b.size)).astype(self.b.dtype)
         Au, Av = (_apply("A", self._A, vector, 1) for vector in (u, v))
         self.products += 2 * counted
@@ -81,8 +109,10 @@ class System:
 
         Returns
         -------
-        x, r : ndarray (n,)
-            x0 or 0, and b − (A + damping I)x. Where b = 0, x is 0 whatever x0: that solves the system.
+        x : ndarray (n,)
+            x0 or 0; the solution 0 if b = 0, whatever x0 is.
+        r : ndarray (n,)
+            Its residual b − (A + damping I)x.
         """
         x, r = np.zeros_like(self.b), self.b.copy()
         if 0 < self.b_norm < np.inf and self.x0 is not None and np.any(self.x0):
@@ -96,6 +126,7 @@ class System:
         Parameters
         ----------
         x : ndarray (n,)
+            A vector.
         out : ndarray (n,)
             Receives b − (A + damping I) x.
         """
@@ -103,11 +134,12 @@ class System:
         np.subtract(self.b, out, out=out)
 
     def product(self, v: np.ndarray, out: np.ndarray) -> float:
-        """Multiply a vector by the damped operator and note the curvature of A along it.
+        """Multiply a vector by the damped operator and observe the curvature of A along it.
 
         Parameters
         ----------
         v : ndarray (n,)
+            The vector.
         out : ndarray (n,)
             Receives (A + damping I) v.
 
@@ -119,10 +151,10 @@ class System:
         Raises
         ------
         NonFiniteProduct
-            Where A v has NaN or infinity.
+            If A v has NaN or infinity.
         """
         self.products += 1
-        try:  # as in `_apply`, whose call would stand between every solver and every product
+        try:  # as in `_apply`, which is not called here to save a function call in every product
             np.copyto(out, self._A.matvec(v), casting="same_kind")
         except (TypeError, ValueError) as error:
             _name_operator("A", self.products, error)
@@ -155,12 +187,14 @@ class System:
     def lowest(self) -> tuple[np.ndarray | None, float | None]:
         """Return the direction of most negative curvature and its quotient, unless rounding explains it.
 
-        Rounding is in proportion to ‖A‖, which is known better at the end of a solve than at first.
+        Rounding is in proportion to ‖A‖, the estimate of which improves during a solve.
 
         Returns
         -------
         direction : ndarray (n,) or None
+            A unit vector; None if no curvature was negative by more than rounding.
         curvature : float or None
+            Its Rayleigh quotient.
         """
         if self.curvature is None or self.curvature >= -self.noise:
             return None, None
@@ -182,20 +216,21 @@ class System:
         Parameters
         ----------
         r : ndarray (n,)
+            The residual.
 
         Returns
         -------
         z : ndarray (n,)
-            M r; r itself where there is no M.
+            M r; r itself if there is no M.
         rz : float
             rᵀz, positive.
 
         Raises
         ------
         NonFiniteProduct
-            Where M r has NaN or infinity.
+            If M r has NaN or infinity.
         ValueError
-            Where rᵀMr shows that M is not positive definite.
+            If rᵀMr shows that M is not positive definite.
         """
         if self._M is None:
             return r, dot(r, r)
@@ -212,7 +247,7 @@ class System:
         return z, rz
 
 
-def as_operator(name: str, A) -> LinearOperator:
+def as_operator(name: str, A: Operator) -> LinearOperator:
     """Return A, an operator, an array, a sparse matrix or a nested list, as an operator on real vectors."""
     if isinstance(A, np.ma.MaskedArray):
         check_plain_array(name, A)
@@ -230,7 +265,7 @@ def as_operator(name: str, A) -> LinearOperator:
     return operator
 
 
-def check_right_hand_side(name: str, b) -> np.ndarray:
+def check_right_hand_side(name: str, b: Any) -> np.ndarray:
     """Return a copy of a vector of finite float32 or float64."""
     check_plain_array(name, b)
     found = np.array(b)
@@ -241,7 +276,7 @@ def check_right_hand_side(name: str, b) -> np.ndarray:
     return found
 
 
-def _start(name: str, x0, b: np.ndarray) -> np.ndarray:
+def _start(name: str, x0: Any, b: np.ndarray) -> np.ndarray:
     """Return the first iterate as a vector like b."""
     check_plain_array(name, x0)
     found = np.asarray(x0)
@@ -254,15 +289,15 @@ def _start(name: str, x0, b: np.ndarray) -> np.ndarray:
     return found
 
 
-def _damping(damping, dtype) -> float:
-    """Return the damping, whose product with a vector must not overflow, nor the square of that."""
+def _damping(damping: Any, dtype: DTypeLike) -> float:
+    """Return the damping, so small that its products with vectors and their squares do not overflow."""
     limit = min(float(np.finfo(dtype).max), 1e150)
     if abs(number := check_finite("damping", damping)) >= limit:
         raise ValueError(f"damping: expected less than {limit:.3g} in {dtype}, got {number}")
     return number
 
 
-def _square(name: str, A, n: int) -> LinearOperator:
+def _square(name: str, A: Operator, n: int) -> LinearOperator:
     """Return A as a real (n, n) operator."""
     operator = as_operator(name, A)
     if operator.shape != (n, n):
@@ -284,6 +319,6 @@ def _apply(name: str, operator: LinearOperator, v: np.ndarray, number: int) -> n
 
 
 def _name_operator(name: str, number: int, error: Exception) -> None:
-    """Raise a plain TypeError or ValueError once more, with the operator and the product in its message."""
+    """Raise a plain TypeError or ValueError again, with the operator and the product in its message."""
     if type(error) in (TypeError, ValueError):
         raise type(error)(f"{name}: product {number} failed: {error}") from error

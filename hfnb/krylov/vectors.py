@@ -1,9 +1,9 @@
-"""Operations on long vectors that Krylov loops and optimizers are made of, the same on any number of threads.
+"""Operations on the long vectors of solvers and optimizers, with the same result on any number of threads.
 
-None is left to more than one thread of BLAS. To wake threads costs more than a pass over memory, numpy's and
-SciPy's BLAS have a set of threads each, which then wait for each other's processors, and OpenBLAS rounds a
-float64 dot product of more than 10,000 numbers (so xᵀx in ``numpy.linalg.norm``), and a combination of
-vectors, differently for each number of threads.
+They use one BLAS thread, for three reasons. Waking threads costs more than a pass over memory. NumPy's and
+SciPy's BLAS each have their own threads, which compete for the processors. OpenBLAS rounds a float64 dot
+product of more than 10,000 numbers (hence xᵀx in ``numpy.linalg.norm``), and a combination of vectors,
+differently for each number of threads.
 """
 
 import numpy as np
@@ -26,16 +26,17 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
     Returns
     -------
     float
+        The dot product.
 
     Raises
     ------
     ValueError
-        For vectors of two sizes or of another kind.
+        If the vectors differ in size, or have another form or precision.
 
     Notes
     -----
-    The error in float32 is at most 128 · 2⁻²⁴ |x|ᵀ|y| < 8e-6 |x|ᵀ|y|, whatever the length; it is nearer
-    1e-9 |x|ᵀ|y|.
+    The error in float32 is at most 128 · 2⁻²⁴ |x|ᵀ|y| < 8e-6 |x|ᵀ|y| for vectors of any length; it is
+    typically about 1e-9 |x|ᵀ|y|.
 
     Examples
     --------
@@ -64,6 +65,7 @@ def norm(x: np.ndarray) -> float:
     Returns
     -------
     float
+        The Euclidean norm.
 
     Examples
     --------
@@ -79,11 +81,14 @@ def coefficients(V: np.ndarray, x: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     V : ndarray (k, n)
+        A matrix.
     x : ndarray (n,)
+        A vector.
 
     Returns
     -------
     ndarray (k,)
+        V x.
 
     Examples
     --------
@@ -100,12 +105,14 @@ def combine(c: np.ndarray, V: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     c : ndarray (k,)
+        The factors.
     V : ndarray (k, n)
+        A matrix.
 
     Returns
     -------
     ndarray (n,)
-        In the precision of V.
+        cᵀV, in the precision of V.
 
     Examples
     --------
@@ -124,13 +131,14 @@ def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
     y : ndarray (n,)
         float32 or float64.
     a : float
-        Rounded to the precision of y.
+        The factor, which is rounded to the precision of y.
     x : ndarray (n,)
+        float32 or float64.
 
     Raises
     ------
     ValueError
-        For vectors of two sizes or of another kind, and for a y that is read-only.
+        If the vectors differ in size, have another form or precision, or y is read-only.
 
     Examples
     --------
@@ -148,7 +156,7 @@ def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
 
 
 def _check_pair(x: np.ndarray, y: np.ndarray) -> None:
-    """Refuse vectors of two sizes, which NumPy may broadcast; it looks at no entry, and takes 0.2 µs."""
+    """Raise ValueError for vectors of different sizes, which NumPy may broadcast; this takes 0.2 µs."""
     try:
         alike = x.shape == y.shape and x.ndim == 1 and x.dtype.char in "fd" and y.dtype.char in "fd"
         if alike and not (isinstance(x, np.ma.MaskedArray) or isinstance(y, np.ma.MaskedArray)):

@@ -1,19 +1,21 @@
 """Totals: sums of many parts that do not depend on how the parts are grouped.
 
 Rounding makes (a + b) + c differ from a + (b + c), and Krylov iterations amplify small differences: on MNIST,
-ten iterations on two engines end 1e-2 away from those on one if sums are plain. A float64 total therefore has
-a second row with the rounding errors of its sums, which doubles the number of digits (Knuth, TAOCP 2, §4.2.2;
-Dekker 1971). Rounded once at the end, it depends on the parts alone. A float32 total is a plain sum.
+with plain sums, ten iterations on two engines end 1e-2 away from ten on one engine. A float64 total therefore
+has a second row with the rounding errors of its sums, which doubles the number of digits (Knuth, TAOCP 2,
+§4.2.2; Dekker 1971). It is rounded once, at the end, and then depends on the parts alone. A float32 total is
+a plain sum.
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-# Numbers that are added at a time. With fewer, threads that add at once wait for Python's lock; with more,
-# the temporary arrays leave the cache.
+# How many numbers are added at a time. With fewer, threads wait for each other at Python's lock; with more,
+# the temporary arrays do not fit into the cache.
 BLOCK = 65536
 
 
-def zeros(size: int, dtype) -> np.ndarray:
+def zeros(size: int, dtype: DTypeLike) -> np.ndarray:
     """Return a total of zeros.
 
     Parameters
@@ -39,13 +41,34 @@ def zeros(size: int, dtype) -> np.ndarray:
     return np.zeros((2, size) if np.dtype(dtype) == np.float64 else size, dtype)
 
 
-def nbytes(size: int, dtype) -> int:
-    """Return the bytes of a total of ``size`` numbers: 16 each in float64, 4 in float32."""
+def nbytes(size: int, dtype: DTypeLike) -> int:
+    """Return the size of a total in bytes.
+
+    Parameters
+    ----------
+    size : int
+        Number of sums.
+    dtype : dtype
+        float64 or float32.
+
+    Returns
+    -------
+    int
+        16 bytes for each number in float64, because of its rounding error, and 4 in float32.
+    """
     return size * (2 if np.dtype(dtype) == np.float64 else 1) * np.dtype(dtype).itemsize
 
 
 def add(total: np.ndarray, part: np.ndarray) -> None:
-    """Add a part, (size,), to a total in place, by Knuth's two-sum; in blocks that stay in the cache."""
+    """Add a part to a total in place, by Knuth's two-sum, in blocks that stay in the cache.
+
+    Parameters
+    ----------
+    total : ndarray, shape (2, size) or (size,)
+        The total.
+    part : ndarray, shape (size,)
+        What is added.
+    """
     if total.ndim == 1:
         total += part
         return
@@ -59,13 +82,21 @@ def add(total: np.ndarray, part: np.ndarray) -> None:
         np.subtract(rounded, added, out=kept)  # of high
         high -= kept
         np.subtract(new, added, out=added)
-        high += added  # what rounding left out of the sum
+        high += added  # the rounding error of the sum
         low += high
         high[:] = rounded
 
 
 def merge(total: np.ndarray, other: np.ndarray) -> None:
-    """Add another total, or a part, to a total in place; merge(a, b) and merge(b, a) give the same."""
+    """Add another total, or a part, to a total in place; merge(a, b) and merge(b, a) give the same total.
+
+    Parameters
+    ----------
+    total : ndarray, shape (2, size) or (size,)
+        The total.
+    other : ndarray, shape (2, size) or (size,)
+        What is added.
+    """
     if other.ndim == 1:
         add(total, other)
         return
@@ -74,5 +105,16 @@ def merge(total: np.ndarray, other: np.ndarray) -> None:
 
 
 def value(total: np.ndarray) -> np.ndarray:
-    """Return the sums of a total, (size,), rounded once."""
+    """Return the sums of a total, rounded once.
+
+    Parameters
+    ----------
+    total : ndarray, shape (2, size) or (size,)
+        The total.
+
+    Returns
+    -------
+    ndarray, shape (size,)
+        The sums; in float32 the total itself.
+    """
     return total if total.ndim == 1 else total[0] + total[1]

@@ -20,18 +20,18 @@ class Counts:
 
     Notes
     -----
-    After L losses, G gradients and P products with p parameters, client-driven or engine-driven and on any
-    number of engines,
+    After L losses, G gradients and P products with p parameters, the counts are the same for client-driven
+    and engine-driven runs and for any number of engines:
 
         reductions = L + G + P,  numbers = L + (p + 1) G + p P,  bytes = 16 L + b ((p + 1) G + p P),
 
     where b = 16 in float64, because a sum is sent with its rounding error
-    (`hfnb.objectives.compensated_sums`), and 4 in float32. A loss alone is always in float64. An engine
+    (`hfnb.objectives.summation`), and 4 in float32. A loss alone is always in float64. An engine
     contributes these bytes as its buffer of an Allreduce, or as its replies to the client. A client-driven
-    run also sends each engine w or v every time: p numbers of 8 or 4 bytes, and w once more with the first
-    product at a point. In one process the numbers are those that engines would send. Three things are not
-    counted: the flag after a sum that is not finite, by which engines learn whether one of them failed; sums
-    repeated for an engine that was lost; evaluations that are made only for the record.
+    run also sends w or v to each engine in every evaluation: p numbers of 8 or 4 bytes, and w once more with
+    the first product at a point. In one process the numbers are those that engines would send. Three things
+    are not counted: the flag that engines exchange after a sum that is not finite, to learn whether one of
+    them failed; sums repeated because an engine was lost; evaluations that are made only for the record.
     """
 
     losses: int = 0
@@ -43,7 +43,17 @@ class Counts:
     bytes: int = 0
 
     def add(self, what: str, samples: int, numbers: int = 0, bytes: int = 0) -> None:
-        """Count one evaluation of "losses", "gradients" or "products" and its reduction."""
+        """Count one evaluation and its reduction.
+
+        Parameters
+        ----------
+        what : {"losses", "gradients", "products"}
+            What was evaluated.
+        samples : int
+            Number of samples that it saw.
+        numbers, bytes : int
+            Size of the reduction, from each engine.
+        """
         setattr(self, what, getattr(self, what) + 1)
         self.samples += samples
         self.reductions += 1

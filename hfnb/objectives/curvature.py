@@ -1,8 +1,9 @@
 """Products with the Hessian and the Gauss–Newton matrix of any function, by autograd.
 
-autograd records the computation at w once; every product then only runs back along the record. The Hessian's
-product differentiates vᵀ∇f once more (Pearlmutter 1994). The Gauss–Newton product is JᵀLJv, where J v is the
-derivative of u ↦ Jᵀu (Schraudolph 2002). A record refers to its point: w must not change while it is in use.
+autograd records the computation at w once; every product then only runs back along the record. The product
+with the Hessian is the gradient of vᵀ∇f (Pearlmutter 1994). The product with the Gauss–Newton matrix is
+JᵀLJv, where J v is the derivative of vᵀJᵀu by u (Schraudolph 2002). A record refers to its point: w must not
+change while the record is in use.
 """
 
 from collections.abc import Callable
@@ -10,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from autograd.differential_operators import make_ggnvp, make_hvp, make_vjp
+from numpy.typing import DTypeLike
 from scipy.sparse.linalg import LinearOperator
 
+from hfnb.objectives.protocols import CurvatureFunction, Model, Product
 from hfnb.validation import check_callable, check_choice, check_vector, shown
 
-Product = Callable[[np.ndarray], np.ndarray]
 
-
-def hessian(f: Callable, w: np.ndarray) -> LinearOperator:
+def hessian(f: Callable[[np.ndarray], Any], w: np.ndarray) -> LinearOperator:
     """Return the Hessian of f at w.
 
     Parameters
@@ -48,7 +49,9 @@ def hessian(f: Callable, w: np.ndarray) -> LinearOperator:
     return operator(hessian_product(f, np.array(w)), w)
 
 
-def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> LinearOperator:
+def gauss_newton(
+    outputs: Callable[[np.ndarray], Any], output_loss: Callable[[Any], Any], w: np.ndarray
+) -> LinearOperator:
     """Return the Gauss–Newton matrix JᵀLJ of output_loss(outputs(w)), semi-definite for a convex loss.
 
     Parameters
@@ -83,28 +86,73 @@ def gauss_newton(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Lin
     return operator(gauss_newton_product(outputs, output_loss, np.array(w)), w)
 
 
-def hessian_product(f: Callable, w: np.ndarray) -> Product:
-    """Return v ↦ ∇²f(w) v; the computation at w is recorded here."""
+def hessian_product(f: Callable[[np.ndarray], Any], w: np.ndarray) -> Product:
+    """Return the product with a Hessian, from a record of the computation at w.
+
+    Parameters
+    ----------
+    f : callable
+        (p,) -> a number, in functions of ``autograd.numpy``.
+    w : ndarray, shape (p,)
+        The point, which must not change while the product is in use.
+
+    Returns
+    -------
+    callable
+        v ↦ ∇²f(w) v.
+    """
     product, _ = make_hvp(f)(w)
     return product
 
 
-def gauss_newton_product(outputs: Callable, output_loss: Callable, w: np.ndarray) -> Product:
-    """Return v ↦ JᵀLJv; the computation at w is recorded here."""
+def gauss_newton_product(
+    outputs: Callable[[np.ndarray], Any], output_loss: Callable[[Any], Any], w: np.ndarray
+) -> Product:
+    """Return the product with a Gauss–Newton matrix, from a record of the computation at w.
+
+    Parameters
+    ----------
+    outputs : callable
+        (p,) -> z, in functions of ``autograd.numpy``; J is its Jacobian at w.
+    output_loss : callable
+        z -> a number; L is its Hessian at z.
+    w : ndarray, shape (p,)
+        The point, which must not change while the product is in use.
+
+    Returns
+    -------
+    callable
+        v ↦ JᵀLJv.
+    """
     return make_ggnvp(outputs, output_loss)(w)
 
 
 def operator(product: Product, w: np.ndarray) -> LinearOperator:
-    """Return a symmetric product as a SciPy ``LinearOperator`` of the size and precision of w."""
+    """Return a product as a symmetric operator.
+
+    Parameters
+    ----------
+    product : callable
+        v ↦ B v with a symmetric B.
+    w : ndarray, shape (p,)
+        A vector of the operator's size and precision.
+
+    Returns
+    -------
+    LinearOperator, shape (p, p)
+        The SciPy operator B.
+    """
     return LinearOperator((w.size, w.size), matvec=product, rmatvec=product, dtype=w.dtype)
 
 
-def _hessian_sum(net: Any, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Product:
+def _hessian_sum(net: Model, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Product:
+    """Return the product with the Hessian of the loss, summed over the rows of X."""
     count = float(len(X))
     return hessian_product(lambda w: net.loss(w, X, Y) * count, w)
 
 
 def _gauss_newton_sum(net: Any, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Product:
+    """Return the product with the Gauss–Newton matrix, summed over the rows of X."""
     if getattr(net, "outputs", None) is None:
         raise ValueError(
             "curvature: 'gauss-newton' needs the loss in two parts; give Objective.from_loss outputs=, "
@@ -115,11 +163,27 @@ def _gauss_newton_sum(net: Any, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> 
 
 
 # name: (net, w, X, Y) -> product with the sum over the rows of X; a user's function has the same form
-CURVATURES: dict[str, Callable[..., Product]] = {"hessian": _hessian_sum, "gauss-newton": _gauss_newton_sum}
+CURVATURES: dict[str, CurvatureFunction] = {"hessian": _hessian_sum, "gauss-newton": _gauss_newton_sum}
 
 
-def curvature_sum(kind: str | Callable[..., Product]) -> Callable[..., Product]:
-    """Return the function (net, w, X, Y) -> product that ``kind`` names; ValueError lists what exists."""
+def curvature_sum(kind: str | CurvatureFunction) -> CurvatureFunction:
+    """Return the function for a kind of curvature.
+
+    Parameters
+    ----------
+    kind : str or callable
+        A name of `CURVATURES`, or a function of the same form.
+
+    Returns
+    -------
+    callable
+        (net, w, X, Y) -> (v -> B v), with products that are sums over the rows of X.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown; the message lists the names.
+    """
     if callable(kind):
         return kind
     return CURVATURES[check_choice("curvature", kind, CURVATURES, " or a function")]
@@ -129,26 +193,35 @@ class Autograd:
     """Sums over the rows of a batch by autograd, for any model.
 
     autograd keeps one record for the whole process, so that batches cannot be evaluated in several threads.
+    The methods have the form of those of `hfnb.models.backprop.ManualBackprop`, and ignore the workspace
+    ``work``, because autograd makes its own arrays.
+
+    Parameters
+    ----------
+    net : Model
+        The model.
     """
 
     parallel = False
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, net: Model) -> None:
         self.net = net
 
-    def workspace(self, rows: int, dtype: np.dtype) -> None:
-        """Return no workspace: autograd makes its own arrays."""
+    def workspace(self, rows: int, dtype: DTypeLike) -> None:
+        """Return None: there is no workspace."""
 
     def loss(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: None) -> float:
-        """Return the sum of the losses."""
+        """Return the sum of the losses over the rows of X."""
         return _number(self.net.loss(w, X, Y)) * len(X)
 
-    def add_gradient(self, w, X, Y, total: np.ndarray, work: None, first: bool) -> float:
-        """Add the gradient of the sum of the losses to ``total``, (p,), and return that sum."""
+    def add_gradient(
+        self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: None, first: bool
+    ) -> float:
+        """Add the gradient of the sum of the losses to ``total``, (p,), and return the sum of the losses."""
         try:
             vjp, loss = make_vjp(self.net.loss)(w, X, Y)
         except TypeError as error:
-            self.net.loss(w, X, Y)  # an error of the loss itself is raised here as it is
+            self.net.loss(w, X, Y)  # if the loss itself is wrong, this raises its own error
             raise TypeError(
                 "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
                 "and without float() or assignment to elements"
@@ -157,8 +230,16 @@ class Autograd:
         total += vjp(float(len(X)))
         return mean * len(X)
 
-    def linearize(self, w, X, Y, kind: str | Callable, work: None, keep: bool) -> "RecordedProduct":
-        """Return the product with the summed curvature at w."""
+    def linearize(
+        self,
+        w: np.ndarray,
+        X: np.ndarray,
+        Y: np.ndarray,
+        kind: str | CurvatureFunction,
+        work: None,
+        keep: bool,
+    ) -> "RecordedProduct":
+        """Return the product with the curvature at w, summed over the rows of X."""
         product = curvature_sum(kind)(self.net, w, X, Y)
         if not callable(product):
             raise TypeError(
@@ -169,7 +250,7 @@ class Autograd:
 
 
 def _number(loss: Any) -> float:
-    """Return a loss if it is a real number."""
+    """Return a loss as a float, or raise an error if it is not a real number."""
     if np.shape(loss):
         raise ValueError(f"loss: expected a number, the mean over rows, got shape {np.shape(loss)}")
     if np.asarray(loss).dtype.kind not in "fiub":
@@ -178,13 +259,19 @@ def _number(loss: Any) -> float:
 
 
 class RecordedProduct:
-    """A product with the summed curvature, in the form of `hfnb.models.backprop.Linearized`."""
+    """A product with the summed curvature, in the form of `hfnb.models.backprop.Linearized`.
+
+    Parameters
+    ----------
+    product : callable
+        v ↦ B v.
+    """
 
     def __init__(self, product: Product) -> None:
         self.product = product
 
     def add_product(self, v: np.ndarray, total: np.ndarray, work: None, first: bool) -> None:
-        """Add the product with v, (p,), to ``total``."""
+        """Add the product with v, (p,), to ``total``, (p,)."""
         Bv = self.product(v)
         if np.shape(Bv) != total.shape:
             raise ValueError(f"curvature: expected products of shape {total.shape}, got {np.shape(Bv)}")

@@ -1,23 +1,30 @@
 """Sums of losses, gradients and curvature products over the samples that this process holds."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from hfnb import threads
 from hfnb.models.backprop import ManualBackprop
 from hfnb.models.network import Network
-from hfnb.objectives import compensated_sums, run_identity
-from hfnb.objectives.curvature import Autograd, Product, curvature_sum
+from hfnb.objectives import identity, summation
+from hfnb.objectives.curvature import Autograd, curvature_sum
 from hfnb.objectives.profiler import Clock
+from hfnb.objectives.protocols import CurvatureFunction, Model, Product
 from hfnb.objectives.sampling import Sample, Shards
 
 CHUNK = 512  # rows in a chunk: with more, activations leave the cache; with fewer, matrix products are slower
-KEPT = 16384  # up to so many rows, linearizations are kept between products; of more rows they are made anew
+KEPT = 16384  # linearizations of up to this many rows are kept between products; those of more rows are not
 APART = 16  # average rows in a partition below which a float64 mini-batch is summed as a whole
-THREADED = 2e7  # samples × parameters from which chunks are shared among threads: less does not pay
+THREADED = 2e7  # samples × parameters from which chunks are shared among threads: for less it does not pay
+
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # (X, Y)
+Backend: TypeAlias = ManualBackprop | Autograd  # what evaluates one chunk
+Term: TypeAlias = Callable[..., None]  # (*vectors, total, workspace, first), see `LocalEvaluator._total`
 
 
 class LocalEvaluator:
@@ -25,35 +32,46 @@ class LocalEvaluator:
 
     Parameters
     ----------
-    net : Network or model
-        What `Objective` takes as ``net``.
+    net : Network or Model
+        The model; a `Network` is evaluated by hand-written back-propagation, any other model by autograd.
     shards : Shards
         The partitions of the data that this process holds.
     chunk : int, optional
-        The most rows worked through at a time; `CHUNK` by default.
+        The most rows evaluated at a time; `CHUNK` by default.
 
     Notes
     -----
-    Every method returns a *total* (`hfnb.objectives.compensated_sums`). In float64 it is made of one sum for
-    each partition, so that it does not depend on which process holds which partition. In float32, and for
-    mini-batches of few rows, the rows are summed as a whole, which is faster.
+    Sums are *totals* (`hfnb.objectives.summation`). In float64 a total is made of one sum for each
+    partition, so that it does not depend on which process holds which partition. In float32, and for
+    mini-batches of few rows, all rows are summed together, which is faster.
 
     The chunks of a large network are shared among the threads that `hfnb.set_threads` requests, each with
-    a single-threaded BLAS. In float64 BLAS has one thread in any case, because it splits a matrix product
-    differently for each number of threads: so a float64 total does not depend on the number of threads.
+    a single-threaded BLAS. In float64 BLAS always has one thread, because it splits a matrix product
+    differently for each number of threads. A float64 total therefore does not depend on that number.
     """
 
-    clock: Clock | None = None  # one process waits for no other: there is nothing to profile
+    clock: Clock | None = None  # one process waits for no other, so that there is nothing to profile
 
-    def __init__(self, net, shards: Shards, chunk: int | None = None):
+    def __init__(self, net: Model, shards: Shards, chunk: int | None = None) -> None:
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
         self.autograd = Autograd(net)
-        self.model = ManualBackprop(net) if isinstance(net, Network) else self.autograd
-        self._workspaces: dict = {}
+        self.model: Backend = ManualBackprop(net) if isinstance(net, Network) else self.autograd
+        self._workspaces: dict[tuple[type, np.dtype], list[Any]] = {}
 
-    def identity(self, gather: Callable[[dict], dict] = dict) -> dict[str, str]:
-        """Return a description of the data, by name; ``gather`` adds the partitions of other processes."""
-        return run_identity.of_data(self.shards.parts, self.n, gather)
+    def identity(self, gather: identity.Gather = dict) -> dict[str, str]:
+        """Return a description of the data.
+
+        Parameters
+        ----------
+        gather : callable
+            Adds the digests of the partitions that other processes hold, as for `identity.of_data`.
+
+        Returns
+        -------
+        dict of str
+            {name: text}.
+        """
+        return identity.of_data(self.shards.parts, self.n, gather)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses at w over a sample.
@@ -72,10 +90,11 @@ class LocalEvaluator:
         """
         model = self.model
 
-        def add(X, Y, total, work, first):
+        def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
             total += model.loss(w, X.astype(w.dtype, copy=False), Y, work)
 
-        terms = [[partial(add, *batch) for batch in share] for share in self._shares(model, w, sample)]
+        shares = self._shares(model, w, sample)
+        terms: list[list[Term]] = [[partial(add, *batch) for batch in share] for share in shares]
         return self._total(model, terms, 1, np.dtype(float), w)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
@@ -95,14 +114,17 @@ class LocalEvaluator:
         """
         model = self.model
 
-        def add(X, Y, total, work, first):
+        def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
             X = X.astype(w.dtype, copy=False)
             total[-1] += model.add_gradient(w, X, Y, total[:-1], work, first)
 
-        terms = [[partial(add, *batch) for batch in share] for share in self._shares(model, w, sample)]
+        shares = self._shares(model, w, sample)
+        terms: list[list[Term]] = [[partial(add, *batch) for batch in share] for share in shares]
         return self._total(model, terms, w.size + 1, w.dtype, w)
 
-    def linearize(self, w: np.ndarray, kind: str | Callable, sample: Sample | None = None) -> Product:
+    def linearize(
+        self, w: np.ndarray, kind: str | CurvatureFunction, sample: Sample | None = None
+    ) -> Product:
         """Return the product with the curvature at w, summed over a sample, as a function of a vector.
 
         Parameters
@@ -122,35 +144,37 @@ class LocalEvaluator:
         Raises
         ------
         ValueError
-            For an unknown kind.
+            If the kind is unknown.
         """
         curvature_sum(kind)
         model: Any = self.autograd if callable(kind) else self.model
         shares = self._shares(model, w, sample)
 
-        def linearized(X, Y, work, keep):
+        def linearized(X: np.ndarray, Y: np.ndarray, work: Any, keep: bool) -> Any:
             return model.linearize(w, X.astype(w.dtype, copy=False), Y, kind, work, keep)
 
-        def made_anew(X, Y, v, total, work, first):
+        def recomputed(
+            X: np.ndarray, Y: np.ndarray, v: np.ndarray, total: np.ndarray, work: Any, first: bool
+        ) -> None:
             linearized(X, Y, work, False).add_product(v, total, work, first)
 
         if self.shards.count(sample) <= KEPT:
             spaces = self._workspaces_for(model, w, len(shares))
 
-            def kept(number, share):
+            def kept(number: int, share: list[Batch]) -> list[Term]:
                 return [linearized(X, Y, spaces[number], True).add_product for X, Y in share]
 
             with _blas_threads(w):
                 terms = threads.parallel_map(kept, shares)
         else:
-            terms = [[partial(made_anew, *batch) for batch in share] for share in shares]
+            terms = [[partial(recomputed, *batch) for batch in share] for share in shares]
         return partial(self._total, model, terms, w.size, w.dtype, w)
 
-    def _shares(self, model, w: np.ndarray, sample: Sample | None) -> list[list[tuple]]:
+    def _shares(self, model: Backend, w: np.ndarray, sample: Sample | None) -> list[list[Batch]]:
         """Return the chunks (X, Y) of a sample, one list of them for each thread.
 
-        In float64 the chunks are the same for any number of threads; in float32 each thread
-        gets equally many rows.
+        In float64 the chunks are the same for any number of threads; in float32 each thread gets the same
+        number of rows.
         """
         rows, chunk, exact = self.shards.count(sample), self.chunk, w.dtype == np.float64
         count = threads.shares() if model.parallel and rows * w.size >= THREADED else 1
@@ -161,23 +185,31 @@ class LocalEvaluator:
         count = min(count, len(chunks)) or 1
         return [chunks[number::count] for number in range(count)]
 
-    def _workspaces_for(self, model, w: np.ndarray, count: int) -> list:
-        """Return the workspaces of so many threads; they are made once and used again."""
+    def _workspaces_for(self, model: Backend, w: np.ndarray, count: int) -> list[Any]:
+        """Return the workspaces of at least ``count`` threads; they are made once and used again."""
         spaces = self._workspaces.setdefault((type(model), w.dtype), [])
         while len(spaces) < count:
             spaces.append(model.workspace(self.chunk, w.dtype))
         return spaces
 
-    def _total(self, model, terms: list, size: int, dtype: np.dtype, w: np.ndarray, *vectors) -> np.ndarray:
+    def _total(
+        self,
+        model: Backend,
+        terms: list[list[Term]],
+        size: int,
+        dtype: DTypeLike,
+        w: np.ndarray,
+        *vectors: np.ndarray,
+    ) -> np.ndarray:
         """Return the total of all terms, given as one list for each thread.
 
-        A term is a function (*vectors, total, workspace, first) that adds its part to ``total``. Where it is
-        the ``first``, ``total`` is zero still and may be written over.
+        A term is a function (*vectors, total, workspace, first) that adds its part to ``total``. For the
+        ``first`` term, ``total`` is still zero and may be overwritten.
         """
         spaces = self._workspaces_for(model, w, len(terms))
 
-        def add_up(number, share):
-            total = compensated_sums.zeros(size, dtype)
+        def add_up(number: int, share: list[Term]) -> np.ndarray:
+            total = summation.zeros(size, dtype)
             part = total if total.ndim == 1 else np.empty(size, dtype)
             for index, term in enumerate(share):
                 if part is total:
@@ -189,13 +221,13 @@ class LocalEvaluator:
             return total
 
         with _blas_threads(w):
-            # One share is added up right here, so that few calls lie between a solver and its product.
+            # A single share is added up without the thread pool, which would delay every product of a solver.
             totals = [add_up(0, terms[0])] if len(terms) == 1 else threads.parallel_map(add_up, terms)
         for other in totals[1:]:
             compensated_sums.merge(totals[0], other)
         return totals[0]
 
 
-def _blas_threads(w: np.ndarray):
-    """Hold BLAS to one thread in float64, and to the requested number in float32."""
+def _blas_threads(w: np.ndarray) -> AbstractContextManager[None]:
+    """Limit BLAS to one thread in float64, and to the requested number in float32."""
     return threads.limited(1 if w.dtype == np.float64 else threads.count())

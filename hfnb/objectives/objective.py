@@ -1,7 +1,8 @@
-"""The objective: mean loss of a network over a dataset, its gradient and curvature, from sums over parts."""
+"""The objective: the mean loss of a model over a dataset, with gradient and curvature."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -13,7 +14,7 @@ from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
-from hfnb.objectives.protocols import Evaluator, Model
+from hfnb.objectives.protocols import CurvatureFunction, Evaluator, Model
 from hfnb.objectives.sampling import Sample, Shards
 from hfnb.validation import (
     check_callable,
@@ -38,10 +39,10 @@ class Objective:
     data : Dataset
         n samples: inputs X, (n, d), and labels or targets Y.
     partitions : int
-        Into how many parts the data is cut. The same number gives the same draws of a `Sample`, and in
-        float64 the same sums, on any number of engines.
+        Number of parts that the data is cut into. With the same number, a `Sample` has the same rows, and in
+        float64 sums are the same, on any number of engines.
     chunk : int, optional
-        The most rows worked through at a time; 512 by default.
+        The most rows evaluated at a time; 512 by default.
 
     Attributes
     ----------
@@ -53,13 +54,13 @@ class Objective:
     Raises
     ------
     TypeError
-        For a ``net`` or ``data`` of another kind.
+        If ``net`` or ``data`` is of another kind.
     ValueError
         If the data does not fit the network or has no sample.
 
     See Also
     --------
-    hfnb.Cluster.objective : the same objective with engines behind it.
+    hfnb.Cluster.objective : The same objective, evaluated on engines.
 
     Examples
     --------
@@ -84,7 +85,7 @@ class Objective:
         net : Network or Model
             The model.
         evaluator : Evaluator
-            What sums over the samples, on many engines, say.
+            What sums over the samples, for example on many engines.
 
         Returns
         -------
@@ -98,16 +99,16 @@ class Objective:
     @classmethod
     def from_loss(
         cls,
-        loss: Callable,
+        loss: Callable[..., Any],
         data: Dataset,
         *,
-        outputs: Callable | None = None,
-        output_loss: Callable | None = None,
+        outputs: Callable[..., Any] | None = None,
+        output_loss: Callable[..., Any] | None = None,
         weight_decay: float = 0.0,
         partitions: int = 24,
         chunk: int | None = None,
     ) -> "Objective":
-        """Return the objective of any loss in autograd, a mean over the rows of X, plus ½ c ‖w‖².
+        """Return the objective of any loss that autograd can differentiate, plus ½ c ‖w‖².
 
         Parameters
         ----------
@@ -121,19 +122,19 @@ class Objective:
         weight_decay : float
             c.
         partitions, chunk : int, optional
-            As above. Fewer partitions are faster where the loss is slow to record.
+            As for `Objective`. Fewer partitions are faster if autograd takes long to record the loss.
 
         Returns
         -------
         Objective
-            The objective. Give its ``net`` to `hfnb.Cluster.objective` for the same on engines.
+            The objective. `hfnb.Cluster.objective` takes its ``net`` to evaluate the same on engines.
 
         Raises
         ------
         TypeError
-            For anything but functions.
+            If ``loss``, ``outputs`` or ``output_loss`` is not a function.
         ValueError
-            For one part alone, and for a negative weight decay.
+            If only one of the two parts is given, or the weight decay is negative.
 
         Examples
         --------
@@ -148,21 +149,29 @@ class Objective:
         return cls(model, data, partitions=partitions, chunk=chunk)
 
     def _set(self, net: Model, evaluator: Evaluator) -> None:
+        """Set the attributes of a new objective."""
         self.net, self.evaluator, self.n, self.counts = net, evaluator, evaluator.n, Counts()
         self._decays = net.weight_decay > 0 if hasattr(net, "weight_decay") else False
         self._at: tuple[np.ndarray, LinearOperator] | None = None
 
     @property
     def clock(self) -> Clock | None:
-        """The `hfnb.objectives.profiler.Clock` of the evaluation on engines; None in one process."""
+        """The clock that measures where the time goes on engines; None in one process."""
         return self.evaluator.clock
 
     def identity(self) -> dict[str, str]:
-        """Return a description of this objective, the same wherever it is evaluated."""
-        return {"network": run_identity.describe(self.net), **self.evaluator.identity()}
+        """Return a description of this objective, by which a checkpoint recognizes its run.
+
+        Returns
+        -------
+        dict of str
+            {name: text} of network and data, the same wherever the objective is evaluated
+            (`hfnb.objectives.identity`).
+        """
+        return {"network": identity.describe(self.net), **self.evaluator.identity()}
 
     def _size(self, w: np.ndarray, sample: Sample | None) -> int:
-        """Return the number of samples; an error where w cannot be parameters."""
+        """Return the number of samples, or raise an error if w cannot be parameters."""
         check_vector("w", w, getattr(self.net, "size", None))
         if sample is None:
             return self.n
@@ -219,12 +228,12 @@ class Objective:
         return value, gradient
 
     def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Return ∇²F(w) v, as ``scipy.optimize.minimize`` asks for it.
+        """Return ∇²F(w) v, in the form that ``scipy.optimize.minimize`` takes as ``hessp``.
 
         Parameters
         ----------
         w, v : ndarray, shape (p,)
-            Parameters and a vector. What products at one w have in common is computed once.
+            Parameters and a vector. The part that all products at one w share is computed once.
 
         Returns
         -------
@@ -238,7 +247,7 @@ class Objective:
         return self._at[1] @ v
 
     def curvature(
-        self, w: np.ndarray, kind: str | Callable = "hessian", sample: Sample | None = None
+        self, w: np.ndarray, kind: str | CurvatureFunction = "hessian", sample: Sample | None = None
     ) -> LinearOperator:
         """Return the curvature at w as an operator; each product is one reduction of p numbers.
 
@@ -260,10 +269,10 @@ class Objective:
         Raises
         ------
         ValueError
-            For an unknown kind.
+            If the kind is unknown.
         """
         size = self._size(w, sample)
-        w = np.array(w)  # products read it again
+        w = np.array(w)  # a copy, which products read
         parts = self.evaluator.linearize(w, kind, sample)
 
         def product(v: np.ndarray) -> np.ndarray:
@@ -289,7 +298,7 @@ class Objective:
 
 
 def check_objective(net: Model, data: Dataset, chunk: int | None) -> int | None:
-    """Return ``chunk`` if an objective can be made of these arguments; an error names the one at fault."""
+    """Return ``chunk`` if these arguments make an objective, or raise an error that names the wrong one."""
     check_methods("net", net, ("loss", "decay"), "a network, as hfnb.models.mlp returns,")
     check_data("data", data)
     if hasattr(net, "check"):
@@ -301,9 +310,9 @@ def check_objective(net: Model, data: Dataset, chunk: int | None) -> int | None:
 class AnyLoss:
     """A user's own loss(w, X, Y) as a `hfnb.objectives.Model`; see `Objective.from_loss`."""
 
-    loss: Callable
-    outputs: Callable | None = None
-    output_loss: Callable | None = None
+    loss: Callable[..., Any]
+    outputs: Callable[..., Any] | None = None
+    output_loss: Callable[..., Any] | None = None
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""What an optimizer needs of an objective, an objective of an evaluator and of a model."""
+"""What an optimizer needs of an objective, and an objective of its evaluator and its model."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -10,18 +10,22 @@ from hfnb.objectives.costs import Counts
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.sampling import Sample
 
+# v ↦ B v, and the function (net, w, X, Y) ↦ (v ↦ B v) that a user may give as the kind of curvature.
+Product: TypeAlias = Callable[[np.ndarray], np.ndarray]
+CurvatureFunction: TypeAlias = Callable[[Any, np.ndarray, np.ndarray, np.ndarray], Product]
+
 
 @runtime_checkable
 class ObjectiveLike(Protocol):
     """A function F of parameters, with gradient and curvature: what optimizers minimize.
 
-    `hfnb.Objective` is one, in one process or with engines behind it. A class of your own with these members
-    can be minimized as well.
+    `hfnb.Objective` is one, in one process or on engines. A class of your own with these members can be
+    minimized as well.
 
     Attributes
     ----------
     n : int
-        Number of samples: the costs of a run are counted in passes over so many.
+        Number of samples. The costs of a run are counted in passes over all of them.
     counts : Counts
         What has been evaluated so far.
     """
@@ -30,69 +34,162 @@ class ObjectiveLike(Protocol):
     counts: Counts
 
     def value(self, w: np.ndarray, sample: Sample | None = None) -> float:
-        """Return F(w) over all samples, or over a mini-batch."""
+        """Return F(w).
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        float
+            F(w) over the sample.
+        """
+        ...
 
     def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
-        """Return F(w) and ∇F(w), an array of shape (p,) like w."""
+        """Return F(w) and ∇F(w).
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        value : float
+            F(w) over the sample.
+        gradient : ndarray, shape (p,)
+            ∇F(w), in the precision of w.
+        """
+        ...
 
     def curvature(
-        self, w: np.ndarray, kind: str | Callable = "hessian", sample: Sample | None = None
+        self, w: np.ndarray, kind: str | CurvatureFunction = "hessian", sample: Sample | None = None
     ) -> LinearOperator:
-        """Return the curvature at w as a symmetric operator of shape (p, p).
+        """Return the curvature at w as an operator.
 
-        ``kind`` is "hessian", "gauss-newton", or what else the objective knows. The operator has to keep its
-        point: w may be changed afterwards.
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters. The operator has to keep a copy: w may be changed afterwards.
+        kind : str or callable
+            "hessian", "gauss-newton", or another kind that the objective offers.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        LinearOperator, shape (p, p)
+            A symmetric operator.
         """
+        ...
 
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Sums of losses, gradients and curvature products over all samples, wherever these are.
+    """Sums of losses, gradients and curvature products over all samples, wherever these are stored.
 
-    There are three: `hfnb.objectives.evaluator.LocalEvaluator` in one process,
-    `hfnb.engines.client_evaluator.ClientEvaluator`, with which a client sends each evaluation to engines, and
-    `hfnb.engines.mpi_evaluator.MPIEvaluator` beside an optimizer that runs on the engines.
+    hfnb has three: `hfnb.objectives.evaluator.LocalEvaluator` for one process,
+    `hfnb.engines.client_evaluator.ClientEvaluator` for a client that sends each evaluation to engines, and
+    `hfnb.engines.mpi_evaluator.MPIEvaluator` for an optimizer that runs on the engines.
 
     Attributes
     ----------
     n : int
         Number of samples.
     clock : Clock or None
-        Where the time goes on engines (`hfnb.objectives.profiler`); None in one process.
+        Measures where the time goes on engines (`hfnb.objectives.profiler`); None in one process.
 
     Notes
     -----
-    All sums are *totals* as `hfnb.objectives.compensated_sums` defines them: in float64 arrays of shape
-    (2, size), the sums and their rounding errors, in float32 arrays of shape (size,).
+    All sums are *totals* as `hfnb.objectives.summation` defines them: in float64 arrays of shape
+    (2, size), the sums and their rounding errors; in float32 arrays of shape (size,).
     """
 
     n: int
 
     @property
     def clock(self) -> Clock | None:
-        """Where the time goes on engines; None in one process."""
+        """The clock that measures where the time goes on engines; None in one process."""
 
     def identity(self) -> dict[str, str]:
-        """Return a description of the data, by name, the same on any number of engines."""
+        """Return a description of the data, which is the same on any number of engines.
+
+        Returns
+        -------
+        dict of str
+            {name: text}, as `hfnb.objectives.identity.of_data` makes it.
+        """
+        ...
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the total of the losses at w over a sample: one number in float64."""
+        """Return the total of the losses at w over a sample.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        ndarray
+            A total of one number, in float64.
+        """
+        ...
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the total of the gradients and, last, of the losses: p + 1 numbers in the precision of w."""
+        """Return the total of the gradients at w over a sample and, as its last number, of the losses.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        ndarray
+            A total of p + 1 numbers, in the precision of w.
+        """
+        ...
 
     def linearize(
-        self, w: np.ndarray, kind: str | Callable, sample: Sample | None = None
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the function v ↦ the total of the curvature products with v at w: p numbers."""
+        self, w: np.ndarray, kind: str | CurvatureFunction, sample: Sample | None = None
+    ) -> Product:
+        """Return the product with the curvature at w, summed over a sample, as a function of a vector.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        kind : str or callable
+            "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        callable
+            v, (p,) ↦ the total of the products with v: p numbers.
+        """
+        ...
 
 
 @runtime_checkable
 class Model(Protocol):
     """What `hfnb.Objective` needs of a model; `hfnb.models.mlp` makes one.
 
-    ``size``, the number p of parameters, is checked where the model has it. For Gauss–Newton curvature a
-    model also has ``outputs(w, X)`` and ``output_loss(z, Y)``, with
+    If the model has an attribute ``size``, the number p of parameters, w is checked against it. For
+    Gauss–Newton curvature a model also has ``outputs(w, X)`` and ``output_loss(z, Y)``, with
     loss(w, X, Y) = output_loss(outputs(w, X), Y).
 
     Attributes
@@ -103,10 +200,36 @@ class Model(Protocol):
 
     @property
     def weight_decay(self) -> float:
-        """c, at least 0."""
+        """The coefficient c of the weight decay, at least 0."""
 
     def loss(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> float:
-        """Return the mean loss over the rows of X, in functions of ``autograd.numpy``."""
+        """Return the mean loss over some samples, computed with functions of ``autograd.numpy``.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        X, Y : ndarray
+            Inputs, and labels or targets, a row for each sample.
+
+        Returns
+        -------
+        float
+            The mean over the rows, without the weight decay.
+        """
+        ...
 
     def decay(self, v: np.ndarray) -> np.ndarray:
-        """Return c v, with zeros for the parameters that do not decay."""
+        """Return the gradient of the weight decay at v.
+
+        Parameters
+        ----------
+        v : ndarray, shape (p,)
+            Parameters, or a vector that the curvature is multiplied by.
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            c v, with zeros for the parameters that do not decay.
+        """
+        ...

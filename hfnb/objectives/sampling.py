@@ -1,9 +1,10 @@
-"""Partitions of a dataset and mini-batches drawn from them, the same on any number of engines."""
+"""Partitions of a dataset and mini-batches drawn from them, which are the same on any number of engines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -12,21 +13,21 @@ from hfnb.validation import check_nonnegative_int, check_positive_int, shown
 
 @dataclass(frozen=True)
 class Sample:
-    """A mini-batch, drawn the same on any number of engines.
+    """A mini-batch, which has the same samples on any number of engines.
 
     Parameters
     ----------
     size : int
         Number of samples, at least 1.
     seed : int
-        Names a stream of shuffled epochs, at least 0.
+        Seed of a sequence of shuffled epochs, at least 0.
     index : int
-        Number of the mini-batch in that stream, from 0 on.
+        Number of the mini-batch in that sequence, from 0 on.
 
     Raises
     ------
     ValueError
-        For numbers out of range.
+        If a number is out of range.
 
     Notes
     -----
@@ -43,13 +44,13 @@ class Sample:
     seed: int = 0
     index: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "size", check_positive_int("size", self.size))
         for field in ("seed", "index"):
             object.__setattr__(self, field, check_nonnegative_int(field, getattr(self, field)))
 
     def rows(self, offsets: np.ndarray) -> np.ndarray:
-        """Return which rows of the data the mini-batch holds.
+        """Return the numbers of the rows that the mini-batch consists of.
 
         Parameters
         ----------
@@ -64,7 +65,7 @@ class Sample:
         Raises
         ------
         ValueError
-            For a size of more than n.
+            If the size is more than n.
         """
         offsets = np.asarray(offsets)
         if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
@@ -101,11 +102,11 @@ class Draws:
     curvature_batch_size: int | None
 
     def loss(self, iteration: int) -> Sample | None:
-        """Return the samples of loss and gradient in an iteration."""
+        """Return the samples of loss and gradient in an iteration; None for all."""
         return None if self.batch_size is None else Sample(self.batch_size, self.seed, iteration)
 
     def curvature(self, iteration: int) -> Sample | None:
-        """Return the samples of curvature in an iteration."""
+        """Return the samples of curvature in an iteration; None for all."""
         if self.curvature_batch_size is None:
             return self.loss(iteration)
         return Sample(self.curvature_batch_size, self.seed + 1, iteration)
@@ -124,11 +125,27 @@ def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
     return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind="stable")]
 
 
+class Rows(Protocol):
+    """Arrays X and Y with a row for each sample, such as a `hfnb.Dataset`."""
+
+    @property
+    def X(self) -> np.ndarray:
+        """Inputs."""
+
+    @property
+    def Y(self) -> np.ndarray:
+        """Labels or targets."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+
 class Shards:
     """The partitions of a dataset that this process holds.
 
-    A dataset of n samples is cut into contiguous partitions whatever the number of engines. An engine holds
-    some of them, a single process all.
+    A dataset of n samples is cut into contiguous partitions, independently of the number of engines. An
+    engine holds some of them, a single process all.
 
     Parameters
     ----------
@@ -146,12 +163,25 @@ class Shards:
     ([0, 2, 5, 7, 10], (1, 2))
     """
 
-    def __init__(self, offsets: np.ndarray, parts: dict[int, tuple[np.ndarray, np.ndarray]]):
+    def __init__(self, offsets: np.ndarray, parts: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
         self.offsets, self.parts = offsets, dict(sorted(parts.items()))
 
     @classmethod
-    def of(cls, data, partitions: int = 24) -> "Shards":
-        """Return all partitions of a dataset, as views; with fewer samples than partitions some are empty."""
+    def of(cls, data: Rows, partitions: int = 24) -> "Shards":
+        """Return all partitions of a dataset, as views.
+
+        Parameters
+        ----------
+        data : Dataset or Rows
+            The samples.
+        partitions : int
+            Number of partitions; if there are fewer samples, some are empty.
+
+        Returns
+        -------
+        Shards
+            All partitions.
+        """
         partitions = check_positive_int("partitions", partitions)
         offsets = np.arange(partitions + 1) * len(data) // partitions
         return cls(offsets, {i: (data.X[a:b], data.Y[a:b]) for i, (a, b) in enumerate(pairwise(offsets))})
@@ -171,7 +201,7 @@ class Shards:
         """Numbers of the partitions held here."""
         return tuple(self.parts)
 
-    def select(self, numbers) -> "Shards":
+    def select(self, numbers: Iterable[int]) -> "Shards":
         """Return the shards with only the partitions ``numbers``."""
         return Shards(self.offsets, {i: self.parts[i] for i in numbers})
 
@@ -184,18 +214,30 @@ class Shards:
 
     def batches(
         self, sample: Sample | None = None, chunk: int | None = None, apart: bool = False
-    ) -> Iterator[tuple]:
-        """Yield (X, Y) of the samples held here, at most ``chunk`` rows at a time.
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the samples held here in chunks.
 
-        Rows of a mini-batch that come from several partitions are put together, which is faster, unless they
-        are to be kept ``apart``.
+        Parameters
+        ----------
+        sample : Sample, optional
+            The mini-batch; all samples by default.
+        chunk : int, optional
+            The most rows at a time; all rows of a partition by default.
+        apart : bool
+            Whether each chunk of a mini-batch has rows of one partition only. It is faster to join the rows
+            of all partitions.
+
+        Yields
+        ------
+        X, Y : ndarray
+            The rows of a chunk.
         """
         pieces = list(self.parts.values()) if sample is None else self._picked(sample)
         if sample is not None and not apart:
             pieces = [(np.concatenate([X for X, _ in pieces]), np.concatenate([Y for _, Y in pieces]))]
         for X, Y in pieces:
             if len(X):
-                step = -(-len(X) // -(-len(X) // (chunk or len(X))))  # even: no small rest
+                step = -(-len(X) // -(-len(X) // (chunk or len(X))))  # chunks of about equal size
                 for start in range(0, len(X), step):
                     yield X[start : start + step], Y[start : start + step]
 

@@ -1,6 +1,8 @@
-"""First-order methods on the same objective: SGD, momentum, Nesterov's acceleration, Adam."""
+"""First-order methods on the same objectives: SGD, momentum, Nesterov's acceleration, Adam."""
 
+import os
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -8,26 +10,32 @@ from scipy.optimize import OptimizeResult
 from hfnb.krylov import norm
 from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Sample
-from hfnb.optimizers.checkpoint import resumable
-from hfnb.optimizers.history import Recorder, Status
+from hfnb.optimizers.checkpoint import CheckpointLike, opened, resumable
+from hfnb.optimizers.history import Record, Recorder, Status
 from hfnb.optimizers.options import check_run
 from hfnb.optimizers.progress import watched
 from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int, renamed
 
+# η as a function of the number t of the step, in the precision of w; and update(w, g, t, memory), which
+# changes w, and memory between steps.
+Rate: TypeAlias = Callable[[int], np.floating]
+Memory: TypeAlias = dict[str, np.ndarray]
+Update: TypeAlias = Callable[[np.ndarray, np.ndarray, int, Memory], None]
 
-def sgd(learning_rate, momentum=0.9):
+
+def sgd(learning_rate: Rate, momentum: float = 0.9) -> Update:
     """Return the update w ← w − ηg of stochastic gradient descent (Robbins & Monro 1951)."""
 
-    def update(w, g, t, memory):
+    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
         w -= learning_rate(t) * g
 
     return update
 
 
-def heavy_ball(learning_rate, momentum=0.9):
+def heavy_ball(learning_rate: Rate, momentum: float = 0.9) -> Update:
     """Return Polyak's update v ← μv − ηg, w ← w + v (1964)."""
 
-    def update(w, g, t, memory):
+    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
         v = memory.setdefault("v", np.zeros_like(w))
         v *= momentum
         v -= learning_rate(t) * g
@@ -36,10 +44,10 @@ def heavy_ball(learning_rate, momentum=0.9):
     return update
 
 
-def nesterov(learning_rate, momentum=0.9):
+def nesterov(learning_rate: Rate, momentum: float = 0.9) -> Update:
     """Return Nesterov's update v ← μv − ηg, w ← w + μv − ηg, in the form of Sutskever et al. (2013)."""
 
-    def update(w, g, t, memory):
+    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
         v = memory.setdefault("v", np.zeros_like(w))
         step = learning_rate(t) * g
         v *= momentum
@@ -49,10 +57,10 @@ def nesterov(learning_rate, momentum=0.9):
     return update
 
 
-def adam(learning_rate, momentum=0.9, decay=0.999, epsilon=1e-8):
+def adam(learning_rate: Rate, momentum: float = 0.9, decay: float = 0.999, epsilon: float = 1e-8) -> Update:
     """Return Adam's update w ← w − η m̂ / (√v̂ + ε) with bias-corrected moments (Kingma & Ba 2015)."""
 
-    def update(w, g, t, memory):
+    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
         m = memory.setdefault("m", np.zeros_like(w))
         v = memory.setdefault("v", np.zeros_like(w))
         m += (1 - momentum) * (g - m)
@@ -80,8 +88,8 @@ def first_order(
     max_iter: int = 10,
     tol: float = 0.0,
     seed: int = 0,
-    callback: Callable | None = None,
-    checkpoint=None,
+    callback: Callable[[Record], Any] | None = None,
+    checkpoint: CheckpointLike | str | os.PathLike[str] | None = None,
 ) -> OptimizeResult:
     """Minimize an objective by steps along the gradients of mini-batches; an iteration is one epoch.
 
@@ -96,33 +104,33 @@ def first_order(
     learning_rate : float or callable
         η, or a schedule: a function of the number t = 0, 1, … of the step.
     batch_size : int, optional
-        Samples a step, none drawn twice within an epoch; 64, or all where there are fewer, by default.
+        Samples of a step, none drawn twice within an epoch; 64 by default, or all if there are fewer.
     momentum : float
-        The share of the last step that "momentum" and "nesterov" keep, and the decay of Adam's mean gradient;
-        in [0, 1).
+        The fraction of the last step that "momentum" and "nesterov" keep, and the decay rate of Adam's mean
+        gradient; in [0, 1).
     max_iter : int
         The most epochs.
     tol : float
-        The run ends, with success, where the norm of the gradient over all samples is at most this.
+        The run ends, with success, when the norm of the gradient over all samples is at most this.
     seed : int
-        Of the mini-batches.
+        Seed of the mini-batches.
     callback : callable, optional
         ``callback(record)`` after each epoch; any true value that it returns stops the run.
     checkpoint : Checkpoint or path, optional
-        To continue from, if it holds anything, and to save to after each epoch.
+        The run is saved to it after each epoch, and continues from it if it holds a state.
 
     Returns
     -------
     OptimizeResult
-        As `hessian_free` returns. After every epoch the loss and the gradient over all samples are recorded;
-        what this costs is not counted as the method's own.
+        As `hessian_free` returns. After every epoch the loss and the norm of the gradient over all samples
+        are recorded; these evaluations are not counted as costs of the method.
 
     Raises
     ------
     ValueError
-        For an unknown method, numbers out of range, or a start that is not finite.
+        If the method is unknown, a number is out of range, or the start is not finite.
     TypeError
-        For arguments of another kind.
+        If an argument is of another kind.
 
     Examples
     --------
@@ -139,7 +147,8 @@ def first_order(
     )
     momentum, tol = check_fraction("momentum", momentum, below_one=True), float(tol)
     rate = _schedule(learning_rate)
-    saved = checkpoint.load() if checkpoint else None
+    store = opened(checkpoint)
+    saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved["history"] if saved else None)
     w, memory = (saved["w"], saved["memory"]) if saved else (np.array(w0), {})
     update = METHODS[method](lambda t: w.dtype.type(rate(t)), momentum)
@@ -155,8 +164,8 @@ def first_order(
             update(w, objective.value_and_gradient(w, Sample(batch_size, seed, t))[1], t, memory)
         loss, norm = _measure(objective, recorder, w)
         stop = recorder.add(w, iteration=epoch + 1, loss=loss, gradient_norm=norm)
-        if checkpoint:
-            checkpoint.save({"w": w, "memory": memory, "history": recorder.history})
+        if store:
+            store.save({"w": w, "memory": memory, "history": recorder.history})
 
     if norm <= tol:
         ending = Status.SMALL_GRADIENT, f"gradient norm {norm:.1e} <= tol = {tol:.1e}"
@@ -169,16 +178,16 @@ def first_order(
     return recorder.result(w, *ending)
 
 
-def _schedule(learning_rate) -> Callable[[int], float]:
-    """Return the function t ↦ learning rate, each of whose values is checked."""
+def _schedule(learning_rate: float | Callable[[int], float]) -> Callable[[int], float]:
+    """Return the function t ↦ learning rate, which checks each of its values."""
     if not callable(learning_rate):
         constant = check_nonnegative("learning_rate", learning_rate, finite=True)
         return lambda t: constant
     return lambda t: check_nonnegative(f"learning_rate({t})", learning_rate(t), finite=True)
 
 
-def _measure(objective, recorder, w):
-    """Return the loss and gradient norm over all samples, uncounted: the method does not need them to run."""
+def _measure(objective: ObjectiveLike, recorder: Recorder, w: np.ndarray) -> tuple[float, float]:
+    """Return the loss and gradient norm over all samples, uncounted: the method itself does not need them."""
     with recorder.uncounted():
         loss, g = objective.value_and_gradient(w)
     return loss, norm(g)

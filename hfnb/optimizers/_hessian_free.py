@@ -1,21 +1,23 @@
 """Hessian-free optimization that explores negative curvature (He, Mudigere, Smelyanskiy, Takáč 2016)."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.krylov import KrylovResult, NonFiniteProduct
-from hfnb.objectives.protocols import ObjectiveLike
+from hfnb.objectives.protocols import CurvatureFunction, ObjectiveLike
 from hfnb.objectives.sampling import Draws
-from hfnb.optimizers.checkpoint import resumable
+from hfnb.optimizers.checkpoint import CheckpointLike, opened, resumable
 from hfnb.optimizers.damping import levenberg_marquardt, next_damping
-from hfnb.optimizers.history import Recorder, Status
+from hfnb.optimizers.history import Record, Recorder, Status
 from hfnb.optimizers.line_search import Step
 from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
-from hfnb.optimizers.preconditioning import find_preconditioner
+from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
 from hfnb.optimizers.progress import watched
 from hfnb.optimizers.state import State
 from hfnb.optimizers.stationary import (
@@ -50,8 +52,8 @@ def hessian_free(
     w0: np.ndarray,
     *,
     method: str = "paper",
-    solver: str | Callable | None = None,
-    curvature: str | Callable | None = None,
+    solver: str | Callable[..., KrylovResult] | None = None,
+    curvature: str | CurvatureFunction | None = None,
     stopping_rule: str | None = None,
     probe: bool | None = None,
     line_search_sample: str | None = None,
@@ -60,73 +62,73 @@ def hessian_free(
     batch_size: int | None = None,
     damping: float = 1.0,
     warm_start_decay: float = 0.95,
-    preconditioner: str | Callable | None = None,
+    preconditioner: str | PreconditionerFunction | None = None,
     max_iter: int = 50,
     tol: float = 1e-6,
     seed: int = 0,
-    callback: Callable | None = None,
-    checkpoint=None,
-    solver_options: dict | None = None,
+    callback: Callable[[Record], Any] | None = None,
+    checkpoint: CheckpointLike | str | os.PathLike[str] | None = None,
+    solver_options: dict[str, Any] | None = None,
 ) -> OptimizeResult:
     """Minimize an objective by truncated Newton steps and steps along directions of negative curvature.
 
-    Each iteration solves (B + λI) s = −∇F(w) approximately, B the Hessian or the Gauss–Newton matrix on a
-    sample. It takes the better of s and of the direction of most negative curvature that the solver met, each
-    by a line search, and adapts λ.
+    Each iteration solves (B + λI) s = −∇F(w) approximately, where B is the Hessian or the Gauss–Newton matrix
+    on a sample. It searches along s, and along the direction of most negative curvature that the solver met,
+    takes the better of the two steps, and adapts λ.
 
     Parameters
     ----------
     objective : Objective or ObjectiveLike
-        What is minimized: `hfnb.Objective`, or an object of your own that offers the same
-        (`hfnb.objectives.ObjectiveLike` says what).
+        What is minimized: a `hfnb.Objective`, or an object of your own with the members of
+        `hfnb.objectives.ObjectiveLike`.
     w0 : ndarray, shape (p,)
         The start, of float32 or float64.
     method : {"paper", "martens", "auto"}
-        A name for the next five options (`options.METHODS`); each of them that is given takes the place of
-        the method's. "paper" is our reading of He et al. (2016), "martens" is Martens (2010). "auto" is
-        Martens' with solves that end when they no longer pay, line searches on the sample of curvature, and
-        a probe for negative curvature of the Hessian on plateaus.
+        A name for values of the next five options (`options.METHODS`); each option that is given replaces
+        the method's value. "paper" follows He et al. (2016), "martens" follows Martens (2010). "auto" is
+        "martens" with the marginal-gain stopping rule, line searches on the curvature sample, and a probe for
+        negative curvature of the Hessian on plateaus.
     solver : str or callable
         "bicgstab", "cg", another name of `krylov.SOLVERS`, or a function of the same form.
     curvature : str or callable
         "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
     stopping_rule : {"martens", "marginal-gain"}
-        How a solver by name is stopped (`options.STOPPING_RULES`); CG alone has a marginal-gain rule.
+        When a solver that is given by name stops (`options.STOPPING_RULES`); "marginal-gain" is for "cg"
+        only.
     probe : bool
-        Whether to look for negative curvature of the Hessian on plateaus, where the loss hardly falls
+        Whether to search for negative curvature of the Hessian on plateaus, where the loss hardly falls
         (`steps.probe_negative_curvature`).
     line_search_sample : {"loss", "curvature"}
-        The samples on which line searches evaluate the loss. "curvature" is meant for runs without mini-
-        batches and is not used on a plateau; the step is kept only if the loss over all samples falls.
+        The samples on which line searches evaluate the loss. "curvature" is meant for runs without
+        mini-batches and is not used on a plateau; the step is kept only if the loss over all samples falls.
     step : {"better", "curvilinear", "subspace"}
         How the solution and the direction of negative curvature become a step.
     curvature_batch_size, batch_size : int, optional
-        Samples for B (those of the gradient by default), and for loss and gradient (all by default).
+        Number of samples for B (those of the gradient by default), and for loss and gradient (all by
+        default).
     damping : float
         The first λ.
     warm_start_decay : float
         Each solve starts from this multiple of the last solution.
     preconditioner : {"lbfgs", "diagonal"} or callable, optional
-        M ≈ (B + λI)⁻¹ for the solver, made anew before each solve: from curvature pairs of the last
+        M ≈ (B + λI)⁻¹ for the solver, which is updated before each solve: from curvature pairs of the last
         solve, from an estimate of the diagonal, or by a function of the `State` that returns an operator
-        (`hfnb.optimizers.preconditioning`). "capped_cg" and "saddle_free" take none.
+        (`hfnb.optimizers.preconditioning`). "capped_cg" and "saddle_free" take no preconditioner.
     max_iter : int
         The most iterations.
     tol : float
-        Where ‖g‖ ≤ tol × min(1, the largest ‖g‖ met) a `certificate` is asked for: at a saddle the run goes
-        on along its negative curvature, else it ends, with success at a minimum. So tol is absolute where
-        gradients are large, and relative where the whole problem is small. A start with ‖g‖ ≤ tol is asked
-        about at once; it is a minimum if ‖g‖ ≤ tol × min(1, `gradient_scale`). Ten rejected steps ask, too:
-        a minimum is a success if what ‖g‖ promises is lost in the rounding of the loss. With tol = 0 only a
-        gradient of zero asks.
+        The tolerance for the gradient norm. If ‖g‖ ≤ tol × min(1, the largest ‖g‖ so far), a `certificate` is
+        made (see Notes). With tol = 0 it is made only if the gradient is zero.
     seed : int
-        Of the samples and of the certificate.
+        Seed of the samples and of the certificate.
     callback : callable, optional
-        ``callback(record)`` finds the parameters as ``record.w``; any true value that it returns stops.
+        ``callback(record)`` after each iteration, with the parameters as ``record.w``; any true value that it
+        returns stops the run.
     checkpoint : Checkpoint or path, optional
-        To continue from, if it holds anything, and to save to at each iteration (`checkpoint.resumable`).
+        The run is saved to it in each iteration, and continues from it if it holds a state
+        (`checkpoint.resumable`).
     solver_options : dict, optional
-        Options of the solver, which take the place of the stopping rule's.
+        Options of the solver, which replace those of the stopping rule.
 
     Returns
     -------
@@ -137,9 +139,19 @@ def hessian_free(
     Raises
     ------
     ValueError
-        For unknown names, numbers out of range, a start that is not finite, another run's checkpoint.
+        If a name is unknown, a number is out of range, the start is not finite, or the checkpoint belongs to
+        another run.
     TypeError
-        For arguments of another kind.
+        If an argument is of another kind.
+
+    Notes
+    -----
+    The certificate (`certificate.certify_operator`) decides what follows. At a saddle the run goes on along
+    the negative curvature; otherwise it ends, with success at a minimum. Because of the factor min(1, …),
+    ``tol`` is absolute if gradients are large, and relative if the whole problem is small. If ‖g‖ ≤ tol at
+    the start, the certificate is made at once, and the run ends there only if ‖g‖ ≤ tol × min(1,
+    `gradient_scale`). A certificate is also made after ten rejected steps in a row: a minimum is then a
+    success if the decrease that ‖g‖ promises is lost in the rounding of the loss.
 
     References
     ----------
@@ -175,7 +187,8 @@ def hessian_free(
     samples = Draws(seed, batch_size, curvature_batch_size)
     solve = truncated(chosen["solver"], STOPPING_RULES[chosen["stopping_rule"]], solver_options)
     choose_step, preconditioned = STEPS[step], find_preconditioner(preconditioner)
-    saved = checkpoint.load() if checkpoint else None
+    store = opened(checkpoint)
+    saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = State.restored(saved) if saved else _start(objective, w0, damping, samples)
     stop, ending = bool(not saved and recorder.add(state.w, **state.entries())), None
@@ -189,26 +202,26 @@ def hessian_free(
             A, M = preconditioned.prepare(problem.B, state)
             start = None if state.solution is None else state.w.dtype.type(warm_start_decay) * state.solution
             try:
-                solution = solve(A, -state.g, start, damping=state.damping, **({} if M is None else {"M": M}))
+                found = solve(A, -state.g, start, damping=state.damping, **({} if M is None else {"M": M}))
             except NonFiniteProduct as error:
                 solution, proposed, taken = None, state.damping, problem.no_step(error)
             else:
-                candidate = backtrack(problem, solution)
-                taken = choose_step(problem, solution, candidate)
-                agreement = candidate.change, candidate.predicted, solution.norm, problem.rounding
+                candidate, solution = backtrack(problem, found), found
+                taken = choose_step(problem, found, candidate)
+                agreement = candidate.change, candidate.predicted, found.norm, problem.rounding
                 proposed = levenberg_marquardt(state.damping, *agreement)
             state, exact = preconditioned.remember(state), problem.exact
             if chosen["probe"] and state.plateau and state.iteration >= state.next_probe:
                 taken, state = _probe(objective, problem, state, taken, samples)
-            del problem, A, M  # their arrays are free before those of the next point are needed
-        else:  # steps that were lost in rounding at the saddle say nothing against the λ from before them
+            del problem, A, M  # to free their arrays before those of the next point are made
+        else:  # rounding caused the rejections at the saddle: λ returns to its value before them
             solution, proposed, exact = None, state.trusted, True
             taken, state = step_off_saddle(objective, state, certificate, samples)
         moved = _move(objective, state, taken, solution, samples, exact)
         state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected))
         stop = recorder.add(state.w, **state.entries(taken, solution or certificate))
-        if checkpoint:
-            checkpoint.save({**vars(state), "history": recorder.history})
+        if store:
+            store.save({**vars(state), "history": recorder.history})
 
     return recorder.result(state.w, *(ending or _ending(state, stop, tol, max_iter)))
 
@@ -222,11 +235,11 @@ def _start(objective: ObjectiveLike, w0: np.ndarray, damping: float, samples: Dr
     return State(w, g, loss, damping)
 
 
-def _subproblem(objective: ObjectiveLike, state: State, samples: Draws, chosen: dict) -> Subproblem:
+def _subproblem(objective: ObjectiveLike, state: State, samples: Draws, chosen: dict[str, Any]) -> Subproblem:
     """Return the sub-problem at w, with the loss that line searches are to lower.
 
-    On a plateau and with mini-batches that is the loss itself, because there the noise of another sample
-    outweighs what a step can gain. Elsewhere it may be the loss over the curvature sample.
+    On a plateau and with mini-batches line searches evaluate the loss itself, because the noise of another
+    sample would be larger than the decrease. Otherwise they may evaluate the loss over the curvature sample.
     """
     sample = samples.curvature(state.iteration)
     B = objective.curvature(state.w, chosen["curvature"], sample)
@@ -236,8 +249,10 @@ def _subproblem(objective: ObjectiveLike, state: State, samples: Draws, chosen: 
     return Subproblem(f, state.w, loss, state.g, B, state.damping, exact)
 
 
-def _probe(objective, problem: Subproblem, state: State, step: Step, samples: Draws) -> tuple[Step, State]:
-    """Add negative curvature of the Hessian to a step; after a probe in vain, wait for longer."""
+def _probe(
+    objective: ObjectiveLike, problem: Subproblem, state: State, step: Step, samples: Draws
+) -> tuple[Step, State]:
+    """Add negative curvature of the Hessian to a step; a probe that finds none doubles the interval."""
     H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
     try:
         found = probe_negative_curvature(problem.f, state.w, problem.loss, state.g, H, step)
@@ -266,8 +281,8 @@ def _move(
 ) -> State:
     """Return the state after the step, or the same point with one more rejection.
 
-    A step is rejected where its length is zero, where the loss would rise, or where loss or gradient would
-    not be finite. ``exact``: the line search evaluated the loss itself, so that its value is known.
+    A step is rejected if its length is zero, the loss would rise, or loss or gradient would not be finite.
+    ``exact`` says that the line search evaluated the loss itself, so that its value is known.
     """
     before, trouble = state.loss, step.trouble
     state = replace(state, iteration=state.iteration + 1, plateau=True)
@@ -275,7 +290,7 @@ def _move(
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
-        if finite and exact and not samples.batch_size:  # a mini-batch of the next iteration is another one
+        if finite and exact and not samples.batch_size:  # the next iteration has another mini-batch
             loss = step.loss  # the same number, not rounded to the precision of the packed gradient
         if finite and (samples.batch_size or loss < before):
             plateau, start = before - loss <= PLATEAU * abs(before), solution.x if solution else None

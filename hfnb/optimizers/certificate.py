@@ -1,41 +1,44 @@
-"""Is this stationary point a minimum? A second-order certificate that says how sure it is."""
+"""Is this stationary point a minimum? A second-order certificate with a probability of error."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from hfnb.krylov import System, lanczos_process, norm, random_start
+from hfnb.krylov.system import Operator
 from hfnb.krylov.vectors import combine
+from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.validation import check_methods, check_nonnegative, check_positive_int, check_probability
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a second-order test says about a point.
+    """The result of a second-order test of a point.
 
     Attributes
     ----------
     verdict : {"minimum", "saddle", "undecided"}
-        "minimum": the smallest eigenvalue is at least −``tolerance``, unless the random start was unlucky.
-        "saddle": ``direction`` proves that it is less.
+        "minimum": the smallest eigenvalue is at least −``tolerance``, except with probability ``failure``.
+        "saddle": ``direction`` proves that it is less. "undecided": see ``reason``.
     reason : str
         The reason for the verdict.
     eigenvalue : float
         The smallest Ritz value, dᵀBd for the unit vector d = ``direction``.
     tolerance : float
-        Up to which size negative curvature is taken for zero.
+        Negative curvature of at most this size counts as zero.
     failure : float
-        The probability that a "minimum" is none because of the random start.
+        The probability, over random starts, that the verdict "minimum" is wrong.
     largest : float
         The largest absolute Ritz value.
     products : int
-        Curvature products that were made.
+        Number of curvature products.
     seed : int
         Seed of the random start.
     direction : ndarray, shape (p,)
         The unit vector of ``eigenvalue``.
     gradient_norm, gradient_tolerance : float, optional
-        ‖∇f(w)‖, and up to which norm `certify` takes the point for stationary.
+        ‖∇f(w)‖, and the largest norm with which `certify` takes a point for stationary.
     """
 
     verdict: str
@@ -52,7 +55,12 @@ class Certificate:
 
 
 def certify_operator(
-    A, *, tol: float | None = None, failure: float = 1e-6, seed: int | None = None, max_products: int = 200
+    A: Operator,
+    *,
+    tol: float | None = None,
+    failure: float = 1e-6,
+    seed: int | None = None,
+    max_products: int = 200,
 ) -> Certificate:
     """Say whether a symmetric operator has an eigenvalue below −tol, by the Lanczos process.
 
@@ -61,24 +69,24 @@ def certify_operator(
     A : LinearOperator or ndarray, shape (p, p)
         The operator.
     tol : float, optional
-        Up to which size negative curvature is taken for zero; a thousandth of the largest absolute Ritz value
-        by default.
+        Negative curvature of at most this size counts as zero; a thousandth of the largest absolute Ritz
+        value by default.
     failure : float
         The probability, in (0, 1), with which a "minimum" may be wrong.
     seed : int, optional
-        Of the random start; a fresh one by default.
+        Seed of the random start; a fresh one by default.
     max_products : int
-        The most products; after them the verdict is "undecided".
+        The most products; if they do not suffice, the verdict is "undecided".
 
     Returns
     -------
     Certificate
-        The verdict, and what it rests on.
+        The verdict and its reasons.
 
     Raises
     ------
     ValueError
-        For numbers out of range, and as `krylov.cg`.
+        If a number is out of range, or A is not symmetric.
 
     Notes
     -----
@@ -108,7 +116,7 @@ def certify_operator(
     direction /= norm(direction)
     eigenvalue, rounding = float(ritz[0]), system.noise
     if eigenvalue < -tolerance:
-        # One more product: in float32 the Ritz vector is not quite the vector that T speaks of.
+        # One more product for the exact curvature: in float32 the Ritz vector is slightly off.
         eigenvalue, missed = system.product(direction, out=np.empty_like(direction)), 0.0
     if eigenvalue < -max(tolerance, rounding):
         verdict, reason = "saddle", f"a direction of curvature {eigenvalue:.3g}"
@@ -135,7 +143,12 @@ def certify_operator(
 
 
 def certify(
-    objective, w: np.ndarray, *, gradient_tol: float = 1e-5, curvature: str = "hessian", **options
+    objective: ObjectiveLike,
+    w: np.ndarray,
+    *,
+    gradient_tol: float = 1e-5,
+    curvature: str = "hessian",
+    **options: Any,
 ) -> Certificate:
     """Say whether w is a minimum or a saddle of an objective, from its gradient and curvature products.
 
@@ -146,23 +159,23 @@ def certify(
     w : ndarray, shape (p,)
         The point.
     gradient_tol : float
-        Where ‖∇f(w)‖ is more than ``gradient_tol`` × min(1, `gradient_scale`), w is not stationary, and the
+        If ‖∇f(w)‖ is more than ``gradient_tol`` × min(1, `gradient_scale`), w is not stationary, and the
         verdict is "undecided". So the tolerance is relative for problems of small scale and absolute for
-        others. It is at least eps ‖H‖‖w‖, a gradient that the rounding of w alone can make.
+        others. It is at least eps ‖H‖‖w‖, a gradient norm that the rounding of w alone can cause.
     curvature : str
         The kind of curvature.
     **options
-        Those of `certify_operator`: ``tol``, ``failure``, ``seed``, ``max_products``.
+        The options of `certify_operator`: ``tol``, ``failure``, ``seed``, ``max_products``.
 
     Returns
     -------
     Certificate
-        The verdict, and what it rests on.
+        The verdict and its reasons.
 
     Raises
     ------
     ValueError
-        For numbers out of range, and for a point whose gradient is not finite.
+        If a number is out of range, or the gradient at w is not finite.
 
     Examples
     --------
@@ -187,7 +200,7 @@ def certify(
 
 
 def gradient_scale(curvature: float, w: np.ndarray, loss: float) -> float:
-    """Return how large the gradients of a problem are, judged from one point: max(κ‖w‖, √(2κ|f(w)|)).
+    """Return an estimate of how large the gradients of a problem are, max(κ‖w‖, √(2κ|f(w)|)).
 
     Parameters
     ----------
@@ -206,7 +219,8 @@ def gradient_scale(curvature: float, w: np.ndarray, loss: float) -> float:
     Notes
     -----
     A quadratic function of curvature κ has a gradient of norm κ‖w‖ at the distance ‖w‖ from its minimum, and
-    one of √(2κ|f|) where it is |f| above it. Like a gradient, both are in proportion to f and to 1/w.
+    one of norm √(2κ|f|) at a value of |f| above its minimum. If f is multiplied by a number, or w is measured
+    in another unit, both change in the same proportion as the gradient.
 
     Examples
     --------
@@ -217,7 +231,7 @@ def gradient_scale(curvature: float, w: np.ndarray, loss: float) -> float:
 
 
 def products_needed(n: int, gap: float, failure: float) -> int:
-    """Return after how many products the smallest Ritz value θ has θ − λmin ≤ gap (λmax − λmin).
+    """Return the number of products after which the smallest Ritz value θ has θ − λmin ≤ gap (λmax − λmin).
 
     Parameters
     ----------

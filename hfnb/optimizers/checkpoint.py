@@ -1,4 +1,4 @@
-"""Save the state of a run so that it survives whatever ends it, and resume it bit by bit."""
+"""Checkpoints of a run: it can be resumed after any interruption, with results equal to the last bit."""
 
 import functools
 import hashlib
@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
+from scipy.optimize import OptimizeResult
 
 from hfnb.datasets.files import written_whole
 from hfnb.objectives import run_identity
@@ -21,14 +22,24 @@ from hfnb.optimizers import checkpoint_lock
 from hfnb.validation import check_positive_int
 
 _MAGIC = b"hfnb checkpoint "
-_HEADER = re.compile(rb"hfnb checkpoint [12], ([0-9a-f]{64})\n")  # 1 did not say whose state it holds
+_HEADER = re.compile(rb"hfnb checkpoint [12], ([0-9a-f]{64})\n")  # format 1 does not name the run
 _NAME = re.compile(r"checkpoint-([0-9]{8,})")
 _PART = re.compile(r"checkpoint-[0-9]{8,}\.[0-9a-f]{32}\.part")
-_ARRAYS = {"_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"}  # what NumPy's pickles are made of
-# What may differ when a run is resumed: when it ends and who looks on, but not what it computes.
+_ARRAYS = {"_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"}  # the names in NumPy's pickles
+# Options that may differ when a run is resumed, because they do not change what it computes.
 _OF_THE_CALL = {"max_iter", "tol", "callback", "checkpoint"}
 
-Optimizer = TypeVar("Optimizer", bound=Callable)
+Optimizer = TypeVar("Optimizer", bound=Callable[..., OptimizeResult])
+
+
+class CheckpointLike(Protocol):
+    """What an optimizer needs of a checkpoint: `Checkpoint` is one, and a class of your own may be."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last state that was saved, None if there is none."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Save a state."""
 
 
 class CorruptCheckpoint(ValueError):
@@ -36,31 +47,31 @@ class CorruptCheckpoint(ValueError):
 
 
 class Checkpoint:
-    """The last states of one run, in the files of a folder; give it to an optimizer as ``checkpoint``.
+    """The last states of one run, as files in a folder, for the option ``checkpoint`` of an optimizer.
 
     Parameters
     ----------
     folder : str or path
-        The folder. It is made if it does not exist; other files in it are left alone.
+        The folder. It is made if it does not exist; other files in it are not touched.
     keep : int
-        How many states are kept.
+        Number of states that are kept.
 
     Attributes
     ----------
     folder : Path
         The absolute path of the folder.
     keep : int
-        How many states are kept.
+        Number of states that are kept.
 
     Raises
     ------
     ValueError, TypeError
-        For a wrong ``folder`` or ``keep``.
+        If ``folder`` is not a path, or ``keep`` not a positive integer.
 
     Notes
     -----
-    A state is a dictionary of arrays, numbers, text and records of a history. It is written to a file of
-    another name, with its SHA-256, which is renamed once it is complete: a run that is killed leaves the last
+    A state is a dictionary of arrays, numbers, text and records of a history. It is written with its SHA-256
+    to a temporary file, which is renamed when it is complete. A run that is killed therefore leaves the last
     complete file.
 
     Examples
@@ -75,7 +86,7 @@ class Checkpoint:
     {'iteration': 3}
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2):
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
         if not isinstance(folder, (str, os.PathLike)):
             raise TypeError(f"folder: expected the path of a folder, got {folder!r}")
         if not os.fspath(folder):
@@ -88,7 +99,7 @@ class Checkpoint:
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.folder)!r}, keep={self.keep})"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self.folder), self.keep)  # the lock stays with this process
 
     @property
@@ -97,10 +108,11 @@ class Checkpoint:
         return [path for _, path in sorted(self._numbered()) if path.is_file()]
 
     def _numbered(self) -> list[tuple[int, Path]]:
-        """Return the numbers and paths of everything in the folder that has the name of a checkpoint."""
+        """Return the numbers and paths of all entries of the folder that are named like a checkpoint."""
         return [(int(name[1]), path) for name, path in self._named(_NAME)]
 
-    def _named(self, pattern: re.Pattern) -> Iterable[tuple[re.Match, Path]]:
+    def _named(self, pattern: re.Pattern[str]) -> Iterable[tuple[re.Match[str], Path]]:
+        """Return the entries of the folder whose names match a pattern."""
         try:
             paths = list(self.folder.iterdir())
         except FileNotFoundError:
@@ -111,7 +123,7 @@ class Checkpoint:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep other runs out of the folder while the context lasts.
+        """Return a context in which no other run can use the folder.
 
         Raises
         ------
@@ -130,7 +142,7 @@ class Checkpoint:
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
-        """Add to an OSError what could not be saved and which state is the last one."""
+        """Add to the message of an OSError that saving failed, and which state is the last one."""
         try:
             yield
         except OSError as error:
@@ -142,8 +154,8 @@ class Checkpoint:
             what = f"cannot save a checkpoint in {self.folder} ({error.strerror}); {last}"
             raise OSError(error.errno, what) from error
 
-    def save(self, state: dict) -> None:
-        """Save a state, and remove those beyond ``keep``.
+    def save(self, state: dict[str, Any]) -> None:
+        """Save a state, and remove all but the last ``keep`` states.
 
         Parameters
         ----------
@@ -153,9 +165,9 @@ class Checkpoint:
         Raises
         ------
         OSError
-            If it cannot be written; the message names the last state that was.
+            If the state cannot be written; the message names the last one that was.
         TypeError
-            For a state that could not be read again.
+            If the state holds an object that `load` would refuse.
         """
         if not self._in_use:
             with self.in_use():
@@ -173,8 +185,8 @@ class Checkpoint:
             for old in [*filter(_ours, self.files[: -self.keep]), *(path for _, path in self._named(_PART))]:
                 old.unlink(missing_ok=True)
 
-    def load(self) -> dict | None:
-        """Return the newest complete state, with a warning about each damaged file that is newer.
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest complete state, with a warning about damaged files that are newer.
 
         Returns
         -------
@@ -193,7 +205,7 @@ class Checkpoint:
             except MemoryError:
                 raise
             except Exception as error:  # a damaged pickle may raise anything
-                if not path.exists():  # a run that goes on has put a newer one in its place
+                if not path.exists():  # a running optimizer has replaced it by a newer one
                     return self.load()
                 problems.append(f"{path}: {error}")
                 continue
@@ -203,18 +215,34 @@ class Checkpoint:
                 )
             return state
         if problems:
-            raise CorruptCheckpoint(f"no checkpoint is whole: {'; '.join(problems)}")
+            raise CorruptCheckpoint(f"all checkpoints are damaged: {'; '.join(problems)}")
         return None
 
 
-def opened(checkpoint: Any) -> Any:
-    """Return ``checkpoint`` as an object with the methods load and save, or None; a path names a folder."""
+def opened(checkpoint: CheckpointLike | str | os.PathLike[str] | None) -> CheckpointLike | None:
+    """Return the checkpoint that an optimizer was given.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint or path or None
+        A `Checkpoint` or another object with its methods load and save, or the path of a folder.
+
+    Returns
+    -------
+    CheckpointLike or None
+        The object itself, or a `Checkpoint` in that folder; None for None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``checkpoint`` is something else, or an empty path.
+    """
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
     if isinstance(checkpoint, (str, os.PathLike)):
         if not os.fspath(checkpoint):
             raise ValueError("checkpoint: expected a Checkpoint or the path of its folder, got an empty path")
-        return Checkpoint(checkpoint)  # type: ignore[arg-type]
+        return Checkpoint(checkpoint)
     methods = (getattr(checkpoint, name, None) for name in ("load", "save"))
     if isinstance(checkpoint, type) or not all(callable(method) for method in methods):
         raise TypeError(f"checkpoint: expected a Checkpoint or the path of its folder, got {checkpoint!r}")
@@ -233,15 +261,16 @@ def resumable(optimizer: Optimizer) -> Optimizer:
     Returns
     -------
     callable
-        The optimizer. It raises ValueError where the checkpoint is that of another objective
-        (`Objective.identity`), start or options, with what differs; ``max_iter``, ``tol`` and ``callback``
-        may differ. A checkpoint of an earlier version of hfnb does not name its run and is refused as well.
-        While the run lasts, other runs are kept out of the folder: they raise `hfnb.FolderInUse`.
+        The optimizer. It raises ValueError if the checkpoint belongs to a run with another objective
+        (`Objective.identity`), start or options; the message says what differs. ``max_iter``, ``tol`` and
+        ``callback`` may differ. A checkpoint of an earlier version of hfnb does not name its run and is
+        refused as well. During the run the folder is locked; another run that uses it raises
+        `hfnb.optimizers.lock.FolderInUse`.
     """
     signature = inspect.signature(optimizer)
 
     @functools.wraps(optimizer)
-    def run(*args, **kwargs):
+    def run(*args: Any, **kwargs: Any) -> OptimizeResult:
         checkpoint = opened(kwargs.get("checkpoint"))
         if checkpoint is None:
             return optimizer(*args, **kwargs)
@@ -254,50 +283,60 @@ def resumable(optimizer: Optimizer) -> Optimizer:
             given.arguments["checkpoint"] = Resumed(checkpoint, who)
             return optimizer(*given.args, **given.kwargs)
 
-    return run  # type: ignore[return-value]
+    return cast(Optimizer, run)
 
 
 class Resumed:
-    """A checkpoint for one run: its states name the run, and those of other runs are refused."""
+    """A checkpoint for one run: its states name the run, and those of other runs are refused.
 
-    def __init__(self, checkpoint, who: Mapping[str, str]):
+    Parameters
+    ----------
+    checkpoint : Checkpoint or CheckpointLike
+        Where states are saved.
+    who : mapping
+        The description {name: text} of the run.
+    """
+
+    def __init__(self, checkpoint: CheckpointLike, who: Mapping[str, str]) -> None:
         self.checkpoint, self.who = checkpoint, dict(who)
 
-    def load(self) -> dict | None:
-        """Return the newest state, or None; ValueError with what differs where it is another run's."""
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest state, None if there is none; ValueError if it belongs to another run."""
         saved = self.checkpoint.load()
         if saved is None:
             return None
         state = dict(saved)
         found = state.pop("run", None)
         if not isinstance(found, dict):
-            raise ValueError(f"{self._which()} does not say whose it is: an earlier version of hfnb wrote it")
+            raise ValueError(f"{self._which()} does not name its run: an earlier version of hfnb wrote it")
         differs = [name for name in self.who if name in found and found[name] != self.who[name]]
         if differs:
             pairs = (f"{name}: expected {self.who[name]}, got {found[name]}" for name in differs)
             raise ValueError(
                 f"{self._which()} belongs to another run ({'; '.join(pairs)}). An object that changes "
-                "while it runs can say what it is by a method identity() -> {name: text}"
+                "during a run can describe itself by a method identity() -> {name: text}"
             )
         return state
 
-    def save(self, state: dict) -> None:
-        """Save a state."""
+    def save(self, state: dict[str, Any]) -> None:
+        """Save a state together with the description of the run."""
         self.checkpoint.save({**state, "run": self.who})
 
     def _which(self) -> str:
+        """Return the beginning of an error message, which names the folder if there is one."""
         folder = getattr(self.checkpoint, "folder", None)
         there = f" in {folder}" if folder else ""
         return f"checkpoint: expected a new folder or this run's own, but the checkpoint{there}"
 
 
 def _ours(path: Path) -> bool:
-    """Whether a file is a checkpoint, by its first bytes, or what is left of one."""
+    """Whether a file begins like a checkpoint, or is empty, as an interrupted write may leave it."""
     with path.open("rb") as file:
         return file.read(len(_MAGIC)) in (_MAGIC, b"")
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
+    """Return the state in a file; ValueError if the file is damaged."""
     content = path.read_bytes()
     header = _HEADER.match(content)
     if header is None:
@@ -313,30 +352,34 @@ def _read(path: Path) -> dict:
 
 
 def _is_data(module: str, name: str) -> bool:
+    """Whether a name in a pickle is that of an array, a NumPy number or a `Record`."""
     arrays = module.split(".")[0] == "numpy" and name in _ARRAYS
     return arrays or (module, name) == ("hfnb.optimizers.history", "Record")
 
 
 class _DataOnly(pickle.Unpickler):
-    """Reads arrays and records; a pickle that names anything else could run anything, and is refused."""
+    """Reads arrays and records. Any other name in a pickle is refused, because it could run any code."""
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class or function that a pickle names, if it is data."""
         if _is_data(module, name):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"a checkpoint holds data only, not {module}.{name}")
 
 
 class _WritesData(pickle.Pickler):
-    """Writes what `_DataOnly` reads: a run shall not find out when it is resumed that it cannot be."""
+    """Writes only what `_DataOnly` reads, so that a state that cannot be resumed is refused at once."""
 
-    def reducer_override(self, obj):
+    def reducer_override(self, obj: Any) -> Any:
+        """Return NotImplemented, for the usual pickle, if an object is data."""
         named = obj if hasattr(obj, "__qualname__") else type(obj)
         if isinstance(obj, (np.generic, np.dtype)) or _is_data(named.__module__, named.__qualname__):
             return NotImplemented
         raise TypeError(f"a checkpoint holds numbers, text, arrays and lists of these, not {obj!r}"[:200])
 
 
-def _pickled(state: dict) -> bytes:
+def _pickled(state: dict[str, Any]) -> bytes:
+    """Return the bytes of a state."""
     file = io.BytesIO()
     _WritesData(file, protocol=5).dump(state)
     return file.getvalue()

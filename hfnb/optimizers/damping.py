@@ -6,19 +6,19 @@ import numpy as np
 def levenberg_marquardt(
     damping: float, change: float, predicted: float, curvature: float = 0.0, rounding: float = 0.0
 ) -> float:
-    """Return λ × 3/2 where the model promised too much, ρ < ¼, and λ × 2/3 where it was right, ρ > ¾.
+    """Return λ × 3/2 if the model predicted too much, ρ < ¼, and λ × 2/3 if it was right, ρ > ¾.
 
     Parameters
     ----------
     damping : float
-        λ of the iteration that has been made.
+        λ of the last iteration.
     change : float
-        f(w + s) − f(w), what the step did.
+        f(w + s) − f(w), the change of the loss by the step.
     predicted : float
-        gᵀs + ½ sᵀBs, what the undamped model said that it would do. A model that predicts no fall counts as
-        wrong.
+        gᵀs + ½ sᵀBs, the change that the undamped model predicted. A model that predicts no decrease counts
+        as wrong.
     curvature : float
-        The largest curvature that the solver met, 0 if it is unknown.
+        The largest curvature that the solver met; 0 if it is unknown.
     rounding : float
         The size of a change of the loss that rounding can explain.
 
@@ -29,9 +29,9 @@ def levenberg_marquardt(
 
     Notes
     -----
-    ρ = ``change`` / ``predicted``. A λ of more than a hundred times the largest curvature has another scale
-    than the problem: it falls to a tenth where the model was right, and where the predicted change is lost in
-    rounding, so that ρ says nothing.
+    ρ = ``change`` / ``predicted``. If λ is more than a hundred times the largest curvature, it does not fit
+    the scale of the problem. It is then divided by ten if the model was right, and also if the predicted
+    change is lost in rounding, so that ρ has no meaning.
 
     References
     ----------
@@ -59,17 +59,17 @@ def next_damping(damping: float, proposed: float, rejections: int) -> float:
     Parameters
     ----------
     damping : float
-        λ of the iteration that has been made.
+        λ of the last iteration.
     proposed : float
-        What `levenberg_marquardt` says, which is followed where the step was accepted.
+        The λ that `levenberg_marquardt` returns, which is taken if the step was accepted.
     rejections : int
-        How many steps were rejected one after another, the last one included; 0 if it was accepted.
+        Number of steps in a row that were rejected, including the last one; 0 if it was accepted.
 
     Returns
     -------
     float
-        ``proposed``, or after rejections at least λ × 1.5 to the power of their number: λ may be far below
-        the scale of the curvature, and grows faster with each rejection.
+        ``proposed``; after k rejections in a row at least λ × 1.5ᵏ. λ may be far below the scale of the
+        curvature, and so grows faster with each rejection.
 
     Examples
     --------

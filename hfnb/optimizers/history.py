@@ -1,4 +1,4 @@
-"""What an optimizer records of each iteration, and what it returns."""
+"""The record of each iteration of an optimizer, and the result of a run."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +18,8 @@ from hfnb.validation import asks_to_stop
 class Status(StrEnum):
     """Why a run ended: ``result.status``. ``result.message`` says the same with numbers.
 
+    Examples
+    --------
     >>> print(Status.MAX_ITER)
     the largest number of iterations was made
     """
@@ -31,43 +33,47 @@ class Status(StrEnum):
     DIVERGED = "the loss is not finite"
 
 
-class Record(dict):
-    """What one iteration found: a dictionary whose entries are attributes, too.
+class Record(dict[str, Any]):
+    """The record of one iteration: a dictionary whose entries are also attributes.
 
     Attributes
     ----------
     iteration : int
         Number of the iteration; 0 is the start.
     loss : float
-        F(w), over all samples or the iteration's mini-batch, after the iteration.
+        F(w) after the iteration, over all samples or the mini-batch of the iteration.
     gradient_norm : float
         ‖∇F(w)‖ on the same samples.
     damping : float
         λ for the next iteration (`hessian_free`).
     direction : str
-        Along what the step went: "newton", "negative curvature", "curvilinear", "subspace", two of them, or
-        "none" after a rejected step (`hessian_free`).
+        The direction of the step: "newton", "negative curvature", "curvilinear", "subspace", a sum of two, as
+        in "newton and negative curvature", or "none" after a rejected step (`hessian_free`).
     alpha, step_norm : float
-        Step length α, and the norm of the whole step; 0 after a rejected step (`hessian_free`).
+        Step length α, and the norm of the step; 0 after a rejected step (`hessian_free`).
     curvature : float or None
-        The most negative curvature dᵀBd of a unit vector d that the solver or the certificate met, None if it
-        met none (`hessian_free`).
+        The most negative curvature dᵀBd of a unit vector d that the solver or the certificate found, None if
+        there was none (`hessian_free`).
     krylov_iterations : int
         Iterations of the solver (`hessian_free`).
     krylov_status : str
-        Why the solve ended, what the certificate found, or what was not finite (`hessian_free`).
-    samples, passes : int, float
-        Samples seen in losses, gradients and products since the start of the run, and the same divided by n.
+        Why the solve ended, the reason of the certificate, or what was not finite (`hessian_free`).
+    samples : int
+        Samples in all losses, gradients and products since the start of the run.
+    passes : float
+        Passes over the data, ``samples`` / n.
     products, reductions : int
         Curvature products, and reductions over engines, since the start of the run.
     numbers, bytes : int
-        How many numbers and bytes these reductions summed (`hfnb.objectives.costs.Counts`).
+        Numbers that these reductions summed, and bytes that each engine contributed
+        (`hfnb.objectives.costs.Counts`).
     seconds : float
         Time since the start of the run, without that of callbacks.
     profile : dict
-        Where engines compute: where the seconds of this iteration went (`hfnb.objectives.profiler`).
+        Where the seconds of this iteration went, engine by engine (`hfnb.objectives.profiler`); only in runs
+        on engines.
     w : ndarray, shape (p,)
-        The parameters: an attribute, only while a callback sees the record.
+        The parameters; an attribute that exists only during the call of a callback.
 
     Examples
     --------
@@ -85,7 +91,7 @@ class Record(dict):
 
 
 class Recorder:
-    """Keeps the history of a run: adds the costs so far to each `Record`, and shows it to the callback.
+    """Keeps the history of a run: adds the costs so far to each `Record`, and calls the callback with it.
 
     Parameters
     ----------
@@ -94,7 +100,7 @@ class Recorder:
     callback : callable or None
         ``callback(record)``; any true value that it returns asks the run to stop.
     history : list of Record, optional
-        That of the run that is continued.
+        The history of the run that is continued.
 
     Attributes
     ----------
@@ -108,12 +114,15 @@ class Recorder:
     >>> recorder = Recorder(problem, callback=None)
     >>> recorder.add(problem.start, iteration=0, loss=problem.value(problem.start))
     False
-    >>> recorder.result(problem.start, Status.MAX_ITER, "no iteration was asked for").nit
+    >>> recorder.result(problem.start, Status.MAX_ITER, "max_iter = 0 reached").nit
     0
     """
 
     def __init__(
-        self, objective: ObjectiveLike, callback: Callable | None, history: list | None = None
+        self,
+        objective: ObjectiveLike,
+        callback: Callable[[Record], Any] | None,
+        history: list[Record] | None = None,
     ) -> None:
         self.objective, self.callback, self.history = objective, callback, list(history or [])
         self._clock = getattr(objective, "clock", None) or Clock()
@@ -123,17 +132,18 @@ class Recorder:
         self._start = time.perf_counter() - last["seconds"]
 
     def _costs(self) -> dict[str, int]:
+        """Return the counts of the objective by name."""
         return {key: getattr(self.objective.counts, key) for key in COSTS}
 
     def add(self, w: np.ndarray, **values: Any) -> bool:
-        """Append a record, and show it to the callback.
+        """Append a record, and call the callback with it.
 
         Parameters
         ----------
         w : ndarray, shape (p,)
-            The parameters, which the callback finds as ``record.w``.
+            The parameters, which the callback reads as ``record.w``.
         **values
-            What the optimizer has to say: ``iteration`` and ``loss`` at least.
+            The entries from the optimizer; at least ``iteration`` and ``loss``.
 
         Returns
         -------
@@ -146,7 +156,7 @@ class Recorder:
         self.history.append(record)
         if self.callback is None:
             return False
-        # An attribute, not an entry: the history keeps no parameters. A copy, which the callback may keep.
+        # An attribute, because the history keeps no parameters; a copy, because the callback may keep it.
         record.w = w.copy()
         with self.uncounted():
             stop = asks_to_stop(self.callback, record)
@@ -155,7 +165,7 @@ class Recorder:
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Leave the time and evaluations inside out of the costs: they measure the run."""
+        """Return a context whose time and evaluations are not counted as costs of the run."""
         before, costs = time.perf_counter(), self._costs()
         with self._clock.stopped():
             yield
@@ -170,14 +180,15 @@ class Recorder:
         w : ndarray, shape (p,)
             The parameters at the end.
         status : Status
-            Why the run ended; a minimum and a small gradient are a success.
+            Why the run ended; MINIMUM and SMALL_GRADIENT are a success.
         message : str
             The same, with numbers.
 
         Returns
         -------
         OptimizeResult
-            ``x``, ``status``, ``success``, ``message``, ``history``, and ``fun`` and ``nit`` of the end.
+            ``x``, ``status``, ``success``, ``message``, ``history``, and the last loss and iteration as
+            ``fun`` and ``nit``.
         """
         last, success = self.history[-1], status in (Status.MINIMUM, Status.SMALL_GRADIENT)
         found = {"status": status, "success": success, "message": message, "history": self.history}

@@ -1,13 +1,15 @@
-"""Line searches: how far to go along a direction."""
+"""Line searches: the length of a step along a direction."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from hfnb.krylov import norm
 
-WIDEST = 100  # lengths of a wide search are 2⁻¹⁰⁰ to 2¹⁰⁰ times the first
+WIDEST = 100  # step lengths of a wide search are from 2⁻¹⁰⁰ to 2¹⁰⁰ times the first one
+
+Loss: TypeAlias = Callable[[np.ndarray], float]  # w ↦ f(w)
 
 
 class Step(NamedTuple):
@@ -16,15 +18,15 @@ class Step(NamedTuple):
     Attributes
     ----------
     alpha : float
-        α; 0 where no step was accepted.
+        α; 0 if no step was accepted.
     loss : float
         The loss after the step.
     direction : ndarray, shape (p,)
         d.
     name : str
-        What the direction is: "newton", "negative curvature", … or "none".
+        The name of the direction: "newton", "negative curvature", … or "none".
     trouble : str
-        What was not finite, if no step was accepted for that reason.
+        What was not finite, if that is why no step was accepted.
     """
 
     alpha: float
@@ -53,30 +55,38 @@ class Line:
     curvature : float
         dᵀBd.
     c : float
-        The share of the predicted fall that is asked for.
+        The fraction of the predicted decrease that is required.
     """
 
     def __init__(
-        self, f: Callable, w: np.ndarray, d: np.ndarray, f0: float, slope: float, curvature=0.0, c=1e-4
-    ):
+        self,
+        f: Loss,
+        w: np.ndarray,
+        d: np.ndarray,
+        f0: float,
+        slope: float,
+        curvature: float = 0.0,
+        c: float = 1e-4,
+    ) -> None:
         self.f, self.w, self.d, self.f0, self.c = f, w, d, f0, c
         self.slope, self.curvature, self.finite = slope, min(curvature, 0.0), False
 
     def loss(self, alpha: float) -> float:
-        """Return f(w + αd), infinity where it is not finite."""
+        """Return f(w + αd), or infinity if it is not finite."""
         return self.checked(self.f(self.w + self.w.dtype.type(alpha) * self.d))
 
     def checked(self, value: float) -> float:
+        """Return a loss, or infinity if it is not finite, and note whether any loss was finite."""
         self.finite = self.finite or bool(np.isfinite(value))
         return value if np.isfinite(value) else np.inf
 
     def falls(self, alpha: float, value: float) -> bool:
-        """Whether ``value`` = f(w + αd) is low enough."""
+        """Whether ``value`` = f(w + αd) is low enough to accept α."""
         wanted = self.c * (alpha * self.slope + 0.5 * alpha**2 * self.curvature)
         return value <= self.f0 + wanted and value < self.f0
 
     def visible(self) -> float:
-        """Return the least α at which the model falls by the rounding of f0, and w + αd differs from w."""
+        """Return the least α at which the model decreases by the rounding of f0 and w + αd differs from w."""
         eps, alphas = float(np.finfo(self.w.dtype).eps), []
         if self.slope < 0:
             alphas.append(eps * abs(self.f0) / -self.slope)
@@ -86,15 +96,17 @@ class Line:
         return max(min(alphas, default=0.0), eps * norm(self.w) / length if length else 0.0)
 
     def step(self, alpha: float, value: float, name: str) -> Step:
+        """Return the step of length α, with the loss ``value`` there."""
         return Step(alpha, value, self.d, name)
 
     def no_step(self) -> Step:
+        """Return the step of length 0, when no length was accepted."""
         trouble = "" if self.finite else "the loss is not finite at any length of the step"
         return Step(0.0, self.f0, self.d, "none", trouble)
 
 
 def line_search(
-    f: Callable,
+    f: Loss,
     w: np.ndarray,
     d: np.ndarray,
     f0: float,
@@ -106,23 +118,31 @@ def line_search(
     c: float = 1e-4,
     trials: int = 20,
 ) -> Step:
-    """Halve α from 1 until it is accepted; where α = 1 is accepted, double it while f still falls.
+    """Halve α from 1 until it is accepted; if α = 1 is accepted, double it while f still falls.
 
     Parameters
     ----------
-    f, w, d, f0, slope, curvature, c
-        As for `Line`, which says what is accepted.
+    f : callable
+        The loss.
+    w, d : ndarray, shape (p,)
+        Parameters and direction.
+    f0 : float
+        f(w).
+    slope, curvature : float
+        gᵀd ≤ 0 and dᵀBd.
     first : float, optional
-        f(w + d) where it is known.
+        f(w + d) if it is known.
     name : str
         The name of the direction.
+    c : float
+        The fraction of the predicted decrease that is required (`Line`).
     trials : int
-        The most step lengths on the way down, and on the way up.
+        The most times that α is halved, and that it is doubled.
 
     Returns
     -------
     Step
-        The step; α = 0 where none was accepted.
+        The step; α = 0 if none was accepted.
     """
     line = Line(f, w, d, f0, slope, curvature, c)
     alpha, value = 1.0, line.loss(1.0) if first is None else line.checked(first)
@@ -142,7 +162,7 @@ def line_search(
 
 
 def wide_search(line: Line, name: str, first: float | None = None, trials: int = 20) -> Step:
-    """Search along a line whose direction has no natural length: it may be wrong by a factor of 10³⁰.
+    """Search along a direction that has no natural length: the first α may be wrong by a factor of 10³⁰.
 
     Parameters
     ----------
@@ -151,24 +171,24 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
     name : str
         The name of the direction.
     first : float, optional
-        The loss at α = 1 where it is known.
+        The loss at α = 1 if it is known.
     trials : int
-        After so many doublings α grows faster.
+        The number of doublings after which α grows faster.
 
     Returns
     -------
     Step
-        A step whose α is a power of two, within a factor of two of the best; α = 0 where none was accepted.
+        A step whose α is a power of two, within a factor of two of the best; α = 0 if none was accepted.
 
     Notes
     -----
     The search starts at α = 1. An α that is too long is halved four times and then shrinks faster and faster.
-    An α that is so short that rounding hides the fall grows faster and faster. Between a length that is too
-    long and one that is too short, their geometric mean is tried. As in `line_search`, the longest accepted α
-    is doubled while the loss falls. At the end the gaps between the best α and its neighbours are halved, the
-    wider first, until they are factors of two.
+    An α that is so short that rounding hides the decrease grows faster and faster. Between a length that is
+    too long and one that is too short, their geometric mean is tried. As in `line_search`, the longest
+    accepted α is doubled while the loss falls. At the end the gaps between the best α and its neighbours are
+    halved, the wider first, until they are factors of two.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # a length may be absurd: see `Line`
+    with np.errstate(over="ignore", invalid="ignore"):  # `Line` treats a loss that overflows as infinity
         exponent, value, above = _first_fall(line, line.loss(1.0) if first is None else line.checked(first))
         if not line.falls(2.0**exponent, value):
             return line.no_step()
@@ -193,8 +213,8 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
 def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
     """Return the exponent of the first accepted α = 2ᵏ, its loss, and the smallest exponent that is too long.
 
-    ``value`` is the loss at α = 1. Where no α is accepted, the last one tried is returned, or one so short
-    that rounding may have lowered the loss, if there was one.
+    ``value`` is the loss at α = 1. If no α is accepted, the result is one so short that the decrease may be
+    rounding, or else the last one tried.
     """
     shortest = int(np.ceil(np.log2(np.clip(line.visible(), 2.0**-WIDEST, 2.0**WIDEST))))
     exponent, low, high, shorter, longer, flat = 0, -WIDEST - 1, WIDEST + 1, 0, 1, True
@@ -209,7 +229,7 @@ def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
             low = exponent
         else:
             high = exponent
-        if flat and high == -WIDEST:  # no length so far changes the loss at all: all were too short
+        if flat and high == -WIDEST:  # no length so far changed the loss: all were too short
             low, high, flat = 0, WIDEST + 1, False
         if high - low <= 1:
             return spare or (exponent, value, high)

@@ -1,12 +1,13 @@
-"""The options of optimizers: methods by name, rules by which a solve is stopped, and checks of arguments."""
+"""The options of optimizers: methods by name, stopping rules of solves, and checks of arguments."""
 
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from hfnb.krylov import SOLVERS, find_solver, option_names
+from hfnb.krylov import SOLVERS, KrylovResult, find_solver, option_names
 from hfnb.objectives.curvature import CURVATURES
 from hfnb.optimizers.preconditioning import find_preconditioner
 from hfnb.optimizers.steps import STEPS
@@ -22,11 +23,11 @@ from hfnb.validation import (
     shown,
 )
 
-# What an optimizer calls of an objective.
+# The methods of an objective that an optimizer calls.
 OBJECTIVE_METHODS = ("value", "value_and_gradient", "curvature")
 
 # name: the options of `hessian_free` that the method stands for
-METHODS: dict[str, dict] = {
+METHODS: dict[str, dict[str, Any]] = {
     "paper": {
         "solver": "bicgstab",
         "curvature": "hessian",
@@ -51,29 +52,52 @@ METHODS: dict[str, dict] = {
 }
 LINE_SEARCH_SAMPLES = ("loss", "curvature")
 
-# Martens' rule (2010, §4.4); Bi-CG-STAB, like CG, does not go on beyond negative curvature.
-MARTENS: dict[str, dict] = {name: {"progress": 5e-4, "max_iter": 100} for name in SOLVERS}
+# Martens' rule (2010, §4.4); with it Bi-CG-STAB, like CG, stops at negative curvature.
+MARTENS: dict[str, dict[str, Any]] = {name: {"progress": 5e-4, "max_iter": 100} for name in SOLVERS}
 MARTENS["bicgstab"]["stop_indefinite"] = True
 # The marginal-gain rule: the gradient and the losses around a solve cost about 12 products.
-MARGINAL_GAIN: dict[str, dict] = {"cg": {"progress": 0.0, "overhead": 12.0, "max_iter": 100}}
+MARGINAL_GAIN: dict[str, dict[str, Any]] = {"cg": {"progress": 0.0, "overhead": 12.0, "max_iter": 100}}
 STOPPING_RULES = {"martens": MARTENS, "marginal-gain": MARGINAL_GAIN}
 
 
-def expand(method: str, **given) -> dict:
-    """Return the options that a method stands for, with those that are given, not None, in their place.
+def expand(method: str, **given: Any) -> dict[str, Any]:
+    """Return the options that a method stands for, replaced by those that are given.
 
+    Parameters
+    ----------
+    method : str
+        A name of `METHODS`.
+    **given
+        Options; None stands for the option of the method.
+
+    Returns
+    -------
+    dict
+        {name: value}.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown.
+
+    Examples
+    --------
     >>> expand("paper", curvature="gauss-newton", probe=None)["curvature"]
     'gauss-newton'
     """
-    if isinstance(given.get("curvature"), str) and given["curvature"] == "auto":  # in an earlier version
+    if isinstance(given.get("curvature"), str) and given["curvature"] == "auto":  # of an earlier version
         warnings.warn('hessian_free: curvature="auto" is method="auto" now', DeprecationWarning, stacklevel=6)
         method, given["curvature"] = "auto", None
     chosen = METHODS[check_choice("method", method, METHODS)]
     return chosen | {name: value for name, value in given.items() if value is not None}
 
 
-def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | None) -> Callable:
-    """Return a solver with the options of a stopping rule, and over them those given by hand.
+def truncated(
+    solver: str | Callable[..., KrylovResult],
+    rules: dict[str, dict[str, Any]],
+    options: dict[str, Any] | None,
+) -> partial[KrylovResult]:
+    """Return a solver with the options of a stopping rule, replaced by those that the user gave.
 
     Parameters
     ----------
@@ -92,8 +116,10 @@ def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | No
     Raises
     ------
     ValueError
-        For an unknown name, and for options that the solver does not take.
+        If the name is unknown, or the solver does not take one of the options.
 
+    Examples
+    --------
     >>> truncated("cg", MARGINAL_GAIN, {"max_iter": 30}).keywords
     {'progress': 0.0, 'overhead': 12.0, 'max_iter': 30}
     """
@@ -102,20 +128,22 @@ def truncated(solver: str | Callable, rules: dict[str, dict], options: dict | No
     return partial(solve, **{**rule, **options})
 
 
-def _checked(solve: Callable, options) -> dict:
-    """Return the options, {} for None, if the solver takes them; their values it checks itself."""
+def _checked(solve: Callable[..., KrylovResult], options: Any) -> dict[str, Any]:
+    """Return the options, {} for None, if the solver takes them. The solver checks their values itself."""
     if not isinstance(options, dict | None):
         raise TypeError(f"solver_options: expected a dictionary or None, got {shown(options)}")
     names = option_names(solve)
     for name in options or {}:
         if not isinstance(name, str) or name == "damping" or (names is not None and name not in names):
             known = ", ".join(each for each in names or () if each != "damping") or "none"
-            raise ValueError(f"solver_options: expected the solver's ({known}), got {name!r}")
+            raise ValueError(f"solver_options: expected options of the solver ({known}), got {name!r}")
     return options or {}
 
 
-def check_run(objective, w0, *, max_iter, tol, seed, callback, checkpoint) -> None:
-    """Check what every optimizer takes; an error names the argument."""
+def check_run(
+    objective: Any, w0: Any, *, max_iter: Any, tol: Any, seed: Any, callback: Any, checkpoint: Any
+) -> None:
+    """Check the arguments that every optimizer takes; an error names the argument."""
     check_methods("objective", objective, OBJECTIVE_METHODS, "hfnb.Objective(net, data)")
     start = np.asarray(w0) if isinstance(w0, (list, tuple)) else w0
     check_vector("w0", start, getattr(getattr(objective, "net", objective), "size", None))
@@ -130,17 +158,17 @@ def check_run(objective, w0, *, max_iter, tol, seed, callback, checkpoint) -> No
 
 
 def check_hessian_free(
-    objective,
-    w0,
-    chosen: dict,
+    objective: Any,
+    w0: Any,
+    chosen: dict[str, Any],
     *,
-    step,
-    batch_size,
-    curvature_batch_size,
-    damping,
-    warm_start_decay,
-    preconditioner,
-    **run,
+    step: Any,
+    batch_size: Any,
+    curvature_batch_size: Any,
+    damping: Any,
+    warm_start_decay: Any,
+    preconditioner: Any,
+    **run: Any,
 ) -> None:
     """Check the arguments of `hessian_free`, those in ``run`` by `check_run`; an error names the argument."""
     check_run(objective, w0, **run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -11,64 +11,85 @@ from hfnb.krylov import LBFGS, diagonal
 from hfnb.optimizers.state import State
 from hfnb.validation import check_choice
 
+# A user's preconditioner: a function of the state before a solve; None for a solve without one.
+PreconditionerFunction: TypeAlias = Callable[[State], LinearOperator | None]
+
 
 class Preconditioner(Protocol):
-    """What `hessian_free` calls before and after each solve."""
+    """The methods that `hessian_free` calls before and after each solve."""
 
     def prepare(self, B: LinearOperator, state: State) -> tuple[LinearOperator, LinearOperator | None]:
-        """Return the curvature to solve with, and M ≈ (B + λI)⁻¹, or None for a solve without one."""
+        """Return the operator to solve with, and M ≈ (B + λI)⁻¹ or, for a solve without one, None."""
 
     def remember(self, state: State) -> State:
-        """Return the state with what the next iteration's ``prepare`` needs in its ``memory``."""
+        """Return the state with a ``memory`` of what ``prepare`` needs in the next iteration."""
 
 
 class FromFunction:
-    """A preconditioner that a function of the state returns."""
+    """A preconditioner that a function of the state returns.
 
-    def __init__(self, function: Callable[[State], LinearOperator | None] = lambda state: None):
+    Parameters
+    ----------
+    function : callable
+        (state) -> M or None; by default there is no preconditioner.
+    """
+
+    def __init__(self, function: PreconditionerFunction = lambda state: None) -> None:
         self.function = function
 
     def prepare(self, B: LinearOperator, state: State) -> tuple[LinearOperator, LinearOperator | None]:
-        """Return B as it is, and what the function returns."""
+        """Return B unchanged, and the result of the function."""
         return B, self.function(state)
 
     def remember(self, state: State) -> State:
-        """Return the state as it is."""
+        """Return the state unchanged."""
         return state
 
 
 class QuasiNewton:
-    """The L-BFGS inverse of the curvature pairs (s, Bs) of the solve before (Morales & Nocedal 2000)."""
+    """The L-BFGS inverse made of the curvature pairs (s, Bs) of the last solve (Morales & Nocedal 2000).
 
-    def __init__(self, memory: int = 20):
+    Parameters
+    ----------
+    memory : int
+        The largest number of pairs.
+    """
+
+    def __init__(self, memory: int = 20) -> None:
         self.updates = LBFGS(memory)
 
     def prepare(self, B: LinearOperator, state: State) -> tuple[LinearOperator, LinearOperator | None]:
-        """Return B with its products recorded, and the inverse made of the pairs of the last solve."""
+        """Return B as an operator that records pairs, and the inverse made of the pairs of the last solve."""
         self.updates.pairs = state.memory["pairs"] if state.memory else []
         M = self.updates.operator(state.damping)
         self.updates.clear()
         return self.updates.watch(B), M
 
     def remember(self, state: State) -> State:
-        """Keep the pairs of this solve."""
+        """Return the state with the pairs of this solve."""
         return replace(state, memory={"pairs": self.updates.pairs})
 
 
 class Jacobi:
-    """A power of the diagonal of |B| + λI, estimated by one product an iteration, averaged over iterations.
+    """The preconditioner `krylov.diagonal` of an estimate of the diagonal of B.
 
-    v ∘ Bv has the diagonal of B as its mean over vectors v of random signs (Bekas, Kokiopoulou & Saad, "An
-    estimator for the diagonal of a matrix", 2007). Chapelle & Erhan (2011) precondition Hessian-free
-    optimization by an estimate of this kind.
+    The mean of v ∘ Bv over vectors v of random signs is the diagonal of B (Bekas, Kokiopoulou & Saad, "An
+    estimator for the diagonal of a matrix", 2007). Each iteration takes one product for one v, and the
+    results are averaged over iterations. Chapelle & Erhan (2011) precondition Hessian-free optimization by an
+    estimate of this kind.
+
+    Parameters
+    ----------
+    decay : float
+        The weight of an iteration in the average, relative to the one after it.
     """
 
-    def __init__(self, decay: float = 0.9):
+    def __init__(self, decay: float = 0.9) -> None:
         self.decay = decay
-        self.memory: dict = {}
+        self.memory: dict[str, Any] = {}
 
     def prepare(self, B: LinearOperator, state: State) -> tuple[LinearOperator, LinearOperator | None]:
-        """Return B as it is, and the inverse of the diagonal estimated so far."""
+        """Return B unchanged, and the preconditioner of the diagonal estimated so far."""
         signs = np.random.default_rng(state.iteration).integers(0, 2, state.w.size)
         v = (2 * signs - 1).astype(state.w.dtype)
         estimate, old = v * (B @ v), state.memory or {"sum": np.zeros_like(state.w), "weight": 0.0}
@@ -82,31 +103,31 @@ class Jacobi:
         return B, diagonal(entries, state.damping + least)
 
     def remember(self, state: State) -> State:
-        """Keep the sum of the estimates."""
+        """Return the state with the weighted sum of the estimates."""
         return replace(state, memory=self.memory)
 
 
 PRECONDITIONERS: dict[str, Callable[[], Preconditioner]] = {"lbfgs": QuasiNewton, "diagonal": Jacobi}
 
 
-def find_preconditioner(preconditioner: str | Callable | None) -> Preconditioner:
-    """Return the preconditioner of a name, of a function of the state, or none.
+def find_preconditioner(preconditioner: str | PreconditionerFunction | None) -> Preconditioner:
+    """Return the preconditioner for a name or for a function of the state.
 
     Parameters
     ----------
     preconditioner : {"lbfgs", "diagonal"}, callable or None
-        A function (state) -> M returns an operator of shape (p, p), symmetric positive definite, for the
-        `hfnb.optimizers.state.State` before the solve, or None for a solve without one.
+        A name, or a function (state) -> M. For the `hfnb.optimizers.state.State` before a solve, it returns a
+        symmetric positive definite operator of shape (p, p), or None for a solve without a preconditioner.
 
     Returns
     -------
     Preconditioner
-        A new one: it belongs to one run.
+        A new object, for one run; for None, one that never preconditions.
 
     Raises
     ------
     ValueError
-        For an unknown name.
+        If the name is unknown.
     """
     if preconditioner is None:
         return FromFunction()

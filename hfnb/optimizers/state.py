@@ -1,6 +1,7 @@
-"""What one iteration of Hessian-free optimization passes on to the next."""
+"""The state of Hessian-free optimization between two iterations."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from hfnb.optimizers.line_search import Step
 
 @dataclass(frozen=True)
 class State:
-    """All that one iteration of `hessian_free` passes on to the next, and that a checkpoint keeps.
+    """What one iteration of `hessian_free` passes on to the next, and a checkpoint saves.
 
     Attributes
     ----------
@@ -24,21 +25,21 @@ class State:
     solution : ndarray, shape (p,), optional
         The last solution of the sub-problem, from which the next solve starts; None after a rejected step.
     iteration : int
-        How many iterations have been made.
+        Number of iterations so far.
     rejected : int
-        How many steps have been rejected one after another.
+        Number of steps in a row that were rejected; 0 after an accepted step.
     plateau : bool
         Whether the last iteration hardly lowered the loss.
     next_probe, interval : int
-        The iteration of the next probe for negative curvature, and how many iterations lie between probes.
+        The iteration of the next probe for negative curvature, and the number of iterations between probes.
     steepest : float
-        The largest gradient norm met, by which a small gradient is told from a large one.
+        The largest gradient norm so far, with which later ones are compared.
     trusted : float
         λ after the last accepted step.
     trouble : str
-        What was not finite, where the last step was rejected for that.
+        What was not finite, if that is why the last step was rejected.
     memory : dict, optional
-        What a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
+        Data that a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
     """
 
     w: np.ndarray
@@ -54,15 +55,15 @@ class State:
     steepest: float = 0.0
     trusted: float = 0.0
     trouble: str = ""
-    memory: dict | None = None
+    memory: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steepest", max(self.steepest, self.gradient_norm))
         object.__setattr__(self, "trusted", self.trusted or self.damping)
 
     @classmethod
-    def restored(cls, saved: dict) -> "State":
-        """Return the state that a checkpoint keeps; ValueError if another version of hfnb wrote it."""
+    def restored(cls, saved: dict[str, Any]) -> "State":
+        """Return the state that a checkpoint holds; ValueError if another version of hfnb wrote it."""
         if saved.keys() != {field.name for field in fields(cls)}:
             raise ValueError("checkpoint: expected one of this version of hfnb, got one of another version")
         return cls(**saved)
@@ -76,8 +77,23 @@ class State:
         """Return this state with another λ, which is trusted unless the last step was rejected."""
         return replace(self, damping=damping, trusted=self.trusted if self.rejected else damping)
 
-    def entries(self, step: Step | None = None, found: KrylovResult | Certificate | None = None) -> dict:
-        """Return what the `Record` of this iteration says; ``found`` is what its products were spent on."""
+    def entries(
+        self, step: Step | None = None, found: KrylovResult | Certificate | None = None
+    ) -> dict[str, Any]:
+        """Return the entries for the `Record` of an iteration.
+
+        Parameters
+        ----------
+        step : Step, optional
+            The step of the iteration; None before the first one.
+        found : KrylovResult or Certificate, optional
+            The result of the solve, or the certificate that replaced it; None if products were not finite.
+
+        Returns
+        -------
+        dict
+            {name: value}.
+        """
         step = None if self.rejected else step
         solution = found if isinstance(found, KrylovResult) else None
         certificate = found if isinstance(found, Certificate) else None

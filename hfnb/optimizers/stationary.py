@@ -1,4 +1,4 @@
-"""What `hessian_free` does where the gradient vanishes, or where one step after another is rejected."""
+"""What `hessian_free` does if the gradient vanishes, or if many steps in a row are rejected."""
 
 from dataclasses import replace
 from functools import partial
@@ -14,18 +14,18 @@ from hfnb.optimizers.line_search import Step
 from hfnb.optimizers.state import State
 from hfnb.optimizers.steps import negative_curvature_step
 
-REJECTIONS = 10  # steps rejected one after another before a certificate is made: λ has grown 5·10⁹-fold
-LEAVES = 3  # how often a run then tries to leave a saddle, with a fresh certificate each time
+REJECTIONS = 10  # rejected steps in a row before a certificate is made; λ has then grown by a factor of 5·10⁹
+LEAVES = 3  # number of attempts to leave a saddle after that, each with a new certificate
 
 
 def needs_certificate(state: State, tol: float) -> bool:
-    """Whether the gradient vanishes, or so many steps were rejected that the point may be stationary."""
+    """Whether the gradient vanishes, or enough steps in a row were rejected that w may be stationary."""
     vanishing = tol * (min(1.0, state.steepest) if state.iteration else 1.0)
     return state.gradient_norm <= vanishing or (tol > 0 and state.rejected >= REJECTIONS)
 
 
 def certificate_at(objective: ObjectiveLike, state: State, samples: Draws) -> Certificate:
-    """Return a certificate at w; its random start is new each time, and the same on all engines."""
+    """Return a certificate at w; its random start differs between iterations, but not between engines."""
     H = objective.curvature(state.w, "hessian", samples.loss(state.iteration))
     seed = int(np.random.SeedSequence([samples.seed, state.iteration]).generate_state(1)[0])
     try:
@@ -36,12 +36,13 @@ def certificate_at(objective: ObjectiveLike, state: State, samples: Draws) -> Ce
 
 
 def ending_at(state: State, certificate: Certificate, tol: float) -> tuple[Status, str] | None:
-    """Return the status and the message with which a certificate ends a run, None where the run goes on.
+    """Return the status and the message with which a certificate ends a run, None if the run goes on.
 
-    A point is a minimum where its gradient is small at the problem's own scale. It also is one where no step
-    lowered the loss because what a step promises is less than rounding. A step along −g promises at least
-    ‖g‖²/2κ, κ the largest curvature. Rounding is 10 units of that of the loss, and what the rounding of w
-    does to the loss.
+    The run ends at a point that is not a saddle if its gradient is small on the problem's own scale, or if
+    too many steps were rejected. In the second case a minimum is a success if the possible decrease is
+    smaller than rounding errors. That decrease, along −g, is at least ‖g‖²/2κ, where κ is the largest
+    curvature. The rounding errors are 10 units of rounding of the loss, and the change of the loss when w is
+    rounded.
     """
     if certificate.verdict == "saddle":
         return None
@@ -71,8 +72,8 @@ def step_off_saddle(
 ) -> tuple[Step, State]:
     """Return a step along the direction that proves a point to be a saddle, and the state.
 
-    A run that starts at a saddle has met no gradient by which to tell a small one from a large one. This step
-    s makes one of about |dᵀHd|‖s‖, which the state returned takes into account.
+    A run that starts at a saddle has had no large gradient yet, with which later ones can be compared. The
+    gradient after this step s has a norm of about |dᵀHd|‖s‖, which the state returned includes in `steepest`.
     """
     f, d = partial(objective.value, sample=samples.loss(state.iteration)), certificate.direction
     step = negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
@@ -81,7 +82,7 @@ def step_off_saddle(
 
 
 def gives_up(state: State, tol: float) -> bool:
-    """Whether too many steps were rejected; a certificate says nothing where values are not finite."""
+    """Whether too many steps were rejected; if values are not finite, no certificate is waited for."""
     return state.rejected >= REJECTIONS + (LEAVES if tol > 0 and not state.trouble else 0)
 
 
@@ -91,5 +92,5 @@ def why_no_progress(state: State) -> str:
     if state.trouble:
         return f"{message}: {state.trouble}"
     if state.rejected > REJECTIONS:
-        return f"{message}, not even along the negative curvature of the saddle at which it stands"
+        return f"{message}, not even along the negative curvature of this saddle"
     return message

@@ -1,6 +1,5 @@
 """From the solution of a sub-problem to a step: along it, along negative curvature, or along both."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,11 +9,11 @@ from scipy.sparse.linalg import LinearOperator
 from hfnb import threads
 from hfnb.krylov import KrylovResult, NonFiniteProduct, cg, dot, norm
 from hfnb.krylov.vectors import combine
-from hfnb.optimizers.line_search import Line, Step, line_search, wide_search
+from hfnb.optimizers.line_search import Line, Loss, Step, line_search, wide_search
 
 
 def negative_curvature_step(
-    f: Callable, w: np.ndarray, d: np.ndarray, f0: float, g: np.ndarray, curvature: float
+    f: Loss, w: np.ndarray, d: np.ndarray, f0: float, g: np.ndarray, curvature: float
 ) -> Step:
     """Return a step along a direction of negative curvature, of the length that `wide_search` finds.
 
@@ -34,14 +33,14 @@ def negative_curvature_step(
     Returns
     -------
     Step
-        The step; α = 0 where none was accepted.
+        The step; α = 0 if none was accepted.
 
     Notes
     -----
-    The sign is that of descent, −sign(gᵀd) d. Where gᵀd is lost in rounding both signs are tried: at a saddle
-    the loss falls either way, but not equally far. The quadratic model has no minimum along d and so gives no
-    length. The first length tried is |dᵀBd|, which is right where loss and parameters are of order 1, as
-    those of networks are.
+    The step goes along −sign(gᵀd) d, a direction of descent. If gᵀd is zero to rounding, both signs are
+    tried: at a saddle the loss falls in both directions, but not equally far. The quadratic model has no
+    minimum along d and so gives no length. The first length tried is |dᵀBd|, which is right if loss and
+    parameters are of order 1, as those of networks are.
     """
     slope = dot(g, d)
     rounding = float(np.finfo(w.dtype).eps) * norm(g) * np.sqrt(w.size)
@@ -57,7 +56,7 @@ def negative_curvature_step(
 
 @dataclass(frozen=True)
 class Subproblem:
-    """What one iteration minimizes: the model f + gᵀs + ½ sᵀ(B + λI)s at w, and the loss that it stands for.
+    """The sub-problem of one iteration: the model f + gᵀs + ½ sᵀ(B + λI)s at w, and the loss f itself.
 
     Attributes
     ----------
@@ -74,10 +73,10 @@ class Subproblem:
     damping : float
         λ.
     exact : bool
-        Whether f is the loss that is minimized, not that over another sample.
+        Whether f is the loss that the optimizer minimizes; otherwise it is the loss over another sample.
     """
 
-    f: Callable
+    f: Loss
     w: np.ndarray
     loss: float
     g: np.ndarray
@@ -87,7 +86,7 @@ class Subproblem:
 
     @property
     def rounding(self) -> float:
-        """The size of a change of the loss that rounding can explain."""
+        """The largest change of the loss that rounding can explain."""
         return float(np.finfo(self.w.dtype).eps) * abs(self.loss)
 
     def no_step(self, error: NonFiniteProduct) -> Step:
@@ -97,7 +96,7 @@ class Subproblem:
 
 
 class Candidate(NamedTuple):
-    """An iterate s of a solution: f(w + s), its change from f(w), and the change that the model predicts."""
+    """An iterate s of a solve, with f(w + s), its change from f(w), and the change predicted by the model."""
 
     s: np.ndarray
     loss: float
@@ -105,10 +104,28 @@ class Candidate(NamedTuple):
     predicted: float
 
 
-def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int, np.ndarray, float]:
-    """Go back through the kept iterates of a solve while f falls (Martens 2010, §4.6).
+def backtrack_iterates(
+    f: Loss, w: np.ndarray, iterates: list[tuple[int, np.ndarray]]
+) -> tuple[int, np.ndarray, float]:
+    """Go back from the last kept iterate of a solve while f falls (Martens 2010, §4.6).
 
-    Returns the position of the best, its x, and f(w + x).
+    Parameters
+    ----------
+    f : callable
+        The loss.
+    w : ndarray, shape (p,)
+        Parameters.
+    iterates : list of (int, ndarray (p,))
+        The iterates x, each with its number.
+
+    Returns
+    -------
+    position : int
+        The position of the best iterate in the list.
+    x : ndarray, shape (p,)
+        The iterate.
+    loss : float
+        f(w + x).
     """
     best = None
     for position in reversed(range(len(iterates))):
@@ -122,7 +139,7 @@ def backtrack_iterates(f: Callable, w: np.ndarray, iterates: list) -> tuple[int,
 
 
 def backtrack(problem: Subproblem, solution: KrylovResult) -> Candidate:
-    """Return the iterate of a solution along which to step: the best, going back from the last."""
+    """Return the iterate of a solve along which to step: the best one, going back from the last."""
     kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
     position, s, loss = backtrack_iterates(problem.f, problem.w, kept)
     model = solution.model if s is solution.best else solution.models[kept[position][0]]
@@ -130,7 +147,7 @@ def backtrack(problem: Subproblem, solution: KrylovResult) -> Candidate:
 
 
 def better_step(problem: Subproblem, solution: KrylovResult, candidate: Candidate) -> Step:
-    """Return the better of a search along the candidate and one along the negative curvature that was met."""
+    """Return the better of a step along the candidate and one along the negative curvature of the solve."""
     steps = [_newton(problem, candidate)]
     if solution.direction is not None and solution.curvature is not None:
         f, w, f0, g = problem.f, problem.w, problem.loss, problem.g
@@ -139,14 +156,15 @@ def better_step(problem: Subproblem, solution: KrylovResult, candidate: Candidat
 
 
 def curvilinear_step(problem: Subproblem, solution: KrylovResult, candidate: Candidate) -> Step:
-    """Search along the curve w + α² s + α d, with s the candidate and d the negative curvature that was met.
+    """Search along the curve w + α² s + α d, with s the candidate and d the negative curvature of the solve.
 
-    α is halved from 1 until f ≤ f(w) + c α² (gᵀs + ½ dᵀBd), where d has the length |dᵀBd|, or ‖s‖ if that is
-    more. Where that is too long by far, as it may be for losses of another scale, `better_step` searches
-    wider. Without a d, or where no α will do, it is `better_step`.
+    α is halved from 1 until f ≤ f(w) + c α² (gᵀs + ½ dᵀBd). The length of d is |dᵀBd| for a unit vector d, or
+    ‖s‖ if that is larger. Without a d, or if no α is accepted, because that length does not fit the scale of
+    the loss, the result is that of `better_step`, which searches more widely.
 
-    Source: Moré & Sorensen, "On the use of directions of negative curvature in a modified Newton method"
-    (1979).
+    References
+    ----------
+    Moré & Sorensen, "On the use of directions of negative curvature in a modified Newton method" (1979).
     """
     f, w, g, s = problem.f, problem.w, problem.g, candidate.s
     slope = dot(g, s)
@@ -167,10 +185,13 @@ def curvilinear_step(problem: Subproblem, solution: KrylovResult, candidate: Can
 def subspace_step(problem: Subproblem, solution: KrylovResult, candidate: Candidate) -> Step:
     """Search along the minimizer of the model in span{s, d, g}, with eigenvalues of B there made positive.
 
-    y = −|QᵀBQ + λI|⁻¹ Qᵀg for an orthonormal basis Q of the solution s, the negative curvature d and the
-    gradient: up to three products. Returns the better of this step and `better_step`.
+    The step is Qy with y = −|QᵀBQ + λI|⁻¹ Qᵀg, where Q is an orthonormal basis of the span of the solution s,
+    the negative curvature d and the gradient; this takes up to three products. Returns the better of this
+    step and `better_step`.
 
-    Sources: Dauphin et al. (2014) for the absolute values, Byrd, Schnabel & Shultz (1988) for the subspace.
+    References
+    ----------
+    Dauphin et al. (2014) for the absolute values; Byrd, Schnabel & Shultz (1988) for the subspace.
     """
     other, w, g = better_step(problem, solution, candidate), problem.w, problem.g
     spanning = [v for v in (solution.best, solution.direction, g) if v is not None and np.any(v)]
@@ -191,9 +212,10 @@ STEPS = {"better": better_step, "curvilinear": curvilinear_step, "subspace": sub
 
 
 def _newton(problem: Subproblem, candidate: Candidate) -> Step:
-    """Search along the candidate s; an indefinite model may lead uphill, and then the search goes along −s.
+    """Search along the candidate s, or along −s if s leads uphill, as it may for an indefinite model.
 
-    Where s is so short that its fall is lost in rounding, as by a λ far above the curvature, search widely.
+    If s is so short that the decrease is lost in rounding, because λ is far above the curvature, the search
+    is a wide one.
     """
     f, w, f0, s = problem.f, problem.w, problem.loss, candidate.s
     slope = dot(problem.g, s)
@@ -205,12 +227,14 @@ def _newton(problem: Subproblem, candidate: Candidate) -> Step:
     return line_search(f, w, -s, f0, -slope) if slope > 0 else Step(0.0, f0, s, "none")
 
 
-PLATEAU = 0.02  # an iteration that lowers the loss by less than this share of it was on a plateau
+PLATEAU = 0.02  # an iteration that lowers the loss by less than this fraction of it is on a plateau
 PRODUCTS = 4  # the most products of a probe
 LONGEST_INTERVAL = 64  # the most iterations between two probes
 
 
-def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarray, H, step: Step) -> Step:
+def probe_negative_curvature(
+    f: Loss, w: np.ndarray, f0: float, g: np.ndarray, H: LinearOperator, step: Step
+) -> Step:
     """Return the best of a step, of a step along negative curvature of the Hessian, and of their sum.
 
     Parameters
@@ -224,17 +248,18 @@ def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarra
     H : LinearOperator, shape (p, p)
         The Hessian at w.
     step : Step
-        The step that has been found without the Hessian.
+        The step that was found without the Hessian.
 
     Returns
     -------
     Step
-        The best; ``step`` itself where no negative curvature is met.
+        The best; ``step`` itself if no negative curvature is found.
 
     Notes
     -----
-    The direction is the first of negative curvature that undamped conjugate gradients on H s = −g meet. On a
-    plateau the gradient lies mostly in the few directions that curve, so that `PRODUCTS` products are enough.
+    The direction is the first one of negative curvature in undamped conjugate gradients on H s = −g. On a
+    plateau the gradient lies mostly in the few directions of large curvature, so that `PRODUCTS` products are
+    enough.
 
     Examples
     --------
@@ -252,8 +277,25 @@ def probe_negative_curvature(f: Callable, w: np.ndarray, f0: float, g: np.ndarra
     return both(f, w, step, negative_curvature_step(f, w, solution.direction, f0, g, solution.curvature))
 
 
-def both(f: Callable, w: np.ndarray, first: Step, second: Step, trials: int = 20) -> Step:
-    """Return the better of two steps, to which the other is added, and doubled, while the loss f falls."""
+def both(f: Loss, w: np.ndarray, first: Step, second: Step, trials: int = 20) -> Step:
+    """Return the better of two steps plus the other one, which is doubled while the loss falls.
+
+    Parameters
+    ----------
+    f : callable
+        The loss.
+    w : ndarray, shape (p,)
+        Parameters.
+    first, second : Step
+        Two steps from w.
+    trials : int
+        The most sums to try.
+
+    Returns
+    -------
+    Step
+        The sum of least loss, or the better step alone if no sum has a lower loss.
+    """
     best, other = sorted((first, second), key=lambda step: step.loss)
     if other.alpha == 0:
         return best
