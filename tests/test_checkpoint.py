@@ -624,7 +624,7 @@ def test_file_system_without_locks_is_said(checkpoint, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(lock, "_lock", unsupported)
+    monkeypatch.setattr(checkpoint_lock, "_lock", unsupported)
     with pytest.warns(UserWarning, match="cannot be locked .*: use it in one run only"):
         assert begin(checkpoint).nit == 2
 

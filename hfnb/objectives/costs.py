@@ -26,7 +26,7 @@ class Counts:
         reductions = L + G + P,  numbers = L + (p + 1) G + p P,  bytes = 16 L + b ((p + 1) G + p P),
 
     where b = 16 in float64, because a sum is sent with its rounding error
-    (`hfnb.objectives.summation`), and 4 in float32. A loss alone is always in float64. An engine
+    (`hfnb.objectives.compensated_sums`), and 4 in float32. A loss alone is always in float64. An engine
     contributes these bytes as its buffer of an Allreduce, or as its replies to the client. A client-driven
     run also sends w or v to each engine in every evaluation: p numbers of 8 or 4 bytes, and w once more with
     the first product at a point. In one process the numbers are those that engines would send. Three things

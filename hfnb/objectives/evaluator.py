@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from hfnb import threads
 from hfnb.models.backprop import ManualBackprop
 from hfnb.models.network import Network
-from hfnb.objectives import identity, summation
+from hfnb.objectives import compensated_sums, run_identity
 from hfnb.objectives.curvature import Autograd, curvature_sum
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import CurvatureFunction, Model, Product
@@ -41,7 +41,7 @@ class LocalEvaluator:
 
     Notes
     -----
-    Sums are *totals* (`hfnb.objectives.summation`). In float64 a total is made of one sum for each
+    Sums are *totals* (`hfnb.objectives.compensated_sums`). In float64 a total is made of one sum for each
     partition, so that it does not depend on which process holds which partition. In float32, and for
     mini-batches of few rows, all rows are summed together, which is faster.
 
@@ -58,20 +58,20 @@ class LocalEvaluator:
         self.model: Backend = ManualBackprop(net) if isinstance(net, Network) else self.autograd
         self._workspaces: dict[tuple[type, np.dtype], list[Any]] = {}
 
-    def identity(self, gather: identity.Gather = dict) -> dict[str, str]:
+    def identity(self, gather: run_identity.Gather = dict) -> dict[str, str]:
         """Return a description of the data.
 
         Parameters
         ----------
         gather : callable
-            Adds the digests of the partitions that other processes hold, as for `identity.of_data`.
+            Adds the digests of the partitions that other processes hold, as for `run_identity.of_data`.
 
         Returns
         -------
         dict of str
             {name: text}.
         """
-        return identity.of_data(self.shards.parts, self.n, gather)
+        return run_identity.of_data(self.shards.parts, self.n, gather)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses at w over a sample.
@@ -209,7 +209,7 @@ class LocalEvaluator:
         spaces = self._workspaces_for(model, w, len(terms))
 
         def add_up(number: int, share: list[Term]) -> np.ndarray:
-            total = summation.zeros(size, dtype)
+            total = compensated_sums.zeros(size, dtype)
             part = total if total.ndim == 1 else np.empty(size, dtype)
             for index, term in enumerate(share):
                 if part is total:

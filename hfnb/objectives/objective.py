@@ -166,9 +166,9 @@ class Objective:
         -------
         dict of str
             {name: text} of network and data, the same wherever the objective is evaluated
-            (`hfnb.objectives.identity`).
+            (`hfnb.objectives.run_identity`).
         """
-        return {"network": identity.describe(self.net), **self.evaluator.identity()}
+        return {"network": run_identity.describe(self.net), **self.evaluator.identity()}
 
     def _size(self, w: np.ndarray, sample: Sample | None) -> int:
         """Return the number of samples, or raise an error if w cannot be parameters."""

@@ -108,7 +108,7 @@ class Evaluator(Protocol):
 
     Notes
     -----
-    All sums are *totals* as `hfnb.objectives.summation` defines them: in float64 arrays of shape
+    All sums are *totals* as `hfnb.objectives.compensated_sums` defines them: in float64 arrays of shape
     (2, size), the sums and their rounding errors; in float32 arrays of shape (size,).
     """
 
@@ -124,7 +124,7 @@ class Evaluator(Protocol):
         Returns
         -------
         dict of str
-            {name: text}, as `hfnb.objectives.identity.of_data` makes it.
+            {name: text}, as `hfnb.objectives.run_identity.of_data` makes it.
         """
         ...
 

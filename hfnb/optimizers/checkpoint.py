@@ -265,7 +265,7 @@ def resumable(optimizer: Optimizer) -> Optimizer:
         (`Objective.identity`), start or options; the message says what differs. ``max_iter``, ``tol`` and
         ``callback`` may differ. A checkpoint of an earlier version of hfnb does not name its run and is
         refused as well. During the run the folder is locked; another run that uses it raises
-        `hfnb.optimizers.lock.FolderInUse`.
+        `hfnb.FolderInUse`.
     """
     signature = inspect.signature(optimizer)
 

@@ -59,8 +59,8 @@ class Functions:
 
     def identity(self) -> dict[str, str]:
         """Return the description {name: text} of this objective: its functions and their arguments."""
-        found = {name: identity.describe(function) for name, function in self._functions.items()}
-        return {**found, "args": identity.describe(self._args)}
+        found = {name: run_identity.describe(function) for name, function in self._functions.items()}
+        return {**found, "args": run_identity.describe(self._args)}
 
     def value(self, w: np.ndarray, sample: Sample | None = None) -> float:
         """Return f(w)."""
