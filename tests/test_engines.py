@@ -87,6 +87,16 @@ def test_fewer_samples_than_partitions(pair):
 # The reader's own functions, callbacks, Ctrl-C
 
 
+def test_an_optimizer_that_returns_no_result_is_named(pair, data, w0):
+    def bare(objective, w0, callback=None):
+        return w0
+
+    with pytest.raises(
+        (TypeError, EngineFailure), match=r"optimizer: expected one that returns an OptimizeResult"
+    ):
+        pair.minimize(NET, data, w0, bare, progress=False)
+
+
 def test_own_loss(pair, data):
     """Least squares, whose gradient is known: mean of 2 x (xᵀw − y)."""
 

@@ -191,3 +191,44 @@ def test_vectors_and_samples_of_another_kind_are_named():
         Objective(NET, DATA[:0])
     with pytest.raises(TypeError, match="net: expected a network"):
         Objective(lambda w, X, Y: 0.0, DATA)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_loss_that_is_no_mean_over_rows_is_refused(dtype):
+    data = Dataset(DATA.X, DATA.X[:, :1])
+
+    def total(w, X, Y):
+        return anp.sum((anp.dot(X, w)[:, None] - Y) ** 2)
+
+    def ranking(w, X, Y):  # over all pairs of rows
+        z = anp.dot(X, w)
+        return anp.mean(anp.log1p(anp.exp(z[:, None] - z[None, :])))
+
+    for loss in (total, ranking):
+        for call in ("value", "value_and_gradient"):
+            with pytest.raises(
+                ValueError, match=r"^loss: expected a mean over the rows of X, got .* for two rows"
+            ):
+                getattr(Objective.from_loss(loss, data, partitions=2), call)(np.ones(4, dtype))
+    mean = Objective.from_loss(lambda w, X, Y: total(w, X, Y) / len(X), data, partitions=2)
+    assert mean.value(np.ones(4, dtype)) == pytest.approx(
+        total(np.ones(4), data.X, data.Y) / len(data.X), rel=1e-5
+    )
+
+
+def test_a_loss_that_is_not_the_one_in_two_parts_is_refused():
+    data = Dataset(DATA.X, DATA.X[:, :1])
+
+    def outputs(w, X):
+        return anp.dot(X, w)[:, None]
+
+    def half(z, Y):
+        return anp.mean((z - Y) ** 2) / 2
+
+    def whole(w, X, Y):
+        return anp.mean((outputs(w, X) - Y) ** 2)
+
+    with pytest.raises(
+        ValueError, match=r"^outputs, output_loss: expected output_loss\(outputs\(w, X\), Y\)"
+    ):
+        Objective.from_loss(whole, data, outputs=outputs, output_loss=half, partitions=2).value(np.ones(4))

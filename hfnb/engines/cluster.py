@@ -25,6 +25,7 @@ from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool, hold_interrupts
 from hfnb.objectives.objective import Objective, check_objective
 from hfnb.optimizers import checkpoint, hessian_free
+from hfnb.optimizers.history import check_result
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int, renamed
 
 PARTITIONS = 24  # of a dataset, by default
@@ -376,7 +377,8 @@ class Cluster:
                 evaluator = self._evaluator(net, data, partitions, chunk)
                 if self.has_mpi:
                     return run_engine_driven(evaluator, self._ranks, w0, optimizer, options, watch)
-                return optimizer(Objective.from_evaluator(net, evaluator), w0, callback=watch, **options)
+                objective = Objective.from_evaluator(net, evaluator)
+                return check_result(optimizer(objective, w0, callback=watch, **options))
 
             if not self.has_mpi:
                 log.warning("These engines are not connected by MPI: the run is client-driven.")

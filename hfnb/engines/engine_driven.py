@@ -24,6 +24,7 @@ from hfnb.engines.mpi_evaluator import MPIEvaluator, SharedCheckpoint, communica
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.profiler import of_engines
+from hfnb.optimizers.history import check_result
 from hfnb.optimizers.progress import Progress, report_interrupt
 from hfnb.validation import asks_to_stop
 
@@ -254,7 +255,8 @@ class Run:
     def _optimize(self, objective: Objective, w0: np.ndarray, optimizer: Callable, options: dict):
         """Run the optimizer in its thread; its result or its error comes after its records."""
         try:
-            self._records.put(("result", optimizer(objective, w0, callback=self._halt, **options)))
+            result = check_result(optimizer(objective, w0, callback=self._halt, **options))
+            self._records.put(("result", result))
         except BaseException as error:
             self._records.put(("error", error))
 

@@ -205,19 +205,21 @@ class Autograd:
     parallel = False
 
     def __init__(self, net: Model) -> None:
-        self.net = net
+        self.net, self._checked = net, False
 
     def workspace(self, rows: int, dtype: DTypeLike) -> None:
         """Return None: there is no workspace."""
 
     def loss(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: None) -> float:
         """Return the sum of the losses over the rows of X."""
+        self._check_mean(w, X, Y)
         return _number(self.net.loss(w, X, Y)) * len(X)
 
     def add_gradient(
         self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: None, first: bool
     ) -> float:
         """Add the gradient of the sum of the losses to ``total``, (p,), and return the sum of the losses."""
+        self._check_mean(w, X, Y)
         try:
             vjp, loss = make_vjp(self.net.loss)(w, X, Y)
         except TypeError as error:
@@ -229,6 +231,34 @@ class Autograd:
         mean = _number(loss)
         total += vjp(float(len(X)))
         return mean * len(X)
+
+    def _check_mean(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> None:
+        """Refuse a loss that is no mean over rows, or not the one in two parts; two rows are looked at, once.
+
+        The value of such a loss would depend on how the rows are grouped, and no error would say so. What is
+        compared differs by half where a sum is taken for a mean; rounding, even of constants in float32, is
+        far below what is allowed.
+        """
+        if self._checked or len(X) < 2:
+            return
+        self._checked, w, X, Y = True, w.astype(float), X[:2].astype(float), Y[:2]
+        if np.shape(self.net.loss(w, X, Y)):
+            return  # no number: the caller says so
+        mean = _number(self.net.loss(w, X, Y))
+        each = [_number(self.net.loss(w, X[i : i + 1], Y[i : i + 1])) for i in (0, 1)]
+        if _differ(mean, 0.5 * sum(each)):
+            raise ValueError(
+                f"loss: expected a mean over the rows of X, got {mean:.6g} for two rows, and "
+                f"{each[0]:.6g} and {each[1]:.6g} for each alone; put rows that belong together into one row"
+            )
+        outputs, output_loss = (getattr(self.net, name, None) for name in ("outputs", "output_loss"))
+        if outputs is not None and output_loss is not None:
+            parts = _number(output_loss(outputs(w, X), Y))
+            if _differ(mean, parts):
+                raise ValueError(
+                    f"outputs, output_loss: expected output_loss(outputs(w, X), Y) = loss(w, X, Y), got "
+                    f"{parts:.6g} and {mean:.6g} for two rows"
+                )
 
     def linearize(
         self,
@@ -247,6 +277,11 @@ class Autograd:
                 "instead of v -> B v"
             )
         return RecordedProduct(product)
+
+
+def _differ(a: float, b: float) -> bool:
+    """Whether two losses differ by more than rounding explains; numbers that are not finite do not."""
+    return bool(np.isfinite(a) and np.isfinite(b) and abs(a - b) > 0.05 * max(abs(a), abs(b)) + 1e-6)
 
 
 def _number(loss: Any) -> float:

@@ -12,7 +12,7 @@ from scipy.optimize import OptimizeResult
 from hfnb.objectives.costs import COSTS
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import ObjectiveLike
-from hfnb.validation import asks_to_stop
+from hfnb.validation import asks_to_stop, shown
 
 
 class Status(StrEnum):
@@ -135,15 +135,19 @@ class Recorder:
         """Return the counts of the objective by name."""
         return {key: getattr(self.objective.counts, key) for key in COSTS}
 
-    def add(self, w: np.ndarray, **values: Any) -> bool:
+    def add(self, w: np.ndarray, *, iteration: int, loss: float, **values: Any) -> bool:
         """Append a record, and call the callback with it.
 
         Parameters
         ----------
         w : ndarray, shape (p,)
             The parameters, which the callback reads as ``record.w``.
+        iteration : int
+            Number of the iteration.
+        loss : float
+            F(w).
         **values
-            The entries from the optimizer; at least ``iteration`` and ``loss``.
+            What else the optimizer has to say, by name.
 
         Returns
         -------
@@ -152,7 +156,15 @@ class Recorder:
         """
         costs = {key: value + self._spent[key] for key, value in self._costs().items()}
         passes, seconds = costs["samples"] / self.objective.n, time.perf_counter() - self._start
-        record = Record(**values, **costs, passes=passes, seconds=seconds, **self._clock.entries())
+        record = Record(
+            iteration=iteration,
+            loss=loss,
+            **values,
+            **costs,
+            passes=passes,
+            seconds=seconds,
+            **self._clock.entries(),
+        )
         self.history.append(record)
         if self.callback is None:
             return False
@@ -190,6 +202,17 @@ class Recorder:
             ``x``, ``status``, ``success``, ``message``, ``history``, and the last loss and iteration as
             ``fun`` and ``nit``.
         """
+        if not isinstance(status, Status):
+            raise TypeError(f"status: expected a member of hfnb.Status, got {shown(status)}")
+        if not self.history:
+            raise ValueError("history: expected at least one record, by Recorder.add, got none")
         last, success = self.history[-1], status in (Status.MINIMUM, Status.SMALL_GRADIENT)
         found = {"status": status, "success": success, "message": message, "history": self.history}
         return OptimizeResult(x=w, fun=last.loss, nit=last.iteration, **found)
+
+
+def check_result(result: Any) -> OptimizeResult:
+    """Return what an optimizer returned; TypeError if it is not a result with parameters."""
+    if isinstance(result, OptimizeResult) and "x" in result:
+        return result
+    raise TypeError(f"optimizer: expected one that returns an OptimizeResult with x, got {shown(result)}")
