@@ -16,6 +16,8 @@ import hfnb
 # not begin with an underscore. A name in hfnb.__all__ is checked if it is defined in one of these.
 CHECKED = [
     "hfnb.checks",
+    "hfnb.datasets",
+    "hfnb.engines",
     "hfnb.krylov",
     "hfnb.models",
     "hfnb.objectives",
@@ -33,11 +35,13 @@ NOT_ASKED = {"ES01", "SA01", "EX01", "PR08", "RT04", "SS05", "GL01"}
 
 def public(module):
     """The names of a module's public functions and classes."""
-    objects, found = vars(module), getattr(module, "__all__", None)
+    found = getattr(module, "__all__", None)
     if found is None:
-        own = [name for name, each in objects.items() if getattr(each, "__module__", "") == module.__name__]
-        found = [name for name in own if inspect.isroutine(objects[name]) and not name.startswith("_")]
-    return [name for name in found if inspect.isroutine(objects[name]) or inspect.isclass(objects[name])]
+        items = vars(module).items()
+        own = [name for name, each in items if getattr(each, "__module__", "") == module.__name__]
+        found = [name for name in own if inspect.isroutine(vars(module)[name]) and not name.startswith("_")]
+    objects = {name: getattr(module, name) for name in found}  # some are imported when they are asked for
+    return [name for name, each in objects.items() if inspect.isroutine(each) or inspect.isclass(each)]
 
 
 def members(name, cls):

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from hfnb.datasets._mnist_download import FILES, MOST, fetch, unpacked
 from hfnb.datasets.dataset import Dataset
@@ -106,7 +107,7 @@ OWN_FOLDER = re.compile(r"mnist[\W_]*(data(set)?)?|raw")
 DEPTH = 3  # of folders below the one that HFNB_DATA names
 
 
-def mnist(dtype=np.float32) -> tuple[Dataset, Dataset]:
+def mnist(dtype: DTypeLike = np.float32) -> tuple[Dataset, Dataset]:
     """Return MNIST's training and test images.
 
     Parameters
@@ -116,8 +117,10 @@ def mnist(dtype=np.float32) -> tuple[Dataset, Dataset]:
 
     Returns
     -------
-    train, test : Dataset
-        X (60000, 784) and (10000, 784), pixels / 255; Y labels 0 to 9.
+    train : Dataset
+        60,000 images: X (60000, 784), pixels / 255; Y (60000,), labels 0 to 9.
+    test : Dataset
+        10,000 images in the same form.
 
     Raises
     ------

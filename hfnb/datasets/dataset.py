@@ -8,6 +8,7 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ BLOCK = 2**20  # bytes of the blocks of rows that are read at once
 SAMPLED = 64  # blocks of a larger array that are read
 
 
-def fingerprint(data) -> str:
+def fingerprint(data: Any) -> str:
     """Return a text of 64 characters that names the content of ``data.X`` and ``data.Y``.
 
     Parameters

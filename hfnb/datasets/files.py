@@ -34,7 +34,7 @@ class CorpusError(ValueError):
         Where in the file.
     """
 
-    def __init__(self, path, problem: str, line: int | None = None):
+    def __init__(self, path: Path | str, problem: str, line: int | None = None) -> None:
         super().__init__(f"{path}{'' if line is None else f', line {line}'}: {problem}")
 
 

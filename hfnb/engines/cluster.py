@@ -3,27 +3,35 @@
 import atexit
 import logging
 import os
-import pkgutil
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import ipyparallel as ipp
 import numpy as np
 import psutil
 from scipy.optimize import OptimizeResult
 
-from hfnb.datasets import fingerprint
+from hfnb.datasets import Dataset, fingerprint
 from hfnb.engines import blas, launch, mpi_evaluator, watchdog, worker
 from hfnb.engines.attach import attach
 from hfnb.engines.client_evaluator import ClientEvaluator
 from hfnb.engines.engine_driven import Watch, iterations, run_engine_driven, run_with_restarts
-from hfnb.engines.options import check_options, check_partitions, prepare, slots, without_lost_hosts
+from hfnb.engines.options import (
+    check_options,
+    check_partitions,
+    find_optimizer,
+    prepare,
+    slots,
+    without_lost_hosts,
+)
 from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool, hold_interrupts
 from hfnb.objectives.objective import Objective, check_objective
+from hfnb.objectives.protocols import Model
 from hfnb.optimizers import checkpoint, hessian_free
 from hfnb.optimizers.history import check_result
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int, renamed
@@ -104,8 +112,8 @@ class Cluster:
         timeout: float = 60.0,
         deadline: float | None = None,
         partitions: int = PARTITIONS,
-        **options,
-    ):
+        **options: Any,
+    ) -> None:
         n = None if n is None else check_positive_int("n", n)
         threads = check_positive_int("threads", threads)
         partitions = check_positive_int("partitions", partitions)
@@ -274,13 +282,15 @@ class Cluster:
         chunk = check_objective(net, data, chunk)
         return ClientEvaluator(net, placements.of(data, fingerprint(data), partitions), chunk)
 
-    def objective(self, net, data, *, partitions: int | None = None, chunk: int | None = None) -> Objective:
+    def objective(
+        self, net: Model, data: Dataset, *, partitions: int | None = None, chunk: int | None = None
+    ) -> Objective:
         """Return an objective that the engines evaluate, for client-driven runs of any optimizer.
 
         Parameters
         ----------
-        net : object
-            A network of `hfnb.models`, or what has its methods.
+        net : Model
+            A network of `hfnb.models`, or another `hfnb.objectives.Model`.
         data : Dataset
             It is sent once, and kept on the engines as long as the dataset or an objective on it exists.
         partitions : int, optional
@@ -313,8 +323,8 @@ class Cluster:
     @renamed(resume="checkpoint")
     def minimize(
         self,
-        net,
-        data,
+        net: Model,
+        data: Dataset,
         w0: np.ndarray,
         optimizer: Callable | str = hessian_free,
         *,
@@ -323,15 +333,14 @@ class Cluster:
         partitions: int | None = None,
         chunk: int | None = None,
         max_failures: int = 3,
-        **options,
+        **options: Any,
     ) -> OptimizeResult:
         """Run an optimizer on every engine, beside the data, and return its result.
 
         Parameters
         ----------
-        net : object
-            A network of `hfnb.models`, or what has its methods.
-        data : Dataset
+        net, data : Model, Dataset
+            As `objective` takes them.
         w0 : ndarray, shape (p,)
             Start.
         optimizer : callable or str, optional
@@ -365,34 +374,22 @@ class Cluster:
         All engines run the same loop, and MPI's Allreduce adds up their sums, so that all see the same
         numbers. Without MPI the run is client-driven, and a warning is logged.
         """
-        optimizer = _named(optimizer)
+        minimize = find_optimizer(optimizer)
         check_callable("callback", callback, "(record) -> whether to stop", optional=True)
         max_failures = check_nonnegative_int("max_failures", max_failures)
         if options.get("checkpoint") is not None:
             # Engines may have another working directory.
             options["checkpoint"] = checkpoint.opened(options["checkpoint"])
-        with Watch(callback, iterations(optimizer, options) if progress else None).watching() as watch:
+        with Watch(callback, iterations(minimize, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:
                 evaluator = self._evaluator(net, data, partitions, chunk)
                 if self.has_mpi:
-                    return run_engine_driven(evaluator, self._ranks, w0, optimizer, options, watch)
+                    return run_engine_driven(evaluator, self._ranks, w0, minimize, options, watch)
                 objective = Objective.from_evaluator(net, evaluator)
-                return check_result(optimizer(objective, w0, callback=watch, **options))
+                return check_result(minimize(objective, w0, callback=watch, **options))
 
             if not self.has_mpi:
                 log.warning("These engines are not connected by MPI: the run is client-driven.")
             again = max_failures if self._own and options.get("checkpoint") is not None else 0
             return watch.finish(run_with_restarts(run, self._restart, watch, again))
-
-
-def _named(optimizer: Callable | str) -> Callable:
-    """Return an optimizer that is given as it is or by its name, "module:function"."""
-    if isinstance(optimizer, str):
-        try:
-            optimizer = pkgutil.resolve_name(optimizer)
-        except (ValueError, ImportError, AttributeError) as error:
-            raise ValueError(
-                f'optimizer: expected a function or its name, "module:function", got {optimizer!r} ({error})'
-            ) from error
-    return check_callable("optimizer", optimizer, "(objective, w0, **options)")

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import pkgutil
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from typing import Any
@@ -14,7 +16,7 @@ import psutil
 
 from hfnb.engines import blas
 from hfnb.threads import THREAD_VARIABLES
-from hfnb.validation import check_positive_int
+from hfnb.validation import check_callable, check_positive_int
 
 log = logging.getLogger(__name__)
 # ipyparallel logs the whole output of engines; what matters of it is raised as an error instead.
@@ -357,3 +359,15 @@ def _host_flag() -> str:
         ["mpiexec", "--version"], env=os.environ | {"PATH": path()}, capture_output=True, text=True
     )
     return "--host" if "Open MPI" in version.stdout or "OpenRTE" in version.stdout else "-hosts"
+
+
+def find_optimizer(optimizer: Callable | str) -> Callable:
+    """Return an optimizer that is given as it is or by its name, "module:function"."""
+    if isinstance(optimizer, str):
+        try:
+            optimizer = pkgutil.resolve_name(optimizer)
+        except (ValueError, ImportError, AttributeError) as error:
+            raise ValueError(
+                f'optimizer: expected a function or its name, "module:function", got {optimizer!r} ({error})'
+            ) from error
+    return check_callable("optimizer", optimizer, "(objective, w0, **options)")
