@@ -1,6 +1,7 @@
 """Are derivatives and operators right? Checks that return an error, to look at or to assert on.
 
-An error is zero up to rounding where all is right. It is NaN if a number that is compared is NaN.
+For a correct operator the error is near zero: it is rounding, and the error of finite differences where they
+are used. It is NaN if a number that is compared is NaN.
 """
 
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def dense(A: Operator) -> np.ndarray:
            [0., 2.]])
     """
     A = as_operator("A", A)
-    # SciPy takes int8 for the type of an operator of which only its product is known.
+    # SciPy gives an operator that is defined only by its product the dtype int8.
     dtype = A.dtype if A.dtype in FLOATS else float
     return np.stack([A @ column for column in np.eye(A.shape[1], dtype=dtype)], axis=1)
 
@@ -157,7 +158,8 @@ def mean_error(
 ) -> float:
     """Return how much a loss differs from the mean of its values on parts of the data.
 
-    An objective adds up the losses of parts, which is right for a mean over rows and wrong for a sum.
+    An objective combines the losses of parts of the data, weighted by their numbers of rows. That is correct
+    only for a loss that is a mean over rows.
 
     Parameters
     ----------
@@ -286,7 +288,7 @@ def gauss_newton_error(
     step: float = 1e-4,
     seed: int = 0,
 ) -> float:
-    """Return the largest relative error of vᵀGv against differences of the loss in its two parts.
+    """Return the largest relative error of vᵀGv against finite differences of the outputs and of their loss.
 
     Parameters
     ----------
@@ -311,8 +313,9 @@ def gauss_newton_error(
     Notes
     -----
     With z = outputs(w, X), J v is (outputs(w + hv, X) − outputs(w − hv, X)) / 2h, and vᵀGv is the second
-    derivative of the loss ℓ of outputs along J v, (ℓ(z + hJv) − 2ℓ(z) + ℓ(z − hJv)) / h². Rounding makes the
-    latter wrong by about 4ε/h², with ε = 2e-16 in float64: 1e-7 for the default step.
+    derivative of the loss ℓ of outputs along J v, (ℓ(z + hJv) − 2ℓ(z) + ℓ(z − hJv)) / h², plus that of the
+    weight decay, vᵀ decay(v). Rounding makes the difference wrong by about 4ε/h², with ε = 2e-16 in float64:
+    1e-7 for the default step.
 
     Examples
     --------
@@ -339,7 +342,7 @@ def gauss_newton_error(
 
 
 def _relative(error: float | np.floating, size: float | np.floating) -> float:
-    """Return an error divided by the size of the correct value, which may be zero; NaN if one of them is."""
+    """Return error / size, where size may be zero; NaN if either of them is NaN."""
     return error / np.maximum(size, np.finfo(float).tiny)
 
 

@@ -1,6 +1,6 @@
 """All plots, in matplotlib: the colours and styles first, then functions that draw and return the axes.
 
-A function with ``ax=None`` makes a new figure unless it is given axes. None shows a figure by itself.
+A function with ``ax=None`` makes a new figure unless axes are given. No function calls ``plt.show``.
 """
 
 import os
@@ -131,7 +131,7 @@ def comparison(
     xs, ys : sequence of str
         Entries of a record: a column of the grid for each x, a row for each y.
     title : str
-        The finding.
+        Title of the figure: what it shows.
 
     Returns
     -------
@@ -305,7 +305,7 @@ def confusion(counts: np.ndarray, groups: Mapping[str, Sequence[str]], ax: Axes 
     Parameters
     ----------
     counts : ndarray, shape (k, k)
-        How many frames of the class of the row (the reference) were taken for that of the column.
+        Entry (i, j): number of frames of reference class i that were classified as class j.
     groups : dict
         {name of the group: names of its classes}, in the order of the rows.
     ax : Axes, optional
@@ -361,8 +361,8 @@ def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], 
 def figures_folder() -> Path:
     """Return the folder to which a run's figures go, which is made if it does not exist.
 
-    The variable ``HFNB_FIGURES`` names it. Without that variable it is ``figures/run``, which git ignores, in
-    the checkout that holds the working folder, and elsewhere the working folder itself. Only
+    The variable ``HFNB_FIGURES`` names it. Without that variable it is ``figures/run`` of the checkout that
+    contains the working folder, which git ignores; outside of a checkout it is the working folder. Only
     ``make run ARGS=--figures``, which sets the variable, changes the committed figures in ``figures``.
 
     Returns

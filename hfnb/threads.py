@@ -1,11 +1,11 @@
-"""Threads: how many the sums over samples use, parts of them run in parallel, and limits for BLAS.
+"""The number of threads for sums over samples, a parallel map, and limits on the threads of BLAS.
 
-The default is one thread. OpenBLAS by itself would take one for every core, and its threads wait for each
-other by spinning: while another program computes, a run can take fifty times as long. OpenBLAS also spreads
-only the matrix products over threads, not the passes over the activations. With more than one thread, hfnb
-therefore gives each thread some chunks of the batch and a single-threaded BLAS: all of the work is spread, no
-thread spins, and a float64 sum is the same on any number of threads. NumPy releases Python's lock while it
-computes.
+One thread is used unless the environment or `set_threads` says otherwise. OpenBLAS by itself would take one
+for every core, and its threads wait for each other by spinning: while another program computes, a run can
+take fifty times as long. OpenBLAS also spreads only the matrix products over threads, not the passes over the
+activations. With more than one thread, hfnb therefore gives each thread some chunks of the batch and a
+single-threaded BLAS: all of the work is spread, no thread spins, and a float64 sum is the same on any number
+of threads. NumPy releases Python's lock while it computes.
 """
 
 import os
@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from hfnb.validation import check_positive_int
 
-# The variables by which a user says how many threads BLAS may have, those of one BLAS before that of all.
+# Environment variables for the number of threads: those of one library first, then the common one.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -35,11 +35,11 @@ _requested: int | None = None
 
 
 class _ProcessWideBLAS:
-    """An OpenBLAS whose number of threads is one for all Python threads of the process.
+    """An OpenBLAS library with one number of threads, which all Python threads of the process share.
 
-    The number is set by a function of the library itself. threadpoolctl lets one thread set it and ignores
-    all others without an error (see its ``OpenBLASController``). An engine runs the optimizer in a thread
-    that is not the first one to ask.
+    The number is set by a function of the library itself. threadpoolctl obeys only the first thread that sets
+    the number and ignores the others without an error (see its ``OpenBLASController``). An engine runs the
+    optimizer in another thread, so the library is called directly.
     """
 
     def __init__(self, library: Any):
@@ -57,7 +57,7 @@ class _ProcessWideBLAS:
 
 @cache
 def _blas() -> tuple[list[_ProcessWideBLAS], list[Any]]:
-    """Return the BLAS libraries with one number of threads for the process, and those with one a thread."""
+    """Return the BLAS libraries with one number of threads for the process, and those with one per thread."""
     process_wide, by_thread = [], []
     for library in ThreadpoolController().select(user_api="blas").lib_controllers:
         if (library.internal_api, library.threading_layer) == ("openblas", "pthreads"):
@@ -148,8 +148,8 @@ def shares() -> int:
 def limited(number: int) -> Iterator[None]:
     """Return a context in which BLAS has at most ``number`` threads; afterwards it has as many as before.
 
-    Of nested contexts the innermost counts. OpenBLAS has one number of threads for the whole process: while
-    several Python threads are in such contexts, the lowest of their limits counts for all.
+    Of nested contexts the innermost counts. All Python threads share OpenBLAS's number of threads: while
+    several of them are in such contexts, the lowest of their limits counts for all.
 
     Parameters
     ----------
@@ -215,10 +215,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def parallel_map(task: Callable[[int, Part], Result], parts: Sequence[Part]) -> list[Result]:
-    """Return [task(0, parts[0]), task(1, parts[1]), …], each computed in a thread of its own.
+    """Return [task(0, parts[0]), task(1, parts[1]), …], computed in parallel threads.
 
-    A single part, and parts that come while others run in parallel, are computed by the calling thread one
-    after another, without a limit for BLAS.
+    If there is one part, or if another call of `parallel_map` is running, the calling thread computes all
+    parts one after another, without a limit for BLAS.
 
     Parameters
     ----------

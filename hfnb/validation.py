@@ -1,4 +1,4 @@
-"""Checks of arguments and of the answers of callbacks: each returns the value or raises one clear error.
+"""Checks of arguments and of the answers of callbacks; a check that fails raises one clear error.
 
 The first argument ``name`` is what the message calls the value: "name: expected ..., got ...". An object of a
 wrong kind (a string, a bool or None for a number) raises ``TypeError``, one of the right kind with a wrong
@@ -146,7 +146,7 @@ def check_plain_array(name: str, value: Any) -> None:
 
 
 def check_vector(name: str, value: Any, size: int | None = None) -> np.ndarray:
-    """Return a vector of float32 or float64 with ``size`` entries; None: any number of them but 0.
+    """Return a vector of float32 or float64 with ``size`` entries or, if that is None, with at least one.
 
     The entries are not looked at: they may be NaN.
     """
@@ -165,7 +165,9 @@ def check_data(name: str, data: Any) -> None:
     if not (isinstance(X, np.ndarray) and isinstance(Y, np.ndarray)):
         raise TypeError(f"{name}: expected a Dataset, hfnb.Dataset(X, Y), got {type(data).__name__}")
     if not 0 < len(X) == len(Y):
-        raise ValueError(f"{name}: expected at least one sample, and X and Y of it, got {len(X)}, {len(Y)}")
+        raise ValueError(
+            f"{name}: expected X and Y with the same number of rows, at least one, got {len(X)} and {len(Y)}"
+        )
 
 
 def asks_to_stop(callback: Callable[..., Any], *arguments: Any) -> bool:
@@ -236,7 +238,9 @@ def renamed(**names: str) -> Callable[[Function], Function]:
         def call(*arguments: Any, **options: Any) -> Any:
             for old in names.keys() & options.keys():
                 if names[old] in options:
-                    raise TypeError(f"{old}: is called {names[old]} now, and that is given, too")
+                    raise TypeError(
+                        f"{old}: is called {names[old]} now, and both were given; give {names[old]} only"
+                    )
                 text = f"{function.__name__}: the option {old} is called {names[old]} now"
                 warnings.warn(text, DeprecationWarning, stacklevel=2)
                 options[names[old]] = options.pop(old)

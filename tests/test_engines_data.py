@@ -382,7 +382,7 @@ def test_a_second_client_ends_the_run_of_the_first(mpi_pair, data, w0, alone):
             with Cluster(engines=mpi_pair.client.cluster.cluster_id) as other:
                 assert_same(other.minimize(NET, data, w0, progress=False, **OPTIONS), alone)
 
-    with pytest.raises(EngineFailure, match="the run was ended by another one"):
+    with pytest.raises(EngineFailure, match="another run on the same engines"):
         mpi_pair.minimize(NET, data, w0, callback=intrude, progress=False, **OPTIONS)
     assert_same(mpi_pair.minimize(NET, data, w0, progress=False, **OPTIONS), alone)
 

@@ -577,7 +577,7 @@ def test_what_is_there_twice_is_refused(tmp_path, copy, names):
     if (tmp_path / "CORPUS").exists():
         pytest.skip("this file system does not tell upper from lower case")
     copy(tmp_path)
-    with pytest.raises(CorpusError, match=f"expected one of its kind, found {names}"):
+    with pytest.raises(CorpusError, match=f"expected only one of {names}"):
         open_corpus(tmp_path)
 
 

@@ -13,7 +13,7 @@ from hfnb.datasets.files import CorpusError, CorruptFile
 
 __all__ = ["CorpusError", "CorruptFile", "Dataset", "fingerprint", "mnist"]
 
-# Where to find what was here earlier. By name, because this folder imports none of those above it.
+# The new modules of names that were moved, as text: this folder does not import hfnb.studies.
 _MOVED = {"timit": "hfnb.studies.timit_source", "SpeechDataset": "hfnb.studies.speech_dataset"}
 
 

@@ -1,4 +1,4 @@
-"""``python -m hfnb.datasets``: fetch the data once, so that everything later starts at once."""
+"""``python -m hfnb.datasets`` fetches MNIST, so that later programs find it in the cache."""
 
 import logging
 import sys

@@ -32,7 +32,7 @@ FILES = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-MOST = 100_000_000  # bytes: twice the largest of the four, so that no other file is read or unpacked whole
+MOST = 100_000_000  # bytes read or unpacked of a file at most: twice the largest of the four
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -16,7 +16,8 @@ CORE_TEST = """
     mdab0 mwbt0 felc0 mtas1 mwew0 fpas0 mjmp0 mlnt0 fpkt0 mlll0 mtls0 fjlm0
     mbpm0 mklt0 fnlp0 mcmj0 mjdh0 fmgd0 mgrt0 mnjm0 fdhc0 mjln0 mpam0 fmld0
 """
-# Of the free sample's sixteen speakers, two women and two men; no text is read on both sides.
+# Two women and two men of the free sample's sixteen speakers. No sentence but SA1 and SA2, which all speakers
+# read, is in both training and test.
 SAMPLE_TEST = frozenset(("fvmh0", "madc0", "ftlg0", "madd0"))
 SYNTHETIC_MARK = "SYNTHETIC.TXT"
 DEPTH = 3  # of folders above TRAIN and TEST
@@ -155,7 +156,7 @@ def _refuse_two(folder: Path, places: list[Path]) -> None:
     """Raise CorpusError if there are several folders where one was expected."""
     if len({os.path.realpath(place) for place in places}) > 1:
         names = " and ".join(str(place.relative_to(folder)) for place in places[:2])
-        raise CorpusError(folder, f"expected one of its kind, found {names}: name one, or remove the other")
+        raise CorpusError(folder, f"expected only one of {names}: name one, or remove the other")
 
 
 def _root(folder: Path) -> Path:
@@ -210,7 +211,7 @@ def _utterances(speakers: dict[str, Path], sa: bool) -> tuple[Utterance, ...]:
 def _one_sound(paths: list[Path]) -> Path:
     """Return one of a sentence's sound files: SA1.WAV rather than its converted copy SA1.WAV.wav.
 
-    A copy is preferred to a compressed file, since copies are made of those.
+    If the original is compressed, its converted copy is returned: only that can be read.
     """
     if len(paths) == 1:
         return paths[0]

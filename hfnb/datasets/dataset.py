@@ -1,7 +1,8 @@
 """Inputs and targets, in memory or mapped from a file, and the fingerprint of their content.
 
-Other content has another fingerprint, wherever it is stored. Arrays that are mapped from a file are passed
-between the processes of one machine by name, never copied whole.
+Equal content has an equal fingerprint wherever it is stored; of very large arrays only blocks are read.
+Arrays that are mapped from a file are passed between the processes of one machine by name, never copied
+whole.
 """
 
 import hashlib

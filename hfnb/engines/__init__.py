@@ -1,4 +1,4 @@
-"""Who computes: a cluster of engines, processes that hold partitions of a dataset and evaluate them."""
+"""Who computes? A cluster of engines: processes that hold partitions of a dataset and sum over them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

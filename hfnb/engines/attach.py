@@ -66,7 +66,7 @@ def attach(name: str, n: int | None, timeout: float, options: dict) -> ipp.Clien
             f"{', '.join(options)}: only for engines that are started here; {name!r} runs already"
         )
     expected = _started(client.cluster) or n or 1
-    # Engines are numbered as they come: one that died is not waited for.
+    # Numbers of engines ascend and are not used again: the highest one counts engines that died, too.
     while max(client.ids, default=-1) + 1 < min(expected, n or expected) and time.monotonic() < end:
         time.sleep(POLL)
     if not client.ids:

@@ -62,7 +62,7 @@ def better() -> str | None:
     Notes
     -----
     The processor's flags decide, not a timing, so that two programs on one machine never choose differently.
-    The kernel is the one that OpenBLAS itself chooses on the processors with these flags that it knows.
+    OpenBLAS chooses this kernel itself on the processors with these flags that it recognizes.
     """
     name, flags = kernel(), _flags()
     return next((best for best, needed, slower in BETTER if needed <= flags and name in slower), None)

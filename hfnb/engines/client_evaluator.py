@@ -79,8 +79,8 @@ class ClientEvaluator:
         """
         if self.placement.is_edited():
             raise ValueError(
-                "objective: expected one on the data as it is, but the data was edited in place after the "
-                "objective was made, and no checkpoint could tell one from the other: make a new objective"
+                "objective: expected unchanged data, but the data was edited in place after the objective "
+                "was made, so that no checkpoint could identify it: make a new objective"
             )
         return run_identity.of_data(Shards.of(self.placement, self.partitions).parts, self.n)
 
@@ -181,7 +181,8 @@ class ClientEvaluator:
         Warns
         -----
         RuntimeWarning
-            If the sum is not finite; it names the partitions whose loss at w is not.
+            If the sum is not finite, and the loss is not finite in some but not all partitions; it names
+            these.
         """
         start, parts, computing = time.perf_counter(), dict[int, np.ndarray](), Counter[int]()
         held = self.held()

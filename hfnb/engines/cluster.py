@@ -1,4 +1,4 @@
-"""`Cluster`: start engines or attach to them, hold data on them, run either way, and always clean up."""
+"""`Cluster`: start or attach to engines, keep data on them, run optimizers with them, and clean up."""
 
 import atexit
 import logging
@@ -51,8 +51,8 @@ class Cluster:
     Parameters
     ----------
     n : int, optional
-        How many engines to start, by default as many as ``hosts`` says, else 2; of a running cluster how many
-        to use, by default all.
+        How many engines to start; by default as many as ``hosts`` says, else 2. For a running cluster: how
+        many of its engines to use; by default all.
     engines : str, optional
         A launcher of ipyparallel ("mpi", "local", "ssh", "slurm", ...), or the profile or cluster id of a
         cluster that was started by hand, which is left running. By default "mpi" where MPI is installed, else
@@ -64,8 +64,8 @@ class Cluster:
     deadline : float, optional
         Seconds that an engine may take for one call before it is given up; by default without limit.
     partitions : int, optional
-        Parts into which a dataset is cut, at least one for each engine; `objective` and `minimize` take
-        another number. The samples that are drawn depend on it, not on the engines.
+        Parts into which a dataset is cut, at least one for each engine; `objective` and `minimize` can
+        override it. Mini-batches depend on this number, not on the number of engines.
     **options
         Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
         "mpi"; ``python``, the interpreter there (by default this one's path); ``environment``, variables of
@@ -84,11 +84,11 @@ class Cluster:
     parameters go out to the engines, and partial sums come back. `minimize` runs the optimizer on every
     engine, beside the data, and MPI adds up the partial sums.
 
-    In float64 a run is the same to 1e-12 on any number of engines, with any number of threads there and here,
-    and as in one process. It depends on two things. Client and engines must round alike, by the same BLAS
-    kernel, NumPy and kind of processor. Engines that are started on this machine are given this process's
-    kernel; a warning names others that round differently. And every `hfnb.Sample` must have 16 samples a
-    partition or more: of fewer, an engine adds up its part as a whole.
+    In float64, runs agree to 1e-12 on any number of engines and threads, and with a run in one process, under
+    two conditions. Client and engines must have the same BLAS kernel, NumPy and kind of processor: engines
+    that are started on this machine are given this process's kernel, and a warning names others that round
+    differently. Every `hfnb.Sample` must have at least 16 samples per partition on average; with fewer, each
+    engine sums its samples as one group, so that rounding depends on the number of engines.
 
     Examples
     --------
@@ -172,7 +172,7 @@ class Cluster:
         return self
 
     def _connect(self):
-        """Take the engines in the order of their MPI ranks, where MPI connects them."""
+        """Prepare the engines that have registered: import paths, order by MPI rank, threads, calls."""
         client, ids = self.client, self.client.ids
         if self._n is not None and self._n > len(ids):
             raise ValueError(f"n: expected at most {len(ids)} of {self._wanted!r}, got {self._n}")
@@ -202,7 +202,7 @@ class Cluster:
             self._leave = pool.leave
 
     def _is_alive(self, client: ipp.Client) -> bool:
-        """Whether the controller of this client runs; RuntimeError if the cluster has been stopped."""
+        """Whether the controller of this client runs; RuntimeError if it was stopped or started again."""
         if self.client is not client:
             raise RuntimeError("the cluster has been started again: make the objective anew")
         return launch.is_alive(client)
@@ -219,7 +219,7 @@ class Cluster:
             return
         with hold_interrupts(), self._lock:
             leave, self._leave = self._leave, lambda: None
-            with suppress(Exception):  # engines that no longer answer keep nothing
+            with suppress(Exception):  # an engine that does not answer cannot be told to free its data
                 leave()
             client, self._client = self._client, None
             stop_engines, self._stop_engines = self._stop_engines, lambda: None
@@ -352,7 +352,8 @@ class Cluster:
         partitions, chunk : int, optional
             As `objective` takes them.
         max_failures : int, optional
-            How often engines are started again after the loss of one, in a run with a checkpoint.
+            The most restarts after the loss of an engine. Restarts need a checkpoint, and engines that this
+            cluster started.
         **options
             Options of the optimizer, such as ``checkpoint``: a `hfnb.Checkpoint` or the path of its folder.
 

@@ -239,7 +239,7 @@ class Run:
     Attributes
     ----------
     spent : tuple
-        Of the last iteration: the laps of the clock, its seconds, and those of the halt before it.
+        (laps, seconds, idle): the clock's laps and seconds in the last iteration, and the wait before it.
     """
 
     def __init__(self, net, evaluator: MPIEvaluator, w0: np.ndarray, optimizer: Callable, options: dict):
@@ -304,7 +304,7 @@ class Run:
         self._abandoned = True
         if self._started:
             self._answers.put((True, {}))
-            self._answers.put((None, {}))  # for an optimizer that goes on all the same
+            self._answers.put((None, {}))  # for an optimizer that ignores the first answer
             self._thread.join()
 
 
@@ -385,7 +385,7 @@ def step(evaluator: str, stop: bool, entries: dict) -> Reply:
     """
     if evaluator not in worker.RUNS:
         raise RuntimeError(
-            "the run was ended by another one on the same engines, of another client or of a callback"
+            "another run on the same engines, started by another client or by a callback, ended this run"
         )
     run = worker.RUNS.pop(evaluator)
     kind, value = run.step(stop, entries)

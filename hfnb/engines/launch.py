@@ -22,13 +22,14 @@ from hfnb.engines import watchdog
 from hfnb.engines.options import launchers, path, quiet_log, traits
 from hfnb.engines.pool import GONE
 
-# An engine is admitted at the second heartbeat: one a second starts engines in 3 s instead of 7. And the
-# controller must not keep what passes through it, up to 1 GiB of vectors.
+# The controller registers an engine at its second heartbeat: with a period of 1 s engines start in 3 s
+# instead of 7. With --nodb it does not store the messages that it passes on, which could take 1 GiB.
 CONTROLLER = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30", "--nodb"]
 POLL = 0.1  # seconds between two checks of engines that are starting
 PATIENCE = 2.0  # seconds that an engine may take for its first answer before it is called again
 SHARED_MEMORY = "/dev/shm"
-# Bytes that MPI engines need there, each. Two started with 64 MB, the default of Docker, and not with 16 MB.
+# Bytes of shared memory for each MPI engine. Two engines started with 64 MB, Docker's default, not with 16
+# MB.
 NEEDED = 32 * 2**20
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ def start(
 
 
 def _make(launcher: str, of_cluster: dict, of_engines: dict) -> ipp.Cluster:
-    """Return the cluster to start; RuntimeError if its files cannot be written."""
+    """Return the cluster to start; RuntimeError without a folder to write to, ValueError for bad options."""
     of_cluster["controller_args"] = CONTROLLER + of_cluster.get("controller_args", [])
     engines = SSHEngines if launcher == "ssh" else launcher
     try:

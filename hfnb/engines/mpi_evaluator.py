@@ -25,7 +25,7 @@ class PeerFailure(RuntimeError):
 
 
 def mpi_rank() -> int | None:
-    """Return the rank of this engine among those that MPI started; None if MPI did not start it."""
+    """Return this engine's MPI rank; None if MPI did not start it or mpi4py is missing."""
     if not any(name in os.environ for name in LAUNCHED_BY_MPI):
         return None
     try:
@@ -167,9 +167,9 @@ class MPIEvaluator:
 
     @contextmanager
     def _reduced(self, what: str, size: int, dtype: np.dtype, w: np.ndarray, sample) -> Iterator[list]:
-        """Yield an empty list for the total of this engine, which then is replaced by that of all engines.
+        """Yield a list for this engine's total, which is then replaced by the sum over the engines.
 
-        A context, not a function that calls another one: the stack of a product stays short.
+        It is a context manager, not a function that takes another one, so that the call stack stays short.
         """
         totals: list[np.ndarray] = []
         start, error = time.perf_counter(), None

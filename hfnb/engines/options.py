@@ -166,7 +166,7 @@ def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[
     variables = _environment(launcher, threads, here) | (_loopback() if alone else {})
     given["environment"] = variables | given.get("environment", {})
     if launcher == "ssh":
-        # The engines learn by a variable where the controller is: no file need be sent, let alone to itself.
+        # A variable tells the engines where the controller is, so that ssh need not copy a connection file.
         each = {host: {"n": count, "to_send": []} for host, count in hosts.items()}
         given |= {"engines": each, "remote_python": python}
         given |= {name: [*given.get(name, []), *SSH, "-q"] for name in ("ssh_args", "scp_args")}
@@ -305,7 +305,8 @@ def _loopback() -> dict[str, str]:
 def _one_machine_mpiexec() -> str | None:
     """Return the path of MPICH's mpiexec for one machine, if it is installed beside mpiexec.
 
-    It passes file descriptors to the processes that it starts. The general one listens on every interface.
+    It talks to the processes that it starts by file descriptors. The general one listens on every network
+    interface.
     """
     mpiexec = shutil.which("mpiexec", path=path())
     return mpiexec and shutil.which("mpiexec.gforker", path=os.path.dirname(mpiexec))

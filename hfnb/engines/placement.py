@@ -82,7 +82,7 @@ class Placement:
         Raises
         ------
         EngineFailure
-            If the data here has been edited, so that the other engines hold another.
+            If the client's data was edited, so that it differs from what the remaining engines hold.
         EngineLost
             If no engine is left.
         """
@@ -118,7 +118,7 @@ class Placement:
         return dict(enumerate(shares, self._next))
 
     def _send(self, new: dict[int, tuple[range, int]]) -> dict[int, str]:
-        """Send blocks to their engines, of rows in a file only the file's name; return the engines lost."""
+        """Send blocks to their engines, of a mapped file only the location; return the engines lost."""
         calls = {e: self._call(block, share, worker.reference) for block, (share, e) in new.items()}
         held, lost = self.pool.call(calls)
         calls = {e: self._call(block, share) for block, (share, e) in new.items() if not held.get(e, True)}

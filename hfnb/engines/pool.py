@@ -19,9 +19,9 @@ from hfnb.engines import worker
 
 POLL = 1.0  # seconds after which a waiting client checks again that the controller runs
 HISTORY = 1000  # ids of calls that ipyparallel keeps; without a limit it keeps those of all calls
-STUCK = 10.0  # seconds that engines may go on with a call that an exception on another one has ended
-LEAVING = 5.0  # seconds that engines which stay may take to forget what a client gave them
-GONE = KeyError, IndexError, NoEnginesRegistered  # what a view raises whose engine is no longer registered
+STUCK = 10.0  # seconds that engines have to finish a call after an exception on another engine ended it
+LEAVING = 5.0  # seconds that engines which keep running have to free the data of a client that leaves
+GONE = KeyError, IndexError, NoEnginesRegistered  # raised by a view of an engine that is no longer registered
 
 
 class EngineFailure(RuntimeError):
@@ -236,7 +236,7 @@ class Pool:
         weakref.finalize(owner, self._dropped.append, owner.key)
 
     def leave(self) -> None:
-        """Have engines that stay forget all that this client gave them, within `LEAVING` seconds."""
+        """Tell engines to free all data of this client; wait for at most `LEAVING` seconds."""
         self.deadline = min(LEAVING, self.deadline or LEAVING)
         with suppress(EngineFailure):
             self.call_all(worker.leave, self.name)
@@ -324,7 +324,7 @@ def _is_death(error: BaseException) -> bool:
 
 
 def _failure(failures: list[tuple[int, BaseException]]) -> EngineFailure:
-    """Return one error with the engine that failed first, its exception and the traceback from there."""
+    """Return the error of one engine, with its traceback: the first that did not fail because of another."""
     engine, error = min(failures, key=lambda failure: getattr(failure[1], "ename", "") == "PeerFailure")
     if not isinstance(error, RemoteError):
         return EngineFailure(f"engine {engine}: {error}", engine)

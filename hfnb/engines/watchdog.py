@@ -75,7 +75,7 @@ def unlink_segments(pid: int | None = None) -> None:
     Notes
     -----
     MPICH removes the names when a process finalizes MPI, but engines are usually ended by a signal. Call this
-    when every process of the MPI job has initialized MPI: later ones could not find the memory.
+    only after every process of the MPI job has initialized MPI: a process that starts later needs the names.
     """
     try:
         found = set(SEGMENT.findall(Path(f"/proc/{pid or os.getpid()}/maps").read_text()))
@@ -140,7 +140,8 @@ def stop(cluster) -> None:
 def reap(cluster_file: str, cluster_id: str, profile_dir: str) -> None:
     """Stop a cluster by its file, whatever launcher started it and however far its start has come."""
     sweep(cluster_id, profile_dir, QUIET)
-    with suppress(Exception):  # no file: the client has stopped it in time; half a file: nothing else runs
+    # Without a file the client has stopped the cluster; with an incomplete one no other launcher had started.
+    with suppress(Exception):
         import ipyparallel
 
         stop(ipyparallel.Cluster.from_file(cluster_file))  # engines elsewhere

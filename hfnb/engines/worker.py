@@ -28,7 +28,8 @@ RUNS: dict[str, Any] = {}  # evaluator: its run on this engine (see `engine_driv
 def answer(function: Callable, *arguments) -> list:
     """Return ``[function(*arguments)]``, from which the client takes the value.
 
-    ipyparallel keeps replies until Python collects cycles: empty lists instead of vectors of millions.
+    ipyparallel keeps replies until Python's garbage collection. The client takes the value out of the list,
+    so that what is kept is an empty list and not a large vector.
     """
     return [function(*arguments)]
 
@@ -82,7 +83,7 @@ def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) ->
 
 
 def reference(A: np.ndarray):
-    """Return where the rows of a memory-mapped array are and their checksum; of any other array, itself."""
+    """Return (location, checksum) for rows of a memory-mapped file; return any other array unchanged."""
     where = MappedArray.of(A)
     return (where, checksum("rows", A)) if where else A
 
@@ -154,7 +155,7 @@ def forget(keys: Collection[str]) -> None:
 
 
 def register(client: str, host: str, pid: int, began: float) -> None:
-    """Note a new client, and free what clients of this machine left here that have since been killed.
+    """Record a new client, and free the data of clients on this machine whose process no longer exists.
 
     Parameters
     ----------

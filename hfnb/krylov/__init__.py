@@ -127,7 +127,7 @@ def _checked(solver: Callable[..., KrylovResult]) -> Callable[..., KrylovResult]
 
 
 def _check_result(result: KrylovResult, b: np.ndarray) -> None:
-    """Raise ValueError for a result whose vectors cannot be steps; each of them is read once."""
+    """Raise ValueError unless vectors are finite and like b, and models, direction and curvature agree."""
     found = {"x": result.x, "best": result.best}
     found |= {f"iterates[{i}]": each[1] for i, each in enumerate(result.iterates)}
     if result.direction is not None:
@@ -141,4 +141,6 @@ def _check_result(result: KrylovResult, b: np.ndarray) -> None:
         if not np.isfinite(dot(vector, vector)) and not np.isfinite(vector).all():
             raise ValueError(f"solver: expected a result that is finite, got NaN or infinity in its {name}")
     if not result.models or (result.direction is None) != (result.curvature is None):
-        raise ValueError("solver: expected a result with models, and with direction and curvature or neither")
+        raise ValueError(
+            "solver: expected a result with models, and with either both direction and curvature or neither"
+        )

@@ -94,7 +94,7 @@ def bicgstab(
             rho, sigma, size = dot(shadow, r), dot(shadow, v), norm(shadow)
         alpha = rho / sigma
         axpy(x, alpha, z)
-        axpy(r, -alpha, v)  # r is s from here to the next axpy
+        axpy(r, -alpha, v)  # r holds s until t is subtracted below
         if (s_norm := norm(r)) <= monitor.tolerance:
             continue
         z = r if M is None else system.precondition(r)[0]

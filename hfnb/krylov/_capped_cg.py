@@ -61,8 +61,8 @@ def capped_cg(
     - The direction p or the step y = x − x0 has curvature of A + 2εI below ε.
     - ‖r‖ ≤ accuracy/(3κ) ‖r0‖ with κ = (‖A‖ + 2ε)/ε, or ‖r‖ is within rtol, atol.
     - ‖r‖ falls more slowly than it can without negative curvature: in iteration j, ‖r‖ > √T τ^(j/2) ‖r0‖ with
-      τ = √κ/(√κ + 1) and T = 4κ⁴/(1 − √τ)². The difference of two of the iterates then has such curvature,
-      and the iterates are computed a second time to find it.
+      τ = √κ/(√κ + 1) and T = 4κ⁴/(1 − √τ)². The difference of two iterates then has curvature of A + 2εI
+      below ε. To find these two, the iterates are computed a second time.
 
     ‖A‖ is estimated from below by the products made so far.
 
@@ -115,7 +115,7 @@ def capped_cg(
 
 
 def _bounds(A_norm: float, eps: float, accuracy: float, iteration: int) -> tuple[float, float]:
-    """Return the relative residual to reach, and the largest one that positive curvature allows by now."""
+    """Return the relative residual to reach, and the largest one if all curvature so far is at least ε."""
     kappa = (A_norm + 2 * eps) / eps
     tau = np.sqrt(kappa) / (np.sqrt(kappa) + 1)
     return accuracy / (3 * kappa), 2 * kappa**2 / (1 - np.sqrt(tau)) * tau ** (iteration / 2)
@@ -124,9 +124,9 @@ def _bounds(A_norm: float, eps: float, accuracy: float, iteration: int) -> tuple
 def _observe_difference(
     A: Operator, system: System, monitor: Monitor, r_start: np.ndarray, y: np.ndarray
 ) -> None:
-    """Find a difference d between the last and an earlier iterate with dᵀ(A + 2εI)d < ε‖d‖².
+    """Multiply by a difference d of the last and an earlier iterate with dᵀ(A + 2εI)d < ε‖d‖², to record d.
 
-    By conjugacy the left-hand side is twice the decrease of q between the two iterates, which is known.
+    By conjugacy the left-hand side is twice the decrease of q between the two iterates (``monitor.models``).
     """
     earlier = iter(monitor.models[1:])
 

@@ -50,7 +50,7 @@ class Tridiagonal:
         return eigh_tridiagonal(self.alphas, self.betas[:-1])
 
     def failure(self, bound: float) -> float:
-        """Return an upper bound on the probability that λmin < ``bound``, given T.
+        """Return an upper bound on the probability of a T like this one although λmin < ``bound``.
 
         Parameters
         ----------
@@ -60,8 +60,7 @@ class Tridiagonal:
         Returns
         -------
         float
-            A probability over starts v drawn uniformly from the sphere; 1 if a Ritz value is at most
-            ``bound``.
+            A probability over starts drawn uniformly from the sphere; 1 if a Ritz value is at most ``bound``.
 
         Notes
         -----

@@ -35,8 +35,8 @@ def minres(
     damping : float
         λ, added to the diagonal of A.
     M : as A, optional
-        A positive definite preconditioner M ≈ (A + damping I)⁻¹. With it, √(rᵀMr) never grows instead of ‖r‖,
-        and the curvature is that along M r.
+        A positive definite preconditioner M ≈ (A + damping I)⁻¹. With it, the
+        norm that never grows is √(rᵀMr), not ‖r‖, and the curvature is measured along M r, not along r.
     check : bool
         Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
     stop_indefinite : bool

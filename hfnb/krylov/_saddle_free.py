@@ -41,9 +41,9 @@ def saddle_free(
     check : bool
         Whether to spend two products on a probe of A's symmetry; a matrix is always probed.
     **stopping
-        The fields of `Stopping`, except ``overhead`` and ``stop_indefinite``. ``rtol`` and ``atol`` bound
-        the part of (|A| + damping I)x outside of the subspace. ``max_iter``, 100 by default, is the largest
-        number of basis vectors, all of which are kept.
+        The fields of `Stopping`, except ``overhead`` and ``stop_indefinite``. The solve ends if the part of
+        A(x − x0) outside of the subspace has a norm of at most max(rtol ‖b‖, atol). ``max_iter``, 100 by
+        default, is the largest number of basis vectors, all of which are kept.
 
     Returns
     -------

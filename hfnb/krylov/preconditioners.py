@@ -111,7 +111,7 @@ class LBFGS:
         return LinearOperator(inner.shape, matvec=product, rmatvec=product, dtype=inner.dtype)
 
     def _note(self, s: np.ndarray, y: np.ndarray) -> None:
-        """Keep every stride-th pair; when there are too many, every other one, and double the stride."""
+        """Keep every stride-th pair; beyond ``memory`` drop every second one and double the stride."""
         if self._seen % self._stride == 0:
             self.pairs.append((s.ravel().copy(), y.ravel().copy()))
         self._seen += 1

@@ -30,7 +30,7 @@ class Status(StrEnum):
     ZERO_RIGHT_HAND_SIDE = "the right-hand side is zero: x = 0"
     BOUNDARY = "boundary: a longer step leads out of the trust region"
     BOUNDARY_BY_CURVATURE = "boundary: non-positive curvature leads out of the trust region"
-    # A direction was met along which the quadratic model has no minimum.
+    # A direction of negative curvature, of A or of A + damping I, ended the solve.
     NON_POSITIVE_CURVATURE = "non-positive curvature: the model has no minimum along the last direction"
     RESIDUAL_CURVATURE = "non-positive curvature: along the residual the model has no minimum"
     INDEFINITE = "negative curvature: the model has no minimum"

@@ -24,17 +24,17 @@ from hfnb.validation import (
 class Stopping:
     """When a solve of (A + damping I) x = b stops.
 
-    Every solver takes these fields as keyword options. It takes ``overhead`` and ``stop_indefinite`` only
-    where its signature names them.
+    Every solver takes these fields as keyword options, except that ``overhead`` and ``stop_indefinite`` are
+    options only of solvers whose signatures name them.
 
     Parameters
     ----------
     rtol, atol : float
         Stop when ‖r‖ ≤ max(rtol ‖b‖, atol), r = b − (A + damping I)x.
     progress : float
-        Martens' ε: stop at iteration i if q(x) = ½xᵀ(A + damping I)x − bᵀx fell by less than the fraction kε
-        of its value over the last k = max(10, i/10) iterations. The rule takes the least q so far, because
-        not every solver lowers q in every iteration. 0 turns the rule off.
+        Martens' ε. With k = max(10, i/10), stop at iteration i if q < 0 and the decrease of q in the last k
+        iterations is less than kε|q|, where q(x) = ½xᵀ(A + damping I)x − bᵀx. The rule takes the least q so
+        far, because not every solver lowers q in every iteration. 0 turns the rule off.
     overhead : float or None
         Stop when iteration i lowered q by less than −q/(i + overhead). That is the mean gain of an iteration
         if the work around the solve costs as much as ``overhead`` iterations. None turns the rule off.
@@ -133,7 +133,8 @@ def option_names(solver: Callable[..., Any]) -> list[str] | None:
     ----------
     solver : callable
         ``solver(A, b, x0=None, *, damping=0.0, ..., **stopping)``. ``**stopping`` stands for the fields of
-        `Stopping` that every solver takes, and ``**`` before another word for options of any name.
+        `Stopping` that every solver takes, and a parameter ``**`` of any other name means that the
+        solver takes options of any name.
 
     Returns
     -------
@@ -185,8 +186,8 @@ class Monitor:
     replaced : bool
         Whether the last call of `stop` has replaced the residual.
     solved, success : bool
-        Whether the last iterate met the residual test, and whether it met any test. A solver that has a test
-        of its own sets both.
+        Whether the last iterate met the residual test, and whether it met any test. A solver with a
+        test of its own sets success, and solved as well if the result is the last iterate, not the best.
 
     Notes
     -----
@@ -320,7 +321,7 @@ class Monitor:
         return self._least[-1] - self._least[-1 - k] > k * progress * self._least[-1]
 
     def _gains_little(self, overhead: float) -> bool:
-        """Whether the last iteration gained less than the mean one, which includes the work around it."""
+        """Whether the last iteration lowered q by less than the mean iteration, the overhead counted."""
         i, least = self.iteration, self._least
         return i > 1 and least[-1] < 0 and least[-2] - least[-1] < -least[-1] / (i + overhead)
 

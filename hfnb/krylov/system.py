@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import FLOATS, check_finite, check_plain_array, shown
 
-# What a solver accepts as a matrix: anything that multiplies vectors, or the entries.
+# What a solver accepts as a matrix: an operator, a dense or sparse array, or a nested list of numbers.
 Operator: TypeAlias = LinearOperator | np.ndarray | spmatrix | sparray | Sequence[Sequence[float]]
 
 
@@ -95,7 +95,7 @@ class System:
             self._probe_symmetry(counted=check)
 
     def _probe_symmetry(self, counted: bool) -> None:
-        """Raise ValueError if uᵀAv differs from vᵀAu for two random vectors; ``counted``: as products."""
+        """Raise ValueError if uᵀAv differs from vᵀAu for random u, v; ``counted``: count these products."""
         u, v = np.random.default_rng(0).standard_normal((2, self.b.size)).astype(self.b.dtype)
         Au, Av = (_apply("A", self._A, vector, 1) for vector in (u, v))
         self.products += 2 * counted
@@ -277,7 +277,7 @@ def check_right_hand_side(name: str, b: Any) -> np.ndarray:
 
 
 def _start(name: str, x0: Any, b: np.ndarray) -> np.ndarray:
-    """Return the first iterate as a vector like b."""
+    """Return x0 as an array, once its shape is found to be that of b and its entries to be finite."""
     check_plain_array(name, x0)
     found = np.asarray(x0)
     if found.shape != b.shape:
@@ -290,10 +290,10 @@ def _start(name: str, x0: Any, b: np.ndarray) -> np.ndarray:
 
 
 def _damping(damping: Any, dtype: DTypeLike) -> float:
-    """Return the damping, so small that its products with vectors and their squares do not overflow."""
+    """Return the damping; ValueError if products with it, or their squares, could overflow."""
     limit = min(float(np.finfo(dtype).max), 1e150)
     if abs(number := check_finite("damping", damping)) >= limit:
-        raise ValueError(f"damping: expected less than {limit:.3g} in {dtype}, got {number}")
+        raise ValueError(f"damping: expected less than {limit:.3g} in size in {dtype}, got {number}")
     return number
 
 
@@ -308,7 +308,7 @@ def _square(name: str, A: Operator, n: int) -> LinearOperator:
 
 
 def _apply(name: str, operator: LinearOperator, v: np.ndarray, number: int) -> np.ndarray:
-    """Return the ``number``-th product of an operator, like v; an error names the operator."""
+    """Return an operator times v, of the shape and dtype of v; an error names the operator and the number."""
     out = np.empty_like(v)
     try:
         np.copyto(out, operator.matvec(v), casting="same_kind")

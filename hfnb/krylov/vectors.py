@@ -11,7 +11,7 @@ import numpy as np
 from hfnb import threads
 from hfnb.validation import shown
 
-BLOCK = 128  # numbers that a dot product multiplies in the precision of the vectors
+BLOCK = 128  # length of the blocks of a dot product whose sums are in the precision of the vectors
 PIECE = 8192  # numbers that are added at a time, in a temporary that stays in the cache
 
 
@@ -31,7 +31,7 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
     Raises
     ------
     ValueError
-        If the vectors differ in size, or have another form or precision.
+        If x and y are not one-dimensional arrays of float32 or float64 of the same size.
 
     Notes
     -----
@@ -138,7 +138,7 @@ def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
     Raises
     ------
     ValueError
-        If the vectors differ in size, have another form or precision, or y is read-only.
+        If x and y are not one-dimensional arrays of float32 or float64 of the same size, or y is read-only.
 
     Examples
     --------

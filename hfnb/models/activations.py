@@ -22,7 +22,8 @@ class Activation(NamedTuple):
     slope : callable
         ``slope(a)``: φ'(z) as a function of a = φ(z), so that z need not be kept.
     slope_derivative : callable
-        ``slope_derivative(a)``: the derivative of ``slope`` by a; φ''(z) is its product with ``slope(a)``.
+        ``slope_derivative(a)``: the derivative of ``slope`` with respect to a; φ''(z) is its product with
+        ``slope(a)``.
     """
 
     function: Callable[[np.ndarray], np.ndarray]

@@ -1,9 +1,9 @@
 """Back-propagation through a fully connected network by hand [1]_: loss, gradient and curvature products.
 
-The results are those of autograd on `Network.loss`, which the tests compare them with. Autograd does not know
-which arrays are needed later. Here it is known, so that passes over the activations work in place, in memory
-that stays in the cache. A curvature product takes 2 matrix products for the first layer and 6 (Hessian) or 4
-(Gauss–Newton [3]_) for each further one.
+The results are those of autograd on `Network.loss`, which the tests compare them with. This code, unlike
+autograd, knows which arrays are needed later; it therefore works in place, in memory that stays in the cache.
+A curvature product takes 2 matrix products for the first layer and 6 (Hessian) or 4 (Gauss–Newton [3]_) for
+each further one.
 
 Notation: layer l computes z_l = a_{l-1} W_l + b_l and a_l = φ(z_l); u = ∂loss/∂a and d = ∂loss/∂z = u φ'(z).
 R{x} is the derivative of x with respect to the parameters along v [2]_.
@@ -39,7 +39,8 @@ class Workspace:
     """
 
     def __init__(self, net: Network, rows: int, dtype: DTypeLike):
-        # For each layer u and, next to it, a or R{a}: a Hessian product reads u and R{a} together.
+        # For each layer an array for u or R{u} and, next to it, one for a or R{a}: a Hessian product reads
+        # both.
         self.pairs = [np.empty((2, rows, n), dtype) for n in net.sizes[1:]]
         self.u, self.a = ([pair[k] for pair in self.pairs] for k in (0, 1))
         self.scratch = [np.empty((rows, n), dtype) for n in net.sizes[1:]]
@@ -138,7 +139,7 @@ class Linearized:
     def __init__(self, net: Network, rows: int, dtype: DTypeLike, hessian: bool):
         self.net, self.hessian = net, hessian
         self.a = [np.empty((rows, n), dtype) for n in net.sizes[1:]]
-        # φ' and, for the Hessian, u φ'': R{d} = R{u} φ' + R{z} u φ'' = R{u} φ' + R{a} u ∂φ'/∂a
+        # φ' and, for the Hessian, u ∂φ'/∂a: R{d} = R{u} φ' + R{a} u ∂φ'/∂a
         kinds = 2 if hessian else 1
         self.factors = [
             None if name == "linear" else np.empty((kinds, rows, n), dtype)
@@ -147,7 +148,7 @@ class Linearized:
         self.deltas = [np.empty((rows, n), dtype) for n in net.sizes[1:]] if hessian else []
 
     def at(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: Workspace) -> "Linearized":
-        """Linearize at w on the batch (X, Y), over what this object held before.
+        """Linearize at w on the batch (X, Y), and overwrite the previous linearization of this object.
 
         Parameters
         ----------

@@ -28,8 +28,8 @@ class Loss(NamedTuple):
     total : callable
         ``total(z, Y)``: the sum over the batch in NumPy, accumulated in float64.
     derivatives : callable
-        ``derivatives(z, Y)``: that sum, its gradient by z (batch, k), and the function that multiplies an
-        array (batch, k) by its Hessian by z.
+        ``derivatives(z, Y)``: the sum, its gradient with respect to z, (batch, k), and the function that
+        applies its Hessian with respect to z to an array (batch, k).
     """
 
     mean: Callable[[np.ndarray, np.ndarray], float]
@@ -82,7 +82,7 @@ def squared_error(z: np.ndarray, targets: np.ndarray) -> float:
     Parameters
     ----------
     z, targets : ndarray, shape (batch, k)
-        Outputs, and what they are to be.
+        Outputs and targets.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def squared_error(z: np.ndarray, targets: np.ndarray) -> float:
 
 
 def check_targets(name: str, loss: str, outputs: tuple[int, int], Y: np.ndarray) -> None:
-    """Raise an error unless Y holds targets of the loss for outputs of a shape.
+    """Raise an error unless Y is valid as targets for a loss and a shape of the outputs.
 
     Parameters
     ----------

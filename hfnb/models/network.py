@@ -146,7 +146,7 @@ class Network:
         Returns
         -------
         ndarray, shape (batch, k)
-            Outputs, which autograd differentiates by w or X to any order.
+            Outputs, which autograd differentiates with respect to w or X to any order.
         """
         check_vector("w", w, self.size)
         self._check_inputs("X", X)

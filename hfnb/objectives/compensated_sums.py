@@ -1,10 +1,10 @@
-"""Totals: sums of many parts that do not depend on how the parts are grouped.
+"""Totals: sums of many parts that hardly ever depend on how the parts are grouped.
 
 Rounding makes (a + b) + c differ from a + (b + c), and Krylov iterations amplify small differences: on MNIST,
-with plain sums, ten iterations on two engines end 1e-2 away from ten on one engine. A float64 total therefore
-has a second row with the rounding errors of its sums, which doubles the number of digits (Knuth, TAOCP 2,
-§4.2.2; Dekker 1971). It is rounded once, at the end, and then depends on the parts alone. A float32 total is
-a plain sum.
+with plain sums, the parameters after ten iterations on two engines and on one differ by 1e-2. A float64 total
+therefore has a second row with the rounding errors of its sums, which doubles the number of digits (Knuth,
+TAOCP 2, §4.2.2; Dekker 1971). It is rounded once, at the end; the grouping changes it by about eps² before
+that, which this rounding nearly always removes. A float32 total is a plain sum.
 """
 
 import numpy as np
@@ -78,8 +78,8 @@ def add(total: np.ndarray, part: np.ndarray) -> None:
         new = part[start : start + BLOCK]
         rounded, added, kept = scratch[:, : new.size]
         np.add(high, new, out=rounded)
-        np.subtract(rounded, high, out=added)  # of new, rounding errors aside
-        np.subtract(rounded, added, out=kept)  # of high
+        np.subtract(rounded, high, out=added)  # the amount of new that rounded contains
+        np.subtract(rounded, added, out=kept)  # the amount of high that rounded contains
         high -= kept
         np.subtract(new, added, out=added)
         high += added  # the rounding error of the sum

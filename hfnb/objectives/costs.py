@@ -29,9 +29,10 @@ class Counts:
     (`hfnb.objectives.compensated_sums`), and 4 in float32. A loss alone is always in float64. An engine
     contributes these bytes as its buffer of an Allreduce, or as its replies to the client. A client-driven
     run also sends w or v to each engine in every evaluation: p numbers of 8 or 4 bytes, and w once more with
-    the first product at a point. In one process the numbers are those that engines would send. Three things
-    are not counted: the flag that engines exchange after a sum that is not finite, to learn whether one of
-    them failed; sums repeated because an engine was lost; evaluations that are made only for the record.
+    the first product at a point. In one process the numbers are those that engines would send. Two things are
+    not counted: the flag that engines exchange after a sum that is not finite, to learn whether one of them
+    failed; and sums repeated because an engine was lost. The records of a run also leave out evaluations that
+    are made only for the record.
     """
 
     losses: int = 0

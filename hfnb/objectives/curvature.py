@@ -2,8 +2,8 @@
 
 autograd records the computation at w once; every product then only runs back along the record. The product
 with the Hessian is the gradient of vᵀ∇f (Pearlmutter 1994). The product with the Gauss–Newton matrix is
-JᵀLJv, where J v is the derivative of vᵀJᵀu by u (Schraudolph 2002). A record refers to its point: w must not
-change while the record is in use.
+JᵀLJv, where J v is the derivative of vᵀJᵀu with respect to u (Schraudolph 2002). A record refers to its
+point: w must not change while the record is in use.
 """
 
 from collections.abc import Callable
@@ -233,11 +233,10 @@ class Autograd:
         return mean * len(X)
 
     def _check_mean(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> None:
-        """Refuse a loss that is no mean over rows, or not the one in two parts; two rows are looked at, once.
+        """Raise ValueError unless the loss is a mean over rows and equals output_loss(outputs(w, X), Y).
 
-        The value of such a loss would depend on how the rows are grouped, and no error would say so. What is
-        compared differs by half where a sum is taken for a mean; rounding, even of constants in float32, is
-        far below what is allowed.
+        This is tested once, on two rows. Otherwise the value would depend, without an error, on how rows are
+        grouped. A sum gives twice the mean, far more than the 5 % that are allowed for rounding.
         """
         if self._checked or len(X) < 2:
             return
@@ -280,7 +279,7 @@ class Autograd:
 
 
 def _differ(a: float, b: float) -> bool:
-    """Whether two losses differ by more than rounding explains; numbers that are not finite do not."""
+    """Whether two finite losses differ by more than 5 %; False if one of them is not finite."""
     return bool(np.isfinite(a) and np.isfinite(b) and abs(a - b) > 0.05 * max(abs(a), abs(b)) + 1e-6)
 
 

@@ -37,13 +37,14 @@ class LocalEvaluator:
     shards : Shards
         The partitions of the data that this process holds.
     chunk : int, optional
-        The most rows evaluated at a time; `CHUNK` by default.
+        The maximum number of rows evaluated at a time; `CHUNK` by default.
 
     Notes
     -----
     Sums are *totals* (`hfnb.objectives.compensated_sums`). In float64 a total is made of one sum for each
-    partition, so that it does not depend on which process holds which partition. In float32, and for
-    mini-batches of few rows, all rows are summed together, which is faster.
+    chunk, and no chunk has rows of two partitions, so that a total does not depend on which process holds
+    which partition. In float32, and for mini-batches of few rows, all rows are summed together, which is
+    faster.
 
     The chunks of a large network are shared among the threads that `hfnb.set_threads` requests, each with
     a single-threaded BLAS. In float64 BLAS always has one thread, because it splits a matrix product

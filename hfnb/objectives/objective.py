@@ -42,7 +42,7 @@ class Objective:
         Number of parts that the data is cut into. With the same number, a `Sample` has the same rows, and in
         float64 sums are the same, on any number of engines.
     chunk : int, optional
-        The most rows evaluated at a time; 512 by default.
+        The maximum number of rows evaluated at a time; 512 by default.
 
     Attributes
     ----------

@@ -1,10 +1,10 @@
 """Where the time of each iteration goes, engine by engine: computing, reducing, waiting for the slowest.
 
 A sum over engines costs each of them the time to compute its part and, from then on, the time until it has
-the total. No barrier is added to tell what that second time was spent on. The engine for which it is shortest
-was the last to finish its part and waited for nobody, so that its time is the ``reduction``. What the others
-spend beyond that is ``waiting`` for the slowest. Every engine reads its own clock, and only differences are
-compared, so that the clocks of several machines need not agree.
+the total. The engine with the shortest time from its own part to the total finished last and did not wait.
+Its time is the ``reduction``; the excess of every other engine is ``waiting``. No barrier is needed for that.
+Every engine reads its own clock, and only differences are compared, so that the clocks of several machines
+need not agree.
 """
 
 import time
@@ -61,14 +61,14 @@ class Clock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Leave out of the laps and of the time what happens in the block."""
+        """Exclude the sums and the time of the block from this clock."""
         laps, start = len(self.laps), time.perf_counter()
         yield
         del self.laps[laps:]
         self._start += time.perf_counter() - start
 
     def entries(self) -> dict[str, Profile]:
-        """Return what the clock adds to the record of an iteration: nothing, if it knows one engine only."""
+        """Return the clock's entries for a record: none, because this clock measures one engine only."""
         return {}
 
 

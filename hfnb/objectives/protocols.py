@@ -1,4 +1,4 @@
-"""What an optimizer needs of an objective, and an objective of its evaluator and its model."""
+"""The members that an optimizer needs from an objective, and an objective from its evaluator and model."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable

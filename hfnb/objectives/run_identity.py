@@ -95,8 +95,8 @@ def of_data(
 
     Notes
     -----
-    Of up to 1 GiB of inputs or targets all numbers are read. Of more, which may be mapped from a file, some
-    blocks of each partition are read (`hfnb.datasets.fingerprint`).
+    If X (or Y) has up to 1 GiB, all of it is read; otherwise some blocks of each partition are read
+    (`hfnb.datasets.fingerprint`).
     """
     digests = gather({i: (_rows("X", X, n), _rows("Y", Y, n)) for i, (X, Y) in parts.items()})
     found = {"partitions": str(len(digests))}
@@ -168,7 +168,7 @@ class _Describer:
         return self._of_object(value)
 
     def _of_object(self, value: Any) -> str:
-        """Return the description of an object that is none of these."""
+        """Return the description of an object of a type that `_of_value` does not handle."""
         if isinstance(value, functools.partial):
             return self._entries("partial", zip("fak", (value.func, value.args, value.keywords), strict=True))
         if isinstance(value, types.MethodType):

@@ -222,7 +222,7 @@ class Shards:
         sample : Sample, optional
             The mini-batch; all samples by default.
         chunk : int, optional
-            The most rows at a time; all rows of a partition by default.
+            The maximum number of rows at a time; all rows of a partition by default.
         apart : bool
             Whether each chunk of a mini-batch has rows of one partition only. It is faster to join the rows
             of all partitions.

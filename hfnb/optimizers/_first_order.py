@@ -16,8 +16,8 @@ from hfnb.optimizers.options import check_run
 from hfnb.optimizers.progress import watched
 from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int, renamed
 
-# η as a function of the number t of the step, in the precision of w; and update(w, g, t, memory), which
-# changes w, and memory between steps.
+# Rate: the learning rate η of step t, in the precision of w. Update: a function (w, g, t, memory) that
+# changes w in place; the dictionary memory keeps its arrays from one step to the next.
 Rate: TypeAlias = Callable[[int], np.floating]
 Memory: TypeAlias = dict[str, np.ndarray]
 Update: TypeAlias = Callable[[np.ndarray, np.ndarray, int, Memory], None]
@@ -109,7 +109,7 @@ def first_order(
         The fraction of the last step that "momentum" and "nesterov" keep, and the decay rate of Adam's mean
         gradient; in [0, 1).
     max_iter : int
-        The most epochs.
+        The maximum number of epochs.
     tol : float
         The run ends, with success, when the norm of the gradient over all samples is at most this.
     seed : int
@@ -122,8 +122,9 @@ def first_order(
     Returns
     -------
     OptimizeResult
-        As `hessian_free` returns. After every epoch the loss and the norm of the gradient over all samples
-        are recorded; these evaluations are not counted as costs of the method.
+        The fields of the result of `hessian_free`; success means that the gradient norm is at most tol. After
+        every epoch the loss and the norm of the gradient over all samples are recorded; these evaluations are
+        not counted as costs of the method.
 
     Raises
     ------

@@ -93,19 +93,19 @@ def hessian_free(
     curvature : str or callable
         "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
     stopping_rule : {"martens", "marginal-gain"}
-        When a solver that is given by name stops (`options.STOPPING_RULES`); "marginal-gain" is for "cg"
-        only.
+        When a solver that is given by name stops (`options.STOPPING_RULES`). "marginal-gain" affects "cg"
+        only; other solvers then stop by "martens".
     probe : bool
         Whether to search for negative curvature of the Hessian on plateaus, where the loss hardly falls
         (`steps.probe_negative_curvature`).
     line_search_sample : {"loss", "curvature"}
-        The samples on which line searches evaluate the loss. "curvature" is meant for runs without
-        mini-batches and is not used on a plateau; the step is kept only if the loss over all samples falls.
+        The samples on which line searches evaluate the loss. "curvature" has no effect with mini-batches
+        and on plateaus, where "loss" is used; the step is kept only if the loss over all samples falls.
     step : {"better", "curvilinear", "subspace"}
         How the solution and the direction of negative curvature become a step.
     curvature_batch_size, batch_size : int, optional
-        Number of samples for B (those of the gradient by default), and for loss and gradient (all by
-        default).
+        Number of samples for the curvature, by default the same samples as for the gradient; and number of
+        samples for loss and gradient, by default all.
     damping : float
         The first λ.
     warm_start_decay : float
@@ -148,10 +148,10 @@ def hessian_free(
     -----
     The certificate (`certificate.certify_operator`) decides what follows. At a saddle the run goes on along
     the negative curvature; otherwise it ends, with success at a minimum. Because of the factor min(1, …),
-    ``tol`` is absolute if gradients are large, and relative if the whole problem is small. If ‖g‖ ≤ tol at
-    the start, the certificate is made at once, and the run ends there only if ‖g‖ ≤ tol × min(1,
+    ``tol`` is absolute if the largest gradient norm exceeds 1, and relative to that norm otherwise. If ‖g‖ ≤
+    tol at the start, the certificate is made at once, and the run ends there only if ‖g‖ ≤ tol × min(1,
     `gradient_scale`). A certificate is also made after ten rejected steps in a row: a minimum is then a
-    success if the decrease that ‖g‖ promises is lost in the rounding of the loss.
+    success if the decrease to expect from ‖g‖ is smaller than the rounding error of the loss.
 
     References
     ----------
@@ -214,7 +214,7 @@ def hessian_free(
             if chosen["probe"] and state.plateau and state.iteration >= state.next_probe:
                 taken, state = _probe(objective, problem, state, taken, samples)
             del problem, A, M  # to free their arrays before those of the next point are made
-        else:  # rounding caused the rejections at the saddle: λ returns to its value before them
+        else:  # a saddle: steps rejected here say nothing about λ, which returns to its last trusted value
             solution, proposed, exact = None, state.trusted, True
             taken, state = step_off_saddle(objective, state, certificate, samples)
         moved = _move(objective, state, taken, solution, samples, exact)
@@ -252,7 +252,7 @@ def _subproblem(objective: ObjectiveLike, state: State, samples: Draws, chosen: 
 def _probe(
     objective: ObjectiveLike, problem: Subproblem, state: State, step: Step, samples: Draws
 ) -> tuple[Step, State]:
-    """Add negative curvature of the Hessian to a step; a probe that finds none doubles the interval."""
+    """Try to improve a step by negative curvature of the Hessian; if that fails, double the interval."""
     H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
     try:
         found = probe_negative_curvature(problem.f, state.w, problem.loss, state.g, H, step)
@@ -281,8 +281,9 @@ def _move(
 ) -> State:
     """Return the state after the step, or the same point with one more rejection.
 
-    A step is rejected if its length is zero, the loss would rise, or loss or gradient would not be finite.
-    ``exact`` says that the line search evaluated the loss itself, so that its value is known.
+    A step is rejected if its length is zero, if loss or gradient is not finite after it, or, without
+    mini-batches, if it does not lower the loss. ``exact`` says that the line search evaluated the loss
+    itself, so that its value is known.
     """
     before, trouble = state.loss, step.trouble
     state = replace(state, iteration=state.iteration + 1, plateau=True)
@@ -291,7 +292,7 @@ def _move(
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
         if finite and exact and not samples.batch_size:  # the next iteration has another mini-batch
-            loss = step.loss  # the same number, not rounded to the precision of the packed gradient
+            loss = step.loss  # the same loss in float64; value_and_gradient rounds it to the precision of w
         if finite and (samples.batch_size or loss < before):
             plateau, start = before - loss <= PLATEAU * abs(before), solution.x if solution else None
             return replace(

@@ -20,7 +20,7 @@ class Certificate:
     ----------
     verdict : {"minimum", "saddle", "undecided"}
         "minimum": the smallest eigenvalue is at least −``tolerance``, except with probability ``failure``.
-        "saddle": ``direction`` proves that it is less. "undecided": see ``reason``.
+        "saddle": ``direction`` proves that it is below −``tolerance``. "undecided": see ``reason``.
     reason : str
         The reason for the verdict.
     eigenvalue : float
@@ -28,7 +28,7 @@ class Certificate:
     tolerance : float
         Negative curvature of at most this size counts as zero.
     failure : float
-        The probability, over random starts, that the verdict "minimum" is wrong.
+        An upper bound on the probability, over random starts, that an eigenvalue below −tolerance was missed.
     largest : float
         The largest absolute Ritz value.
     products : int
@@ -38,7 +38,7 @@ class Certificate:
     direction : ndarray, shape (p,)
         The unit vector of ``eigenvalue``.
     gradient_norm, gradient_tolerance : float, optional
-        ‖∇f(w)‖, and the largest norm with which `certify` takes a point for stationary.
+        ‖∇f(w)‖, and the largest gradient norm at which `certify` considers w stationary.
     """
 
     verdict: str
@@ -76,7 +76,7 @@ def certify_operator(
     seed : int, optional
         Seed of the random start; a fresh one by default.
     max_products : int
-        The most products; if they do not suffice, the verdict is "undecided".
+        The maximum number of products; if they do not suffice, the verdict is "undecided".
 
     Returns
     -------
@@ -123,11 +123,14 @@ def certify_operator(
     elif tolerance < rounding:
         verdict, reason = "undecided", f"the tolerance is below rounding, {rounding:.1g}"
     elif missed <= failure:
-        verdict, reason = "minimum", f"no curvature below {-tolerance:.3g}, but for a chance of {missed:.1g}"
+        verdict, reason = (
+            "minimum",
+            f"no curvature below {-tolerance:.3g}, but for a probability of {missed:.1g}",
+        )
     else:
         verdict, reason = (
             "undecided",
-            f"curvature below {-tolerance:.3g} is missed by a chance of {missed:.1g}",
+            f"curvature below {-tolerance:.3g} may have been missed, with probability {missed:.1g} at most",
         )
     return Certificate(
         verdict=verdict,

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: it can be resumed after any interruption, with results equal to the last bit."""
+"""Checkpoints: a run can be resumed after any interruption, and gives the same results bit for bit."""
 
 import functools
 import hashlib
@@ -250,7 +250,7 @@ def opened(checkpoint: CheckpointLike | str | os.PathLike[str] | None) -> Checkp
 
 
 def resumable(optimizer: Optimizer) -> Optimizer:
-    """Return an optimizer whose ``checkpoint`` may be a path, and is refused if it belongs to another run.
+    """Return an optimizer that also takes a path as ``checkpoint``, and refuses that of another run.
 
     Parameters
     ----------
@@ -313,8 +313,8 @@ class Resumed:
         if differs:
             pairs = (f"{name}: expected {self.who[name]}, got {found[name]}" for name in differs)
             raise ValueError(
-                f"{self._which()} belongs to another run ({'; '.join(pairs)}). An object that changes "
-                "during a run can describe itself by a method identity() -> {name: text}"
+                f"{self._which()} belongs to another run ({'; '.join(pairs)}). If an object differs "
+                "only because it changes during a run, give its class a method identity() -> {name: text}"
             )
         return state
 
@@ -371,7 +371,7 @@ class _WritesData(pickle.Pickler):
     """Writes only what `_DataOnly` reads, so that a state that cannot be resumed is refused at once."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """Return NotImplemented, for the usual pickle, if an object is data."""
+        """Return NotImplemented for data, which is then pickled as usual; else raise TypeError."""
         named = obj if hasattr(obj, "__qualname__") else type(obj)
         if isinstance(obj, (np.generic, np.dtype)) or _is_data(named.__module__, named.__qualname__):
             return NotImplemented

@@ -21,13 +21,13 @@ class Status(StrEnum):
     Examples
     --------
     >>> print(Status.MAX_ITER)
-    the largest number of iterations was made
+    the maximum number of iterations was reached
     """
 
-    MINIMUM = "the gradient vanishes, and a certificate says that the point is a minimum"
+    MINIMUM = "the point is a minimum by a certificate, and the loss cannot be lowered further"
     UNDECIDED = "the gradient vanishes, and a certificate cannot say whether the point is a minimum"
     NO_PROGRESS = "no step lowered the loss"
-    MAX_ITER = "the largest number of iterations was made"
+    MAX_ITER = "the maximum number of iterations was reached"
     CALLBACK = "the callback asked to stop"
     SMALL_GRADIENT = "the gradient norm is within the tolerance"
     DIVERGED = "the loss is not finite"
@@ -147,7 +147,7 @@ class Recorder:
         loss : float
             F(w).
         **values
-            What else the optimizer has to say, by name.
+            Further entries of the record.
 
         Returns
         -------

@@ -86,7 +86,7 @@ class Line:
         return value <= self.f0 + wanted and value < self.f0
 
     def visible(self) -> float:
-        """Return the least α at which the model decreases by the rounding of f0 and w + αd differs from w."""
+        """Return the least α whose predicted decrease exceeds the rounding of f0, with w + αd ≠ w."""
         eps, alphas = float(np.finfo(self.w.dtype).eps), []
         if self.slope < 0:
             alphas.append(eps * abs(self.f0) / -self.slope)
@@ -137,7 +137,7 @@ def line_search(
     c : float
         The fraction of the predicted decrease that is required (`Line`).
     trials : int
-        The most times that α is halved, and that it is doubled.
+        The maximum number of halvings of α, and of doublings.
 
     Returns
     -------
@@ -184,9 +184,9 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
     -----
     The search starts at α = 1. An α that is too long is halved four times and then shrinks faster and faster.
     An α that is so short that rounding hides the decrease grows faster and faster. Between a length that is
-    too long and one that is too short, their geometric mean is tried. As in `line_search`, the longest
-    accepted α is doubled while the loss falls. At the end the gaps between the best α and its neighbours are
-    halved, the wider first, until they are factors of two.
+    too long and one that is too short, their geometric mean is tried. If no longer α was rejected, the
+    accepted α is doubled while the loss falls, faster after ``trials`` doublings. At the end the wider gap
+    between log₂ of the best α and that of its tried neighbours is halved until both gaps are 1.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # `Line` treats a loss that overflows as infinity
         exponent, value, above = _first_fall(line, line.loss(1.0) if first is None else line.checked(first))
@@ -213,8 +213,9 @@ def wide_search(line: Line, name: str, first: float | None = None, trials: int =
 def _first_fall(line: Line, value: float) -> tuple[int, float, int | None]:
     """Return the exponent of the first accepted α = 2ᵏ, its loss, and the smallest exponent that is too long.
 
-    ``value`` is the loss at α = 1. If no α is accepted, the result is one so short that the decrease may be
-    rounding, or else the last one tried.
+    ``value`` is the loss at α = 1. An α so short that its decrease may be rounding is returned only if no
+    longer one is accepted; if none is accepted at all, the last one tried. The third number is None if no α
+    was too long.
     """
     shortest = int(np.ceil(np.log2(np.clip(line.visible(), 2.0**-WIDEST, 2.0**WIDEST))))
     exponent, low, high, shorter, longer, flat = 0, -WIDEST - 1, WIDEST + 1, 0, 1, True

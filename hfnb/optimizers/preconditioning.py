@@ -11,7 +11,7 @@ from hfnb.krylov import LBFGS, diagonal
 from hfnb.optimizers.state import State
 from hfnb.validation import check_choice
 
-# A user's preconditioner: a function of the state before a solve; None for a solve without one.
+# A user's preconditioner: it takes the state before a solve and returns M, or None for no preconditioner.
 PreconditionerFunction: TypeAlias = Callable[[State], LinearOperator | None]
 
 

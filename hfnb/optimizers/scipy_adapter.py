@@ -73,7 +73,7 @@ class Functions:
         return self._value(w), self.gradient(w)
 
     def gradient(self, w: np.ndarray) -> np.ndarray:
-        """Return the gradient at w, which is evaluated once if the same w is passed again."""
+        """Return the gradient at w; the last gradient is kept, and returned again for an equal w."""
         if self._last is None or not np.array_equal(self._last[0], w):
             self._last = w.copy(), _vector("jac", self._call("jac", w), w)
         return self._last[1].copy()
@@ -162,11 +162,11 @@ def scipy_method(
     Notes
     -----
     The options of SciPy's ``trust-ncg`` have the same meaning here: ``maxiter`` (by default 200 times the
-    number of variables), ``gtol`` (which precedes minimize's ``tol``), ``disp`` and ``return_all``. An
-    unknown option gives an ``OptimizeWarning``. ``callback(xk)`` gets a vector; a callback whose parameter is
-    named ``intermediate_result`` gets x and fun. StopIteration or a true value ends the run. The result has
-    SciPy's ``status`` (0 for success, 1 at maxiter, 2 without progress, 99 after a stop by the callback),
-    ``jac``, ``nfev``, ``njev`` and ``nhev`` (Hessians and products with them).
+    number of variables), ``gtol`` (which takes precedence over minimize's ``tol``), ``disp`` and
+    ``return_all``. An unknown option gives an ``OptimizeWarning``. ``callback(xk)`` gets a vector; a callback
+    whose parameter is named ``intermediate_result`` gets x and fun. StopIteration or a true value ends the
+    run. The result has SciPy's ``status`` (0 for success, 1 at maxiter, 2 without progress, 99 after a stop
+    by the callback), ``jac``, ``nfev``, ``njev`` and ``nhev`` (Hessians and products with them).
 
     Examples
     --------
@@ -267,7 +267,7 @@ def _options_of(optimizer: Function) -> set[str] | None:
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options by the optimizer's names, without those that are None, which is SciPy's default."""
+    """Return options by the optimizer's names, without a tol, gtol or maxiter that is None."""
     if {"maxiter", "max_iter"} <= options.keys():
         raise ValueError("maxiter, max_iter: expected only one of these names of the same option, got both")
     found = {name: value for name, value in options.items() if name not in NAMES}

@@ -74,7 +74,7 @@ class State:
         return norm(self.g)
 
     def with_damping(self, damping: float) -> "State":
-        """Return this state with another λ, which is trusted unless the last step was rejected."""
+        """Return this state with another λ; ``trusted`` becomes λ unless the last step was rejected."""
         return replace(self, damping=damping, trusted=self.trusted if self.rejected else damping)
 
     def entries(

@@ -82,7 +82,7 @@ def step_off_saddle(
 
 
 def gives_up(state: State, tol: float) -> bool:
-    """Whether too many steps were rejected; if values are not finite, no certificate is waited for."""
+    """Whether too many steps were rejected; further attempts to leave a saddle need finite values."""
     return state.rejected >= REJECTIONS + (LEAVES if tol > 0 and not state.trouble else 0)
 
 

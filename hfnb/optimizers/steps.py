@@ -139,7 +139,7 @@ def backtrack_iterates(
 
 
 def backtrack(problem: Subproblem, solution: KrylovResult) -> Candidate:
-    """Return the iterate of a solve along which to step: the best one, going back from the last."""
+    """Return the iterate to step along: go back from that of least q through the kept ones while f falls."""
     kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
     position, s, loss = backtrack_iterates(problem.f, problem.w, kept)
     model = solution.model if s is solution.best else solution.models[kept[position][0]]
@@ -228,8 +228,8 @@ def _newton(problem: Subproblem, candidate: Candidate) -> Step:
 
 
 PLATEAU = 0.02  # an iteration that lowers the loss by less than this fraction of it is on a plateau
-PRODUCTS = 4  # the most products of a probe
-LONGEST_INTERVAL = 64  # the most iterations between two probes
+PRODUCTS = 4  # the maximum number of products of a probe
+LONGEST_INTERVAL = 64  # the maximum number of iterations between two probes
 
 
 def probe_negative_curvature(
@@ -253,7 +253,7 @@ def probe_negative_curvature(
     Returns
     -------
     Step
-        The best; ``step`` itself if no negative curvature is found.
+        The best; ``step`` itself if no negative curvature is found or it does not help.
 
     Notes
     -----
@@ -278,7 +278,7 @@ def probe_negative_curvature(
 
 
 def both(f: Loss, w: np.ndarray, first: Step, second: Step, trials: int = 20) -> Step:
-    """Return the better of two steps plus the other one, which is doubled while the loss falls.
+    """Take the better of two steps, add the other one, and double the added step while the loss falls.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def both(f: Loss, w: np.ndarray, first: Step, second: Step, trials: int = 20) ->
     first, second : Step
         Two steps from w.
     trials : int
-        The most sums to try.
+        The maximum number of sums to try.
 
     Returns
     -------

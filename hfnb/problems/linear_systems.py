@@ -40,7 +40,7 @@ class LinearSystem(NamedTuple):
 
 
 def linear_system(kind: str, n: int = 50, seed: int = 0) -> LinearSystem:
-    """Return a random system of a class.
+    """Return a random system of a given kind.
 
     Parameters
     ----------

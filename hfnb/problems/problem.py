@@ -16,7 +16,7 @@ from hfnb.validation import check_nonnegative, check_nonnegative_int, check_vect
 class Problem:
     """A function f of a vector with a known stationary point and a known least value.
 
-    It has the methods of `hfnb.Objective` and can be used in its place. There are no samples: the methods
+    It is an `hfnb.objectives.ObjectiveLike`, so that optimizers take it. There are no samples: the methods
     ignore their argument ``sample``.
 
     Parameters
@@ -28,7 +28,7 @@ class Problem:
     stationary : ndarray, shape (p,)
         A point where ∇f = 0.
     index : int
-        Number of negative eigenvalues of the Hessian there: it is a strict saddle if this is positive.
+        Number of negative eigenvalues of the Hessian there; the point is a strict saddle if it is positive.
     minimum : float
         The least value of f.
     start : ndarray, shape (p,)

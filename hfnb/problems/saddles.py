@@ -48,7 +48,8 @@ def monkey_saddle() -> Problem:
 
     Notes
     -----
-    The saddle is degenerate: its Hessian is zero, so that no method or certificate of second order finds it.
+    The saddle is degenerate: its Hessian is zero, so that second-order information cannot tell it from a
+    minimum.
 
     Examples
     --------
@@ -233,8 +234,8 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
     widths : sequence of int
         Numbers of inputs, of the units of each hidden layer, and of outputs.
     kept : sequence of int
-        At a saddle the product of the W is T with only some of its singular values s₀ > s₁ > …; these are
-        their numbers. Empty: all weights are zero.
+        Numbers i of the singular values s₀ > s₁ > … of T that W_L ⋯ W₁ has at the stationary point; the
+        others are zero there. If it is empty, all weights are zero.
     seed : int
         At least 0; a seed always gives the same problem.
 
@@ -250,10 +251,9 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
 
     Notes
     -----
-    Each pair of a missing sᵢ and a smaller kept sⱼ gives one negative eigenvalue. With two layers so does
-    each pair of a missing sᵢ and a hidden unit with zero weights; with more layers such units add zero
-    eigenvalues only [1]_ [2]_. The least value is ½ Σ sᵢ² over the singular values for which the narrowest
-    layer has no unit.
+    Each pair of a missing sᵢ and a smaller kept sⱼ gives one negative eigenvalue. With two weight matrices,
+    each pair of a missing sᵢ and a hidden unit with zero weights gives one as well; with more, such units add
+    zero eigenvalues only [1]_ [2]_. The least value is ½ Σ sᵢ² over i ≥ h, the width of the narrowest layer.
 
     References
     ----------
@@ -268,7 +268,7 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
     widths = [check_positive_int("widths", width) for width in check_sequence("widths", widths)]
     kept = sorted(check_nonnegative_int("kept", each) for each in check_sequence("kept", kept))
     if len(widths) < 3:
-        raise ValueError(f"widths: expected at least three layers, got {widths}")
+        raise ValueError(f"widths: expected at least three (inputs, hidden, outputs), got {widths}")
     random, rank = np.random.default_rng(check_nonnegative_int("seed", seed)), min(widths[0], widths[-1])
     hidden = min(*widths[1:-1], rank)
     if len(set(kept)) != len(kept) or len(kept) > hidden or any(not 0 <= i < rank for i in kept):
@@ -331,7 +331,9 @@ def tiny_network(activation: str = "tanh", hidden: int = 3, inputs: int = 3, see
     act = ACTIVATIONS[check_choice("activation", activation, ACTIVATIONS)]
     hidden, inputs = check_positive_int("hidden", hidden), check_positive_int("inputs", inputs)
     random = np.random.default_rng(check_nonnegative_int("seed", seed))
-    offset = activation == "sigmoid"  # where a(0) = 1/2, an offset takes the mean; tanh(0) = 0 needs none
+    offset = (
+        activation == "sigmoid"
+    )  # sigmoid(0) = 1/2, so the saddle needs an offset, the mean of y; tanh(0) = 0 does not
     X = random.standard_normal((20, inputs))
 
     def outputs(w: np.ndarray) -> np.ndarray:

@@ -218,7 +218,9 @@ def phone_error_rate(references: Iterable[Sequence], hypotheses: Iterable[Sequen
 
     references, hypotheses = list(references), list(hypotheses)
     if len(references) != len(hypotheses):
-        raise ValueError(f"hypotheses: expected {len(references)} as of references, got {len(hypotheses)}")
+        raise ValueError(
+            f"hypotheses: expected {len(references)}, one for each reference, got {len(hypotheses)}"
+        )
     total = sum(map(len, references))
     if not total:
         raise ValueError("references: expected at least one phone")

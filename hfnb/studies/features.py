@@ -135,7 +135,8 @@ def stack_context(features: np.ndarray, context: int = 4) -> np.ndarray:
     ----------
     features : ndarray, shape (frames, d)
     context : int
-        Number of neighbours on each side. Before the first frame it is repeated, and so is the last one.
+        Number of neighbours on each side. The first frame is repeated before itself, and the last one after
+        itself.
 
     Returns
     -------

@@ -81,7 +81,9 @@ def costs_to(
     def watch(record):
         if path and optimizer is not first_order and record.passes < min(1.05 * path[-1][1][1], limit):
             return False
-        loss = record.loss if optimizer is first_order else full.value(record.w)  # there, of the mini-batch
+        loss = (
+            record.loss if optimizer is first_order else full.value(record.w)
+        )  # record.loss of hessian_free is that of the mini-batch
         path.append((loss, (steps * record.iteration, record.passes, record.reductions)))
         if loss <= target or not np.isfinite(loss) or record.passes >= limit:
             return True
@@ -111,7 +113,7 @@ def hopeless(path: Sequence[tuple[float, float]], target: float, limit: float) -
     -------
     bool
         True if, from now on, the logarithm of the least loss would have to fall more than twice as fast as
-        it has since half these passes. Past a first plateau, losses fall ever more slowly.
+        it has over the second half of the passes so far. Past a first plateau, losses fall ever more slowly.
 
     Examples
     --------
@@ -314,7 +316,7 @@ def largest_efficient(records: Iterable[dict], factor: float = 1.25) -> int:
     records : iterable of dict
         With entries ``batch`` and ``passes``.
     factor : float
-        How many times the fewest passes are allowed.
+        The most passes that are allowed, as a multiple of the fewest.
 
     Returns
     -------

@@ -9,7 +9,8 @@ of the parts are:
     product    P, P s, P s h, M s                     serial   1, G, L, P, (G + P) h
     reduction  sums, bytes on their path              waiting  m(N) × (sums, seconds of all that is computed)
 
-The serial part, vectors and the client, is the same on any number of engines. What a reduction costs here is
+The serial part, vectors and the client, is not divided among engines; engines on one host slow it down by
+the column (G + P) h. What a reduction costs here is
 copying and adding; a network's latency and bandwidth, which are given, come on top. Engines whose times
 scatter wait for the slowest: m(N) is the expected maximum of N standard normal variables.
 """
@@ -225,7 +226,7 @@ def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int
 
 
 COMPUTED = ("gradient", "product", "loss")
-RIDGE = 1e-5  # decides between costs that the runs do not tell apart, instead of rounding
+RIDGE = 1e-5  # decides between costs that the runs do not tell apart, so that rounding does not
 
 
 @dataclass(frozen=True)
@@ -325,7 +326,7 @@ def predict(models: Sequence[Model], workloads: Sequence[Workload], setting: Set
 
 
 def speedup(models: Sequence[Model], workloads: Sequence[Workload], setting: Setting) -> np.ndarray:
-    """Return the speed-up of the workloads in a setting over one engine with memory for all it keeps.
+    """Return the speed-up of the workloads in a setting over one engine that keeps all linearizations.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""A dataset of speech: a frame a row, mapped from files that are made of a corpus, a speaker at a time.
+"""A dataset of speech with one frame in each row, mapped from files that are made one speaker at a time.
 
-So a corpus may be larger than memory. Targets come from the phone labels, cut into equal states, or from an
-alignment that another program made.
+A corpus may therefore be larger than memory. Targets come from the phone labels, cut into equal states, or
+from an alignment that another program made.
 """
 
 import hashlib
@@ -366,7 +366,7 @@ def _read(group: Iterable[Utterance], target, skipped: list | None) -> Iterator[
 
 
 def _open(folder: Path, kind: str, options: FrameOptions) -> tuple[SpeechDataset, SpeechDataset]:
-    """Map the files of both parts; raises an error of many kinds if they are not as `_build` wrote them."""
+    """Map the files of both parts; an error of any kind if they are not as `_build` wrote them."""
     return _open_part(folder, "train", kind, options), _open_part(folder, "test", kind, options)
 
 

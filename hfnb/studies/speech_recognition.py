@@ -42,9 +42,9 @@ class AcousticTask(Task):
     spoken : SpeechDataset
         All frames of the training speakers.
     development : SpeechDataset
-        Speakers by whom training is stopped, and rates and weights are chosen.
+        Held-out speakers, on whom training is stopped early, and learning rates and weights are chosen.
     test : SpeechDataset
-        Speakers who choose nothing.
+        Speakers on whom errors are reported, and nothing is chosen.
     """
 
     spoken: SpeechDataset
@@ -125,7 +125,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that the development speakers stopped.
+    """A run with early stopping on the development speakers.
 
     Attributes
     ----------

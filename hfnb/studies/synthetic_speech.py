@@ -252,7 +252,8 @@ def synthesize(folder: Path, speakers: tuple[int, int] = (12, 4), sentences: int
     numbers = (*speakers, sentences, seed)
     if min(speakers) < 1 or sum(speakers) > 676 or not 3 <= sentences <= 99 or seed < 0:
         raise ValueError(
-            f"speakers, sentences, seed: expected 1 to 676 in all, 3 to 99, at least 0, got {numbers}"
+            "speakers, sentences, seed: expected at least 1 speaker in each part and at most 676 in all, "
+            f"3 to 99 sentences, a seed of at least 0, got {numbers}"
         )
     check_extra("hfnb.studies.synthetic_speech", "speech", "espeakng_loader", "soundfile")
     command = [sys.executable, "-m", __name__, str(folder), *map(str, numbers)]

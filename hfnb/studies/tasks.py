@@ -25,7 +25,7 @@ def mode() -> str:
     Returns
     -------
     {"fast", "full"}
-        Small in float64, which is the default, or the paper's size in float32.
+        Small in float64, which is the default, or a large network in float32.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def tune(
     return best, runs[best], losses
 
 
-# The two ways to solve the sub-problem that the paper compares; every other option is common.
+# The two ways to solve the sub-problem that He et al. (2016) compare; all other options are the same.
 SECOND_ORDER: dict[str, dict] = {
     "Hessian-free (Bi-CG-STAB, Hessian)": {"solver": "bicgstab", "curvature": "hessian"},
     "Hessian-free (CG, Gauss–Newton)": {"solver": "cg", "curvature": "gauss-newton"},

@@ -19,7 +19,7 @@ TEST = "test: "
 # Adam with batches larger than lesson 06's, and the learning rates tried at each.
 BASELINES = {512: (1e-3, 3e-3), 4096: (3e-3, 1e-2)}
 
-Plan = tuple[int, Callable, dict]  # a run on which part of the data, 1 in so many; the optimizer; its options
+Plan = tuple[int, Callable, dict]  # a run on one sample in so many; the optimizer; its options
 
 
 def plans(mode: str) -> dict[str, Plan]:
@@ -98,7 +98,8 @@ def baselines(task: Task, cluster: Cluster, target: float) -> dict[str, list[Rec
     task : Task
     cluster : Cluster
     target : float
-        The loss at which a run ends; otherwise it ends after 12 epochs.
+        The loss at which a run ends. Otherwise it ends after 12 epochs, or once it cannot beat the best rate
+        so far.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""TIMIT: read speech with every phone marked; from the corpus, its free sample, or synthetic speech."""
+"""Where speech with marked phones comes from: the TIMIT corpus, its free sample, or synthetic speech."""
 
 import logging
 import os
@@ -85,7 +85,7 @@ def timit(
     Warns
     -----
     UserWarning
-        If no corpus was named and synthetic speech takes its place, and if utterances were left out.
+        If no corpus is found and synthetic speech is used instead, and if utterances are left out.
 
     References
     ----------
