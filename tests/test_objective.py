@@ -187,7 +187,7 @@ def test_vectors_and_samples_of_another_kind_are_named():
         objective.hessp(W, v[1:])
     with pytest.raises(TypeError, match=r"sample: expected a hfnb\.Sample or None, got 5"):
         objective.value(W, 5)
-    with pytest.raises(ValueError, match="data: expected at least one sample"):
+    with pytest.raises(ValueError, match="data: expected X and Y with the same number of rows, at least one"):
         Objective(NET, DATA[:0])
     with pytest.raises(TypeError, match="net: expected a network"):
         Objective(lambda w, X, Y: 0.0, DATA)

@@ -247,8 +247,8 @@ class Autograd:
         each = [_number(self.net.loss(w, X[i : i + 1], Y[i : i + 1])) for i in (0, 1)]
         if _differ(mean, 0.5 * sum(each)):
             raise ValueError(
-                f"loss: expected a mean over the rows of X, got {mean:.6g} for two rows, and "
-                f"{each[0]:.6g} and {each[1]:.6g} for each alone; put rows that belong together into one row"
+                f"loss: expected a mean over the rows of X, got {mean:.4g} for two rows, and {each[0]:.4g} "
+                f"and {each[1]:.4g} for each alone; put rows that belong together into one row"
             )
         outputs, output_loss = (getattr(self.net, name, None) for name in ("outputs", "output_loss"))
         if outputs is not None and output_loss is not None:
@@ -256,7 +256,7 @@ class Autograd:
             if _differ(mean, parts):
                 raise ValueError(
                     f"outputs, output_loss: expected output_loss(outputs(w, X), Y) = loss(w, X, Y), got "
-                    f"{parts:.6g} and {mean:.6g} for two rows"
+                    f"{parts:.4g} and {mean:.4g} for two rows"
                 )
 
     def linearize(
