@@ -4,9 +4,9 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from test_hessian_free import Memory, logistic, small_network
+from test_hessian_free import LABELS, Memory, X, logistic, small_network
 
-from hfnb import Checkpoint, hessian_free
+from hfnb import Checkpoint, Dataset, Objective, hessian_free
 from hfnb.optimizers.preconditioning import Jacobi, find_preconditioner
 from hfnb.optimizers.state import State
 from hfnb.problems.problem import Problem
@@ -133,3 +133,25 @@ def test_what_a_function_returns_is_checked():
 
 def test_each_run_has_a_preconditioner_of_its_own():
     assert find_preconditioner("lbfgs") is not find_preconditioner("lbfgs")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_products_that_are_not_finite_cost_an_iteration_and_leave_no_trace(name):
+    """Every product of the third iteration is NaN: it is rejected, and the run ends at SciPy's minimum."""
+    objective = logistic()
+    w0 = objective.net.init(0, dtype=float)
+    expected = minimize(objective.value_and_gradient, w0, jac=True, method="BFGS", options={"gtol": 1e-9})
+    linearizations = 0
+
+    class Broken(Objective):
+        def curvature(self, w, kind="hessian", sample=None):
+            nonlocal linearizations
+            linearizations += 1
+            return super().curvature(w, kind, sample) * (np.nan if linearizations == 3 else 1.0)
+
+    broken = Broken(objective.net, Dataset(X, LABELS))
+    result = hessian_free(broken, w0, max_iter=60, tol=1e-8, solver="cg", preconditioner=name)
+    assert "not finite" in result.history[3].krylov_status
+    assert result.history[3].alpha == 0
+    assert result.success
+    assert result.fun == pytest.approx(expected.fun, rel=1e-10)

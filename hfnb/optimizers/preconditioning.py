@@ -93,6 +93,9 @@ class Jacobi:
         signs = np.random.default_rng(state.iteration).integers(0, 2, state.w.size)
         v = (2 * signs - 1).astype(state.w.dtype)
         estimate, old = v * (B @ v), state.memory or {"sum": np.zeros_like(state.w), "weight": 0.0}
+        if not np.isfinite(estimate).all():
+            self.memory = old
+            return B, None  # the solve meets the same products, and reports them
         total = old["sum"] * state.w.dtype.type(self.decay) + estimate
         weight = self.decay * old["weight"] + 1
         self.memory = {"sum": total, "weight": weight}
