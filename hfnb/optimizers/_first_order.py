@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -10,7 +10,7 @@ from scipy.optimize import OptimizeResult
 from hfnb.krylov import norm
 from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Sample
-from hfnb.optimizers.checkpoint import CheckpointLike, opened, resumable
+from hfnb.optimizers.checkpoint import CheckpointLike, resumable
 from hfnb.optimizers.history import Record, Recorder, Status
 from hfnb.optimizers.options import check_run
 from hfnb.optimizers.progress import watched
@@ -148,7 +148,7 @@ def first_order(
     )
     momentum, tol = check_fraction("momentum", momentum, below_one=True), float(tol)
     rate = _schedule(learning_rate)
-    store = opened(checkpoint)
+    store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
     saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved["history"] if saved else None)
     w, memory = (saved["w"], saved["memory"]) if saved else (np.array(w0), {})

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -12,7 +12,7 @@ from scipy.optimize import OptimizeResult
 from hfnb.krylov import KrylovResult, NonFiniteProduct
 from hfnb.objectives.protocols import CurvatureFunction, ObjectiveLike
 from hfnb.objectives.sampling import Draws
-from hfnb.optimizers.checkpoint import CheckpointLike, opened, resumable
+from hfnb.optimizers.checkpoint import CheckpointLike, resumable
 from hfnb.optimizers.damping import levenberg_marquardt, next_damping
 from hfnb.optimizers.history import Record, Recorder, Status
 from hfnb.optimizers.line_search import Step
@@ -168,26 +168,15 @@ def hessian_free(
     """
     given = {"solver": solver, "curvature": curvature, "stopping_rule": stopping_rule, "probe": probe}
     chosen = expand(method, **given, line_search_sample=line_search_sample)
+    sizes = {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size}
+    run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(
-        objective,
-        w0,
-        chosen,
-        step=step,
-        batch_size=batch_size,
-        curvature_batch_size=curvature_batch_size,
-        damping=damping,
-        warm_start_decay=warm_start_decay,
-        preconditioner=preconditioner,
-        max_iter=max_iter,
-        tol=tol,
-        seed=seed,
-        callback=callback,
-        checkpoint=checkpoint,
+        objective, w0, chosen, step=step, damping=damping, warm_start_decay=warm_start_decay, **sizes, **run
     )
     samples = Draws(seed, batch_size, curvature_batch_size)
     solve = truncated(chosen["solver"], STOPPING_RULES[chosen["stopping_rule"]], solver_options)
     choose_step, preconditioned = STEPS[step], find_preconditioner(preconditioner)
-    store = opened(checkpoint)
+    store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
     saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = State.restored(saved) if saved else _start(objective, w0, damping, samples)

@@ -9,7 +9,6 @@ import numpy as np
 
 from hfnb.krylov import SOLVERS, KrylovResult, find_solver, option_names
 from hfnb.objectives.curvature import CURVATURES
-from hfnb.optimizers.preconditioning import find_preconditioner
 from hfnb.optimizers.steps import STEPS
 from hfnb.validation import (
     check_callable,
@@ -123,7 +122,8 @@ def truncated(
     >>> truncated("cg", MARGINAL_GAIN, {"max_iter": 30}).keywords
     {'progress': 0.0, 'overhead': 12.0, 'max_iter': 30}
     """
-    solve, options = find_solver(solver), _checked(find_solver(solver), options)
+    solve = find_solver(solver)
+    options = _checked(solve, options)
     rule = rules.get(solver, MARTENS.get(solver, {})) if isinstance(solver, str) else {}
     return partial(solve, **{**rule, **options})
 
@@ -167,7 +167,6 @@ def check_hessian_free(
     curvature_batch_size: Any,
     damping: Any,
     warm_start_decay: Any,
-    preconditioner: Any,
     **run: Any,
 ) -> None:
     """Check the arguments of `hessian_free`, those in ``run`` by `check_run`; an error names the argument."""
@@ -185,4 +184,3 @@ def check_hessian_free(
             check_positive_int(name, size, at_most=objective.n)
     check_nonnegative("damping", damping, finite=True)
     check_fraction("warm_start_decay", warm_start_decay)
-    find_preconditioner(preconditioner)

@@ -51,7 +51,7 @@ def ending_at(state: State, certificate: Certificate, tol: float) -> tuple[Statu
     limit, said = tol * min(1.0, scale), f"{certificate.verdict}: {certificate.reason}"
     minimum = certificate.verdict == "minimum"
     if g_norm <= limit:
-        how = f"tol = {tol:g}" if limit == tol else f"{limit:.1e} = tol x {scale:.1e}, the largest gradient"
+        how = f"tol = {tol:g}" if limit == tol else f"{limit:.1e} = tol x {scale:.1e}, the scale of gradients"
         message = f"gradient norm {g_norm:.1e} <= {how}; {said}"
         return Status.MINIMUM if minimum else Status.UNDECIDED, message
     if state.rejected < REJECTIONS:
@@ -59,10 +59,10 @@ def ending_at(state: State, certificate: Certificate, tol: float) -> tuple[Statu
     eps = float(np.finfo(state.w.dtype).eps)
     fall = g_norm**2 / (2 * largest) if largest else np.inf
     rounding = 10 * eps * (abs(state.loss) + g_norm * w_norm + eps * largest * w_norm**2)
-    lost = f"lost in rounding, {rounding:.1e}" if fall <= rounding else "more than rounding can hide"
+    compared = "at most" if fall <= rounding else "more than"
     message = (
-        f"no step lowered the loss in {state.rejected} iterations; the gradient norm {g_norm:.1e} > "
-        f"{limit:.1e} promises a fall of {fall:.1e}, {lost}; {said}"
+        f"no step lowered the loss in {state.rejected} iterations; with the gradient norm {g_norm:.1e} > "
+        f"{limit:.1e} it could fall by {fall:.1e}, {compared} the rounding error {rounding:.1e}; {said}"
     )
     return Status.MINIMUM if minimum and fall <= rounding else Status.NO_PROGRESS, message
 
