@@ -40,7 +40,9 @@ class ClientEvaluator:
 
     Notes
     -----
-    Where an engine is lost its partitions move to the others, and only its part of a sum is computed again.
+    The methods are those of `hfnb.objectives.Evaluator`. If an engine is lost, its partitions move to the
+    others, and only its part of a sum is computed again. Each sum raises EngineFailure for an exception on an
+    engine, and EngineLost if no engine is left.
     """
 
     def __init__(self, net, placement: Placement, chunk: int | None = None):
@@ -85,47 +87,11 @@ class ClientEvaluator:
         return run_identity.of_data(Shards.of(self.placement, self.partitions).parts, self.n)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of losses.
-
-        Parameters
-        ----------
-        w : ndarray, shape (p,)
-        sample : Sample, optional
-            The samples to sum over; None for all.
-
-        Returns
-        -------
-        ndarray, shape (2, 1)
-            A total (see `hfnb.objectives.compensated_sums`), in float64.
-
-        Raises
-        ------
-        EngineFailure
-            If an engine raises an exception.
-        EngineLost
-            If no engine is left.
-        """
+        """Return the total of the losses, as `Evaluator.loss` says."""
         return self.total("loss", lambda blocks: (worker.loss, self.key, blocks, w, sample), w, sample)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of gradients and, in the last place, of losses.
-
-        Parameters
-        ----------
-        w : ndarray, shape (p,)
-        sample : Sample, optional
-            The samples to sum over; None for all.
-
-        Returns
-        -------
-        ndarray, shape (2, p + 1) in float64 or (p + 1,) in float32
-            A total in the precision of w.
-
-        Raises
-        ------
-        EngineFailure, EngineLost
-            As `loss` does.
-        """
+        """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""
         return self.total(
             "gradient", lambda blocks: (worker.gradient, self.key, blocks, w, sample), w, sample
         )
@@ -176,7 +142,7 @@ class ClientEvaluator:
         Raises
         ------
         EngineFailure, EngineLost
-            As `loss` does.
+            If an engine raises an exception, or no engine is left.
 
         Warns
         -----

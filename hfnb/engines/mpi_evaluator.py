@@ -45,7 +45,7 @@ def communicator(ranks: tuple[int, ...]):
 
 
 class MPIEvaluator:
-    """Sums over the engines of an MPI communicator; the same methods as `LocalEvaluator`.
+    """Sums over the engines of an MPI communicator, by the methods of `hfnb.objectives.Evaluator`.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ class MPIEvaluator:
     Notes
     -----
     Each sum is one Allreduce of its numbers. An engine that fails to compute its part gives NaN instead, and
-    after a sum that is not finite the engines tell each other whether one failed. So an exception on one
-    engine ends the run on all of them, and none is left waiting.
+    after a sum that is not finite the engines tell each other whether one failed. An exception on
+    one engine therefore ends the run on all of them, on the others as a PeerFailure, and none is left waiting.
     """
 
     def __init__(self, local: LocalEvaluator, comm):
@@ -90,47 +90,13 @@ class MPIEvaluator:
         )
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of losses.
-
-        Parameters
-        ----------
-        w : ndarray, shape (p,)
-        sample : Sample, optional
-            The samples to sum over; None for all.
-
-        Returns
-        -------
-        ndarray, shape (2, 1)
-            A total (see `hfnb.objectives.compensated_sums`), in float64.
-
-        Raises
-        ------
-        PeerFailure
-            If another engine raises an exception.
-        """
+        """Return the total of the losses, as `Evaluator.loss` says."""
         with self._reduced("loss", 1, np.dtype(float), w, sample) as total:
             total.append(self._local.loss(w, sample))
         return total[0]
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the sum of gradients and, in the last place, of losses.
-
-        Parameters
-        ----------
-        w : ndarray, shape (p,)
-        sample : Sample, optional
-            The samples to sum over; None for all.
-
-        Returns
-        -------
-        ndarray, shape (2, p + 1) in float64 or (p + 1,) in float32
-            A total in the precision of w.
-
-        Raises
-        ------
-        PeerFailure
-            If another engine raises an exception.
-        """
+        """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""
         with self._reduced("gradient", w.size + 1, w.dtype, w, sample) as total:
             total.append(self._local.gradient(w, sample))
         return total[0]

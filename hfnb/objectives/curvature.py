@@ -241,9 +241,10 @@ class Autograd:
         if self._checked or len(X) < 2:
             return
         self._checked, w, X, Y = True, w.astype(float), X[:2].astype(float), Y[:2]
-        if np.shape(self.net.loss(w, X, Y)):
-            return  # no number: the caller says so
-        mean = _number(self.net.loss(w, X, Y))
+        loss = self.net.loss(w, X, Y)
+        if np.shape(loss):
+            return  # it is no number: the evaluation that follows reports that
+        mean = _number(loss)
         each = [_number(self.net.loss(w, X[i : i + 1], Y[i : i + 1])) for i in (0, 1)]
         if _differ(mean, 0.5 * sum(each)):
             raise ValueError(

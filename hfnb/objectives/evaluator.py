@@ -60,35 +60,11 @@ class LocalEvaluator:
         self._workspaces: dict[tuple[type, np.dtype], list[Any]] = {}
 
     def identity(self, gather: run_identity.Gather = dict) -> dict[str, str]:
-        """Return a description of the data.
-
-        Parameters
-        ----------
-        gather : callable
-            Adds the digests of the partitions that other processes hold, as for `run_identity.of_data`.
-
-        Returns
-        -------
-        dict of str
-            {name: text}.
-        """
+        """Return a description of the data; ``gather`` adds the digests that other processes hold."""
         return run_identity.of_data(self.shards.parts, self.n, gather)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the total of the losses at w over a sample.
-
-        Parameters
-        ----------
-        w : ndarray, shape (p,)
-            Parameters.
-        sample : Sample, optional
-            The mini-batch; all samples by default.
-
-        Returns
-        -------
-        ndarray
-            A total of one number, in float64.
-        """
+        """Return the total of the losses, as `Evaluator.loss` says."""
         model = self.model
 
         def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
@@ -99,20 +75,7 @@ class LocalEvaluator:
         return self._total(model, terms, 1, np.dtype(float), w)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
-        """Return the total of the gradients at w over a sample and, as its last number, of the losses.
-
-        Parameters
-        ----------
-        w : ndarray, shape (p,)
-            Parameters.
-        sample : Sample, optional
-            The mini-batch; all samples by default.
-
-        Returns
-        -------
-        ndarray
-            A total of p + 1 numbers, in the precision of w.
-        """
+        """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""
         model = self.model
 
         def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
@@ -126,27 +89,7 @@ class LocalEvaluator:
     def linearize(
         self, w: np.ndarray, kind: str | CurvatureFunction, sample: Sample | None = None
     ) -> Product:
-        """Return the product with the curvature at w, summed over a sample, as a function of a vector.
-
-        Parameters
-        ----------
-        w : ndarray, shape (p,)
-            Parameters; they must not change while the product is in use.
-        kind : str or callable
-            "hessian", "gauss-newton", or a function (net, w, X, Y) -> product.
-        sample : Sample, optional
-            The mini-batch; all samples by default.
-
-        Returns
-        -------
-        callable
-            v, (p,) ↦ the total of the products with v: p numbers, in the precision of w.
-
-        Raises
-        ------
-        ValueError
-            If the kind is unknown.
-        """
+        """Return v ↦ the total of the curvature products, as `Evaluator.linearize` says."""
         curvature_sum(kind)
         model: Any = self.autograd if callable(kind) else self.model
         shares = self._shares(model, w, sample)

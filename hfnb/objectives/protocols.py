@@ -179,7 +179,13 @@ class Evaluator(Protocol):
         Returns
         -------
         callable
-            v, (p,) ↦ the total of the products with v: p numbers.
+            v, (p,) ↦ the total of the products with v: p numbers, in the precision of w. w must not change
+            while the function is in use.
+
+        Raises
+        ------
+        ValueError
+            If the kind is unknown.
         """
         ...
 
