@@ -269,8 +269,6 @@ class Run:
         start = time.perf_counter()
         stop, entries = self._answers.get()
         self._idle = time.perf_counter() - start
-        if stop is None:
-            raise RuntimeError("the client has left this run")
         record.update(entries)
         return stop
 
@@ -304,7 +302,6 @@ class Run:
         self._abandoned = True
         if self._started:
             self._answers.put((True, {}))
-            self._answers.put((None, {}))  # for an optimizer that ignores the first answer
             self._thread.join()
 
 

@@ -152,7 +152,7 @@ def _exponentials(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 def _cross_entropy_total(z: np.ndarray, labels: np.ndarray) -> float:
     """Return the sum of the losses."""
     _, _, losses = _exponentials(z, labels)
-    return float(np.mean(losses, dtype=np.float64)) * len(z)
+    return float(np.sum(losses, dtype=np.float64))
 
 
 def _cross_entropy_derivatives(z: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray, Product]:
@@ -173,7 +173,7 @@ def _cross_entropy_derivatives(z: np.ndarray, labels: np.ndarray) -> tuple[float
 def _squared_error_total(z: np.ndarray, targets: np.ndarray) -> float:
     """Return the sum of the losses."""
     residual = z - targets
-    return float(0.5 * np.einsum("ij,ij->", residual, residual, dtype=np.float64) / len(z)) * len(z)
+    return float(0.5 * np.einsum("ij,ij->", residual, residual, dtype=np.float64))
 
 
 def _squared_error_derivatives(z: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray, Product]:
