@@ -64,8 +64,8 @@ class MPIEvaluator:
     Notes
     -----
     Each sum is one Allreduce of its numbers. An engine that fails to compute its part gives NaN instead, and
-    after a sum that is not finite the engines tell each other whether one failed. An exception on
-    one engine therefore ends the run on all of them, on the others as a PeerFailure, and none is left waiting.
+    after a sum that is not finite the engines tell each other whether one failed. An exception on one engine
+    therefore ends the run on all of them, on the others as a PeerFailure, and none is left waiting.
     """
 
     def __init__(self, local: LocalEvaluator, comm):
