@@ -217,8 +217,8 @@ if hasattr(os, "register_at_fork"):
 def parallel_map(task: Callable[[int, Part], Result], parts: Sequence[Part]) -> list[Result]:
     """Return [task(0, parts[0]), task(1, parts[1]), …], computed in parallel threads.
 
-    If there is one part, or if another call of `parallel_map` is running, the calling thread computes all
-    parts one after another, without a limit for BLAS.
+    If there is at most one part, or if another call of `parallel_map` is running, the calling thread computes
+    all parts one after another, without a limit for BLAS.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def parallel_map(task: Callable[[int, Part], Result], parts: Sequence[Part]) -> 
     [3, 8]
     """
     lock = _POOL_IN_USE  # the same object is released, even where a task forks the process
-    if len(parts) == 1 or not lock.acquire(blocking=False):
+    if len(parts) <= 1 or not lock.acquire(blocking=False):
         return [task(number, part) for number, part in enumerate(parts)]
     try:
         with limited(1):

@@ -1,7 +1,10 @@
 """Curvature products against dense matrices that autograd forms column by column, and against differences."""
 
+import tracemalloc
+
 import autograd.numpy as anp
 import numpy as np
+import psutil
 import pytest
 from autograd import hessian as dense_hessian
 from autograd import jacobian
@@ -20,7 +23,9 @@ from hfnb.checks import (
     symmetry_error,
 )
 from hfnb.models import mlp
-from hfnb.objectives.curvature import gauss_newton, hessian, hessian_product
+from hfnb.models.backprop import Linearized
+from hfnb.objectives.curvature import _with_memory, gauss_newton, hessian, hessian_product
+from hfnb.objectives.evaluator import default_memory
 from hfnb.problems import tensor_decomposition
 
 
@@ -57,11 +62,44 @@ def test_objective_curvature_over_chunks_and_partitions_equals_the_whole(case):
     np.testing.assert_allclose(dense(objective.curvature(w)), whole, rtol=0, atol=1e-13)
 
 
-def test_more_rows_than_are_kept_taped_give_the_same_products(case, monkeypatch):
+@pytest.mark.parametrize("memory", [0, 400, 1200])
+def test_chunks_beyond_the_memory_give_the_same_products(case, memory):
     net, data, w = case
-    kept = dense(Objective(net, data).curvature(w, "gauss-newton"))
-    monkeypatch.setattr("hfnb.objectives.evaluator.KEPT", 5)
-    np.testing.assert_allclose(dense(Objective(net, data).curvature(w, "gauss-newton")), kept, atol=1e-14)
+    kept = dense(Objective(net, data, chunk=3).curvature(w, "gauss-newton"))
+    few = dense(Objective(net, data, chunk=3, memory=memory).curvature(w, "gauss-newton"))
+    np.testing.assert_allclose(few, kept, rtol=0, atol=1e-14)
+
+
+def test_as_many_linearizations_are_kept_as_the_memory_holds(case, monkeypatch):
+    """Counted by the linearizations that a product makes: 4 chunks of 3, 3, 3 and 2 rows."""
+    net, data, w = case
+    made, at = [], Linearized.at
+    monkeypatch.setattr(
+        Linearized, "at", lambda self, w, X, *rest: made.append(len(X)) or at(self, w, X, *rest)
+    )
+    row = 8 * (4 * 4 + 3 * 2)  # bytes: a, φ', u ∂φ'/∂a and d of 4 units; a and d of 3 linear ones
+    for count in range(5):
+        memory = row * sum((3, 3, 3, 2)[:count])
+        for each in {memory, memory + row}:  # a whole row more is still too little for a chunk
+            product = Objective(net, data, partitions=1, chunk=3, memory=each).curvature(w)
+            made.clear()
+            product @ np.ones(w.size)
+            assert made == [3, 3, 3, 2][count:]
+
+
+def test_memory_of_a_record_is_measured():
+    made, nbytes = _with_memory(lambda: np.ones(10**6))
+    assert nbytes == pytest.approx(made.nbytes, rel=0.01)
+    assert not tracemalloc.is_tracing()
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("8000000\n", 10**6), ("max\n", None), (None, None)])
+def test_memory_by_default_is_an_eighth_of_the_container_or_machine(limit, expected, tmp_path, monkeypatch):
+    if limit is not None:
+        (tmp_path / "limit").write_text(limit)
+    monkeypatch.setattr("hfnb.objectives.evaluator.CONTAINER_LIMIT", tmp_path / "limit")
+    expected = psutil.virtual_memory().total // 8 if expected is None else expected
+    assert default_memory.__wrapped__() == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_checkers_agree_and_catch_a_wrong_product(case):

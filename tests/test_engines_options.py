@@ -96,12 +96,12 @@ def test_what_ssh_engines_are_told(fake):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 25}, "partitions: expected at least 25, one an engine, got 24"),
+        ({"n": 25, "partitions": 24}, "partitions: expected at least 25, one an engine, got 24"),
         ({"n": 3, "partitions": 2}, "partitions: expected at least 3"),
         ({"partitions": 1}, "partitions: expected at least 2"),
         ({"partitions": 0}, "partitions: expected a whole number of at least 1, got 0"),
         ({"partitions": 2.5}, "partitions: expected a whole number of at least 1, got 2.5"),
-        ({"engines": "ssh", "hosts": {"a": 20, "b": 6}}, "partitions: expected at least 26"),
+        ({"engines": "ssh", "hosts": {"a": 20, "b": 6}, "partitions": 9}, "partitions: expected at least 26"),
         ({"timeout": 0}, "timeout: expected a number > 0 .*got 0"),
         ({"timeout": float("nan")}, "timeout: .* got nan"),
         ({"timeout": "60"}, "timeout: .* got '60'"),
@@ -122,7 +122,7 @@ def test_what_is_wrong_anywhere_is_refused_before_a_start(arguments, message):
 
 def test_as_many_partitions_as_engines_are_accepted():
     Cluster(n=30, partitions=30)
-    Cluster(n=24)
+    Cluster(n=25)
 
 
 @pytest.mark.parametrize("address", ["203.0.113.9", "no.such.host.invalid", 3])

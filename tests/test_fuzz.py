@@ -747,8 +747,9 @@ TARGETS |= {
         {
             "net": NETS,
             "data": DATAS,
-            "partitions": counts(5) + fine(1, 100),
+            "partitions": counts(5, optional=True) + fine(1, 100),
             "chunk": counts(4, optional=True) + fine(1, 10**6),
+            "memory": counts(4, optional=True, zero=True) + fine(10**12),
         },
         lambda result, given: given_gradient(result, {"w": W}),
     ),
@@ -802,8 +803,9 @@ TARGETS |= {
             "output_loss": functions(optional=True),
             "data": DATAS,
             "weight_decay": finite(0.25),
-            "partitions": counts(5),
+            "partitions": counts(5, optional=True),
             "chunk": counts(5, optional=True),
+            "memory": counts(5, optional=True, zero=True),
         },
         lambda result, given: close(
             result,

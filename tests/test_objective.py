@@ -36,7 +36,7 @@ def test_value_and_gradient_are_the_mean_and_the_decay_of_weights(partitions, ch
 def test_a_sample_is_the_mean_over_its_rows():
     objective = Objective(mlp([4, 5, 3]), DATA, partitions=5)
     sample = Sample(9, seed=4, index=1)
-    rows = sample.rows(objective.evaluator.shards.offsets)
+    rows = sample.rows(objective.evaluator.shards.strata)
     loss = objective.net.loss
     value, gradient = objective.value_and_gradient(W, sample)
     assert value == pytest.approx(loss(W, DATA.X[rows], DATA.Y[rows]), rel=1e-14)
@@ -156,6 +156,8 @@ def test_data_that_does_not_fit_is_named():
         Objective(NET, Dataset(np.ones((2, 3)), np.array([0, 1])))
     with pytest.raises(ValueError, match="partitions: expected a whole number of at least 1"):
         Objective(NET, DATA, partitions=0)
+    with pytest.raises(ValueError, match="memory: expected a whole number of at least 0, got -1"):
+        Objective(NET, DATA, memory=-1)
     with pytest.raises(ValueError, match="size: expected 1 to 23 samples"):
         Objective(NET, DATA).value(W, Sample(24))
 

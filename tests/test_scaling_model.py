@@ -239,13 +239,16 @@ def test_whole_partitions_bound_the_speedup():
 
 
 def test_linearizing_anew_does_not_flatter_many_engines():
-    """One engine makes its linearization of 20,000 samples anew for each product, two keep theirs."""
+    """One engine of two has the memory for its 10,000 samples, one alone is taken to have it for 20,000."""
     costs = {part: np.zeros(n) for part, n in (("gradient", 3), ("loss", 3), ("serial", 5), ("reduction", 2))}
     model = scaling_model.Model(costs | {"product": np.array([0, 1e-6, 0, 2e-6]), "waiting": np.zeros(2)})
     work = Workload(0, 30, 0, 0, 20_000, 1_500_000)
-    assert model.seconds([work], Setting()) == pytest.approx(30 * 20_000 * 3e-6)
-    assert model.seconds([work], Setting(2)) == pytest.approx(10_000 * (30 * 1e-6 + 2e-6))
-    assert scaling_model.speedup([model], [work], Setting(2))[1] == pytest.approx(2)
+    for kept, linearizations in ((0, 30), (10_000, 15.5), (20_000, 1), (np.inf, 1)):
+        seconds = model.seconds([work], Setting(kept=kept))
+        assert seconds == pytest.approx(20_000 * (30 * 1e-6 + linearizations * 2e-6))
+    two = Setting(2, kept=10_000)
+    assert model.seconds([work], two) == pytest.approx(10_000 * (30 * 1e-6 + 2e-6))
+    assert scaling_model.speedup([model], [work], two)[1] == pytest.approx(2)
 
 
 # The model, on real engines

@@ -62,16 +62,15 @@ def parts_run(monkeypatch):
 
 
 @OPENBLAS
-@pytest.mark.parametrize("kept", [1, 16384])
-def test_sums_use_as_many_threads_as_requested(kept, parts_run, monkeypatch):
-    monkeypatch.setattr("hfnb.objectives.evaluator.KEPT", kept)
+@pytest.mark.parametrize("memory", [0, None])
+def test_sums_use_as_many_threads_as_requested(memory, parts_run):
     hfnb.set_threads(1)
-    alone = sums()
+    alone = sums(memory=memory)
     assert set(parts_run) <= {1}  # a single share need not be parts_run
     for requested in (2, 3):
         hfnb.set_threads(requested)
         parts_run.clear()
-        for one, several in zip(alone, sums(), strict=True):
+        for one, several in zip(alone, sums(memory=memory), strict=True):
             np.testing.assert_allclose(several, one, rtol=1e-4, atol=1e-5 * np.max(np.abs(one)))
         assert set(parts_run) == {requested}
 

@@ -45,10 +45,11 @@ class ClientEvaluator:
     engine, and EngineLost if no engine is left.
     """
 
-    def __init__(self, net, placement: Placement, chunk: int | None = None):
+    def __init__(self, net, placement: Placement, chunk: int | None = None, memory: int | None = None):
         self.placement, self.n, self.clock = placement, placement.n, ClientClock()
         self.key = self.pool.key()
-        prepare = worker.prepare, self.key, pack("net", net), placement.key, chunk
+        options = chunk, memory, len(self.pool.engines)
+        prepare = worker.prepare, self.key, pack("net", net), placement.key, *options
         self.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
         _, lost = self.pool.call(dict.fromkeys(placement.held(), prepare))
         placement.move(lost)
@@ -84,7 +85,7 @@ class ClientEvaluator:
                 "objective: expected unchanged data, but the data was edited in place after the objective "
                 "was made, so that no checkpoint could identify it: make a new objective"
             )
-        return run_identity.of_data(Shards.of(self.placement, self.partitions).parts, self.n)
+        return run_identity.of_data(Shards.of(self.placement, self.partitions).by_stratum(), self.n)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses, as `Evaluator.loss` says."""

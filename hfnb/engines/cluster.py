@@ -32,11 +32,10 @@ from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool, hold_interrupts
 from hfnb.objectives.objective import Objective, check_objective
 from hfnb.objectives.protocols import Model
+from hfnb.objectives.sampling import CUTS, default_partitions
 from hfnb.optimizers import checkpoint, hessian_free
 from hfnb.optimizers.history import check_result
 from hfnb.validation import check_callable, check_nonnegative_int, check_positive, check_positive_int, renamed
-
-PARTITIONS = 24  # of a dataset, by default
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,8 @@ class Cluster:
         Seconds that an engine may take for one call before it is given up; by default without limit.
     partitions : int, optional
         Parts into which a dataset is cut, at least one for each engine; `objective` and `minimize` can
-        override it. Mini-batches depend on this number, not on the number of engines.
+        override it. By default they are at least as many as the engines, and 4 to 24 otherwise, depending on
+        the number of samples.
     **options
         Past one machine (docs/cluster.md): ``hosts``, {host: engines there} or a list of hosts, for "ssh" and
         "mpi"; ``python``, the interpreter there (by default this one's path); ``environment``, variables of
@@ -111,21 +111,23 @@ class Cluster:
         threads: int = 1,
         timeout: float = 60.0,
         deadline: float | None = None,
-        partitions: int = PARTITIONS,
+        partitions: int | None = None,
         **options: Any,
     ) -> None:
         n = None if n is None else check_positive_int("n", n)
         threads = check_positive_int("threads", threads)
-        partitions = check_positive_int("partitions", partitions)
+        partitions = None if partitions is None else check_positive_int("partitions", partitions)
         timeout = check_positive("timeout", timeout, at_most=threading.TIMEOUT_MAX)
         if deadline is not None:
             deadline = check_positive("deadline", deadline, at_most=threading.TIMEOUT_MAX)
         if (launcher := launch.named(engines)) is not None:  # all that can be known before a start
             check_options(launcher, n, options)
             started = n or sum(slots(launcher, options.get("hosts")).values()) or 2
-            check_partitions(partitions, started)
+            if partitions is not None:
+                check_partitions(partitions, started)
         self._n, self._wanted, self._threads, self._partitions = n, engines, threads, partitions
         self._timeout, self._deadline, self._options = timeout, deadline, options
+        self._most = 0  # engines that this cluster has had at a time
         self._client: ipp.Client | None = None
         self._stop_engines: Callable = lambda: None
         self._leave: Callable = lambda: None
@@ -274,16 +276,28 @@ class Cluster:
         """Whether the engines are connected by MPI."""
         return bool(self.client and self._ranks)
 
-    def _evaluator(self, net, data, partitions: int | None, chunk: int | None) -> ClientEvaluator:
+    def _evaluator(
+        self, net, data, partitions: int | None, chunk: int | None, memory: int | None
+    ) -> ClientEvaluator:
         """Return the evaluator of the network over the data, which is sent unless engines hold it already."""
         placements = self.client and self._placements
+        chunk, memory = check_objective(net, data, chunk, memory)
+        # With the most engines so far, a run that goes on after one was lost has the same partitions.
+        self._most = max(self._most, len(self._pool.engines))
         partitions = self._partitions if partitions is None else partitions
+        if partitions is None:
+            partitions = default_partitions(len(data), max(self._most, CUTS[0]))
         check_partitions(partitions, len(self._pool.engines))
-        chunk = check_objective(net, data, chunk)
-        return ClientEvaluator(net, placements.of(data, fingerprint(data), partitions), chunk)
+        return ClientEvaluator(net, placements.of(data, fingerprint(data), partitions), chunk, memory)
 
     def objective(
-        self, net: Model, data: Dataset, *, partitions: int | None = None, chunk: int | None = None
+        self,
+        net: Model,
+        data: Dataset,
+        *,
+        partitions: int | None = None,
+        chunk: int | None = None,
+        memory: int | None = None,
     ) -> Objective:
         """Return an objective that the engines evaluate, for client-driven runs of any optimizer.
 
@@ -297,6 +311,9 @@ class Cluster:
             Parts into which the data is cut, by default those of the cluster.
         chunk : int, optional
             The most rows that an engine works through at a time.
+        memory : int, optional
+            Bytes that an engine may keep between curvature products, as for `hfnb.Objective`; by default an
+            eighth of its machine's memory divided by the number of engines.
 
         Returns
         -------
@@ -318,7 +335,7 @@ class Cluster:
         `hfnb.datasets.fingerprint`). An older objective keeps the data that it was made with, except that
         engines which share a mapped file see what changes in it.
         """
-        return Objective.from_evaluator(net, self._evaluator(net, data, partitions, chunk))
+        return Objective.from_evaluator(net, self._evaluator(net, data, partitions, chunk, memory))
 
     @renamed(resume="checkpoint")
     def minimize(
@@ -332,6 +349,7 @@ class Cluster:
         progress: bool = True,
         partitions: int | None = None,
         chunk: int | None = None,
+        memory: int | None = None,
         max_failures: int = 3,
         **options: Any,
     ) -> OptimizeResult:
@@ -349,7 +367,7 @@ class Cluster:
             ``callback(record)`` is called here after each iteration; any true value stops the run.
         progress : bool, optional
             Whether to show a progress bar.
-        partitions, chunk : int, optional
+        partitions, chunk, memory : int, optional
             As `objective` takes them.
         max_failures : int, optional
             The most restarts after the loss of an engine. Restarts need a checkpoint, and engines that this
@@ -384,7 +402,7 @@ class Cluster:
         with Watch(callback, iterations(minimize, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:
-                evaluator = self._evaluator(net, data, partitions, chunk)
+                evaluator = self._evaluator(net, data, partitions, chunk, memory)
                 if self.has_mpi:
                     return run_engine_driven(evaluator, self._ranks, w0, minimize, options, watch)
                 objective = Objective.from_evaluator(net, evaluator)

@@ -44,7 +44,8 @@ class Placement:
     def __init__(self, pool: Pool, data, content: str, partitions: int):
         # The arrays, not the dataset: `Placements` keeps a placement as long as the dataset exists.
         self.X, self.Y, self.n, self.content = data.X, data.Y, len(data), content
-        self.pool, self.key, self.offsets = pool, pool.key(), Shards.of(data, partitions).offsets
+        self.pool, self.key, self.partitions = pool, pool.key(), partitions
+        self.offsets = Shards.of(data, partitions).offsets
         self._next = 0  # number of the next block
         pool.forget_with(self)  # before anything is sent, so that no exception leaves blocks behind
         self.blocks: dict[int, tuple[range, int]] = self._place([range(partitions)])
@@ -52,11 +53,6 @@ class Placement:
     def __len__(self) -> int:
         """Return the number of samples."""
         return self.n
-
-    @property
-    def partitions(self) -> int:
-        """Number of partitions."""
-        return len(self.offsets) - 1
 
     def held(self) -> dict[int, list[int]]:
         """Return {engine: numbers of its blocks, ascending}."""
@@ -128,7 +124,7 @@ class Placement:
         """Return the call that makes an engine hold a block, whose rows are sent as ``form`` returns them."""
         rows = slice(self.offsets[numbers.start], self.offsets[numbers.stop])
         X, Y = form(self.X[rows]), form(self.Y[rows])
-        return worker.hold, self.key, block, numbers, self.offsets, X, Y
+        return worker.hold, self.key, block, numbers, self.n, self.partitions, X, Y
 
 
 def _by_engine(blocks: dict[int, tuple[range, int]]) -> dict[int, list[int]]:

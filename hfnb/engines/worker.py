@@ -13,7 +13,7 @@ from hfnb import threads
 from hfnb.datasets.dataset import MappedArray, checksum
 from hfnb.engines import blas
 from hfnb.objectives.compensated_sums import merge
-from hfnb.objectives.evaluator import LocalEvaluator
+from hfnb.objectives.evaluator import LocalEvaluator, default_memory
 from hfnb.objectives.sampling import Shards
 
 # Clients send the functions below; each finds here what earlier calls have left.
@@ -52,7 +52,7 @@ def limit_threads(n: int) -> tuple[str | None, str]:
     return blas.arithmetic()
 
 
-def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) -> bool:
+def hold(dataset: str, block: int, numbers: range, n: int, partitions: int, X, Y) -> bool:
     """Hold consecutive partitions of a dataset as a block.
 
     Parameters
@@ -63,8 +63,8 @@ def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) ->
         The number of the block.
     numbers : range
         The partitions in the block.
-    offsets : ndarray of int, shape (partitions + 1,)
-        The first sample of each partition of the dataset, and the number of samples.
+    n, partitions : int
+        Numbers of samples and of partitions of the dataset.
     X, Y : ndarray or tuple
         The rows of these partitions, or what `reference` returns of them.
 
@@ -76,9 +76,7 @@ def hold(dataset: str, block: int, numbers: range, offsets: np.ndarray, X, Y) ->
     X, Y = _open(X), _open(Y)
     if X is None or Y is None:
         return False
-    starts = offsets[numbers.start : numbers.stop + 1] - offsets[numbers.start]
-    parts = {i: (X[a:b], Y[a:b]) for i, a, b in zip(numbers, starts[:-1], starts[1:], strict=True)}
-    BLOCKS[dataset, block] = Shards(offsets, parts)
+    BLOCKS[dataset, block] = Shards(n, partitions, {numbers: (X, Y)})
     return True
 
 
@@ -126,7 +124,9 @@ def unpack(name: str, pickled: bytes):
         raise TypeError(f"{name}: expected something that can be unpickled on the engines: {why}") from error
 
 
-def prepare(evaluator: str, net: bytes, dataset: str, chunk: int | None) -> None:
+def prepare(
+    evaluator: str, net: bytes, dataset: str, chunk: int | None, memory: int | None, engines: int
+) -> None:
     """Keep a network for the evaluation of a dataset.
 
     Parameters
@@ -139,8 +139,14 @@ def prepare(evaluator: str, net: bytes, dataset: str, chunk: int | None) -> None
         The key of the dataset.
     chunk : int or None
         The most rows worked through at a time.
+    memory : int or None
+        Bytes that a linearization may keep between products; by default this engine's part of
+        `hfnb.objectives.evaluator.default_memory`, as if all engines were on one machine.
+    engines : int
+        Number of engines.
     """
-    NETS[evaluator] = unpack("net", net), dataset, chunk
+    memory = default_memory() // engines if memory is None else memory
+    NETS[evaluator] = unpack("net", net), dataset, chunk, memory
 
 
 def forget(keys: Collection[str]) -> None:
@@ -292,10 +298,9 @@ def evaluator_of(evaluator: str, blocks: Sequence[int]) -> LocalEvaluator:
     -------
     LocalEvaluator
     """
-    net, dataset, chunk = NETS[evaluator]
-    shards = [BLOCKS[dataset, block] for block in blocks]
-    parts = {number: part for held in shards for number, part in held.parts.items()}
-    return LocalEvaluator(net, Shards(shards[0].offsets, parts), chunk)
+    net, dataset, chunk, memory = NETS[evaluator]
+    shards = Shards.joined([BLOCKS[dataset, block] for block in blocks])
+    return LocalEvaluator(net, shards, chunk, memory)
 
 
 def _evaluator(evaluator: str, block: int) -> LocalEvaluator:

@@ -147,6 +147,11 @@ class Linearized:
         ]
         self.deltas = [np.empty((rows, n), dtype) for n in net.sizes[1:]] if hessian else []
 
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes of the arrays that this object keeps, besides inputs and parameters."""
+        return sum(each.nbytes for each in (*self.a, *self.factors, *self.deltas) if each is not None)
+
     def at(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: Workspace) -> "Linearized":
         """Linearize at w on the batch (X, Y), and overwrite the previous linearization of this object.
 

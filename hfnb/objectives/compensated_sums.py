@@ -41,6 +41,43 @@ def zeros(size: int, dtype: DTypeLike) -> np.ndarray:
     return np.zeros((2, size) if np.dtype(dtype) == np.float64 else size, dtype)
 
 
+def empty(size: int, dtype: DTypeLike) -> np.ndarray:
+    """Return a total whose sums are to be stored in `rounded`; the rounding errors are zero.
+
+    Parameters
+    ----------
+    size : int
+        Number of sums.
+    dtype : dtype
+        float64 or float32.
+
+    Returns
+    -------
+    ndarray, shape (2, size) in float64, (size,) in float32
+        The sums, any numbers, and, in float64, their rounding errors.
+    """
+    total = np.empty((2, size) if np.dtype(dtype) == np.float64 else size, dtype)
+    if total.ndim == 2:
+        total[1] = 0
+    return total
+
+
+def rounded(total: np.ndarray) -> np.ndarray:
+    """Return the sums of a total without their rounding errors, as a view.
+
+    Parameters
+    ----------
+    total : ndarray, shape (2, size) or (size,)
+        The total.
+
+    Returns
+    -------
+    ndarray, shape (size,)
+        The sums.
+    """
+    return total if total.ndim == 1 else total[0]
+
+
 def nbytes(size: int, dtype: DTypeLike) -> int:
     """Return the size of a total in bytes.
 

@@ -6,7 +6,9 @@ JᵀLJv, where J v is the derivative of vᵀJᵀu with respect to u (Schraudolph
 point: w must not change while the record is in use.
 """
 
+import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -206,6 +208,7 @@ class Autograd:
 
     def __init__(self, net: Model) -> None:
         self.net, self._checked = net, False
+        self._row_bytes: dict[str | CurvatureFunction, float] = {}  # of a record, by the kind of curvature
 
     def workspace(self, rows: int, dtype: DTypeLike) -> None:
         """Return None: there is no workspace."""
@@ -218,7 +221,7 @@ class Autograd:
     def add_gradient(
         self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: None, first: bool
     ) -> float:
-        """Add the gradient of the sum of the losses to ``total``, (p,), and return the sum of the losses."""
+        """Add the gradient of the summed losses to ``total``, (p,), or store it; return the summed losses."""
         self._check_mean(w, X, Y)
         try:
             vjp, loss = make_vjp(self.net.loss)(w, X, Y)
@@ -228,8 +231,11 @@ class Autograd:
                 "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
                 "and without float() or assignment to elements"
             ) from error
-        mean = _number(loss)
-        total += vjp(float(len(X)))
+        mean, gradient = _number(loss), vjp(float(len(X)))
+        if first:
+            total[...] = gradient
+        else:
+            total += gradient
         return mean * len(X)
 
     def _check_mean(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> None:
@@ -269,14 +275,36 @@ class Autograd:
         work: None,
         keep: bool,
     ) -> "RecordedProduct":
-        """Return the product with the curvature at w, summed over the rows of X."""
-        product = curvature_sum(kind)(self.net, w, X, Y)
+        """Return the product with the curvature at w, summed over the rows of X.
+
+        How much memory a record takes is measured once for each kind of curvature.
+        """
+        record = partial(curvature_sum(kind), self.net, w, X, Y)
+        if kind in self._row_bytes:
+            product = record()
+        else:
+            product, nbytes = _with_memory(record)
+            self._row_bytes[kind] = nbytes / len(X)
         if not callable(product):
             raise TypeError(
                 f"curvature: expected a function (net, w, X, Y) -> (v -> B v), got {type(product).__name__} "
                 "instead of v -> B v"
             )
-        return RecordedProduct(product)
+        return RecordedProduct(product, round(self._row_bytes[kind] * len(X)))
+
+
+def _with_memory(make: Callable[[], Product]) -> tuple[Product, int]:
+    """Return what a function returns, and the bytes that were allocated for it and are still in use."""
+    tracing = tracemalloc.is_tracing()
+    if not tracing:
+        tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        made = make()
+        return made, max(tracemalloc.get_traced_memory()[0] - before, 0)
+    finally:
+        if not tracing:
+            tracemalloc.stop()
 
 
 def _differ(a: float, b: float) -> bool:
@@ -300,16 +328,21 @@ class RecordedProduct:
     ----------
     product : callable
         v ↦ B v.
+    nbytes : int
+        The size of the record in bytes.
     """
 
-    def __init__(self, product: Product) -> None:
-        self.product = product
+    def __init__(self, product: Product, nbytes: int) -> None:
+        self.product, self.nbytes = product, nbytes
 
     def add_product(self, v: np.ndarray, total: np.ndarray, work: None, first: bool) -> None:
-        """Add the product with v, (p,), to ``total``, (p,)."""
+        """Add the product with v, (p,), to ``total``, (p,), or store it there."""
         Bv = self.product(v)
         if np.shape(Bv) != total.shape:
             raise ValueError(f"curvature: expected products of shape {total.shape}, got {np.shape(Bv)}")
         if (kind := np.asarray(Bv).dtype.kind) not in "fiub":
             raise TypeError(f"curvature: expected products of real numbers, got {shown(Bv)}, kind {kind}")
-        total += Bv
+        if first:
+            total[...] = Bv
+        else:
+            total += Bv

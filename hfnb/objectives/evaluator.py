@@ -1,8 +1,10 @@
 """Sums of losses, gradients and curvature products over the samples that this process holds."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,16 +17,35 @@ from hfnb.objectives import compensated_sums, run_identity
 from hfnb.objectives.curvature import Autograd, curvature_sum
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import CurvatureFunction, Model, Product
-from hfnb.objectives.sampling import Sample, Shards
+from hfnb.objectives.sampling import Batch, Sample, Shards
 
 CHUNK = 512  # rows in a chunk: with more, activations leave the cache; with fewer, matrix products are slower
-KEPT = 16384  # linearizations of up to this many rows are kept between products; those of more rows are not
 APART = 16  # average rows in a partition below which a float64 mini-batch is summed as a whole
 THREADED = 2e7  # samples × parameters from which chunks are shared among threads: for less it does not pay
+SHARE = 8  # linearizations are kept in at most one part in so many of the machine's memory
+UNKNOWN = 2**33  # bytes that a machine is taken to have if the system does not tell: 8 GiB
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # where Linux tells a container its memory
 
-Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # (X, Y)
 Backend: TypeAlias = ManualBackprop | Autograd  # what evaluates one chunk
 Term: TypeAlias = Callable[..., None]  # (*vectors, total, workspace, first), see `LocalEvaluator._total`
+Groups: TypeAlias = list[list[Batch]]  # chunks whose sum is a plain one; the groups are added as totals
+
+
+@cache
+def default_memory() -> int:
+    """Return the bytes for what is kept between products: an eighth of the memory of machine or container.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    found = UNKNOWN
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(ValueError, OSError):  # the limit may be the word "max"
+        found = min(found, int(CONTAINER_LIMIT.read_text(encoding="ascii")))
+    return found // SHARE
 
 
 class LocalEvaluator:
@@ -38,41 +59,48 @@ class LocalEvaluator:
         The partitions of the data that this process holds.
     chunk : int, optional
         The maximum number of rows evaluated at a time; `CHUNK` by default.
+    memory : int, optional
+        The bytes that a linearization may keep between products, at least 0; `default_memory` by default.
+        Chunks beyond it are linearized again for each product.
 
     Notes
     -----
-    Sums are *totals* (`hfnb.objectives.compensated_sums`). In float64 a total is made of one sum for each
-    chunk, and no chunk has rows of two partitions, so that a total does not depend on which process holds
-    which partition. In float32, and for mini-batches of few rows, all rows are summed together, which is
-    faster.
+    Sums are *totals* (`hfnb.objectives.compensated_sums`). In float64 the chunks of each partition are added
+    in their order, and the sums of the partitions as totals, so that a total does not depend on which process
+    holds which partition. In float32, and for mini-batches of few rows, chunks have rows of several
+    partitions, which is faster.
 
     The chunks of a large network are shared among the threads that `hfnb.set_threads` requests, each with
     a single-threaded BLAS. In float64 BLAS always has one thread, because it splits a matrix product
-    differently for each number of threads. A float64 total therefore does not depend on that number.
+    differently for each number of threads, and a thread takes whole partitions. A float64 total therefore
+    does not depend on the number of threads.
     """
 
     clock: Clock | None = None  # one process waits for no other, so that there is nothing to profile
 
-    def __init__(self, net: Model, shards: Shards, chunk: int | None = None) -> None:
+    def __init__(
+        self, net: Model, shards: Shards, chunk: int | None = None, memory: int | None = None
+    ) -> None:
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
+        self.memory = default_memory() if memory is None else memory
         self.autograd = Autograd(net)
         self.model: Backend = ManualBackprop(net) if isinstance(net, Network) else self.autograd
         self._workspaces: dict[tuple[type, np.dtype], list[Any]] = {}
 
     def identity(self, gather: run_identity.Gather = dict) -> dict[str, str]:
         """Return a description of the data; ``gather`` adds the digests that other processes hold."""
-        return run_identity.of_data(self.shards.parts, self.n, gather)
+        return run_identity.of_data(self.shards.by_stratum(), self.n, gather)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses, as `Evaluator.loss` says."""
         model = self.model
 
         def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
-            total += model.loss(w, X.astype(w.dtype, copy=False), Y, work)
+            loss = model.loss(w, X.astype(w.dtype, copy=False), Y, work)
+            total[0] = loss if first else total[0] + loss
 
         shares = self._shares(model, w, sample)
-        terms: list[list[Term]] = [[partial(add, *batch) for batch in share] for share in shares]
-        return self._total(model, terms, 1, np.dtype(float), w)
+        return self._total(model, _terms(add, shares), 1, np.dtype(float), w)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""
@@ -80,11 +108,11 @@ class LocalEvaluator:
 
         def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
             X = X.astype(w.dtype, copy=False)
-            total[-1] += model.add_gradient(w, X, Y, total[:-1], work, first)
+            loss = model.add_gradient(w, X, Y, total[:-1], work, first)
+            total[-1] = loss if first else total[-1] + loss
 
         shares = self._shares(model, w, sample)
-        terms: list[list[Term]] = [[partial(add, *batch) for batch in share] for share in shares]
-        return self._total(model, terms, w.size + 1, w.dtype, w)
+        return self._total(model, _terms(add, shares), w.size + 1, w.dtype, w)
 
     def linearize(
         self, w: np.ndarray, kind: str | CurvatureFunction, sample: Sample | None = None
@@ -93,6 +121,7 @@ class LocalEvaluator:
         curvature_sum(kind)
         model: Any = self.autograd if callable(kind) else self.model
         shares = self._shares(model, w, sample)
+        spaces, budget = self._workspaces_for(model, w, len(shares)), self.memory / max(len(shares), 1)
 
         def linearized(X: np.ndarray, Y: np.ndarray, work: Any, keep: bool) -> Any:
             return model.linearize(w, X.astype(w.dtype, copy=False), Y, kind, work, keep)
@@ -102,32 +131,42 @@ class LocalEvaluator:
         ) -> None:
             linearized(X, Y, work, False).add_product(v, total, work, first)
 
-        if self.shards.count(sample) <= KEPT:
-            spaces = self._workspaces_for(model, w, len(shares))
+        def share_terms(number: int, groups: Groups) -> list[list[Term]]:
+            """Return the terms of one thread: kept linearizations as long as they fit, others made anew."""
+            left = budget
 
-            def kept(number: int, share: list[Batch]) -> list[Term]:
-                return [linearized(X, Y, spaces[number], True).add_product for X, Y in share]
+            def term(X: np.ndarray, Y: np.ndarray) -> Term:
+                nonlocal left
+                if left > 0:
+                    kept = linearized(X, Y, spaces[number], True)
+                    copied = sample is not None or X.dtype != w.dtype  # and then kept as well
+                    left -= kept.nbytes + (len(X) * X[:1].size * w.itemsize if copied else 0)
+                    if left >= 0:
+                        return kept.add_product
+                return partial(recomputed, X, Y)
 
-            with _blas_threads(w):
-                terms = threads.parallel_map(kept, shares)
-        else:
-            terms = [[partial(recomputed, *batch) for batch in share] for share in shares]
+            return [[term(X, Y) for X, Y in group] for group in groups]
+
+        with _blas_threads(w):
+            terms = threads.parallel_map(share_terms, shares)
         return partial(self._total, model, terms, w.size, w.dtype, w)
 
-    def _shares(self, model: Backend, w: np.ndarray, sample: Sample | None) -> list[list[Batch]]:
-        """Return the chunks (X, Y) of a sample, one list of them for each thread.
+    def _shares(self, model: Backend, w: np.ndarray, sample: Sample | None) -> list[Groups]:
+        """Return the chunks (X, Y) of a sample in groups, one list of groups for each thread.
 
-        In float64 the chunks are the same for any number of threads; in float32 each thread gets the same
-        number of rows.
+        In float64 a group has the rows of one partition, and its chunks are the same for any number of
+        threads. In float32 each thread has one group, and all have about the same number of rows.
         """
         rows, chunk, exact = self.shards.count(sample), self.chunk, w.dtype == np.float64
         count = threads.shares() if model.parallel and rows * w.size >= THREADED else 1
+        apart = exact and (sample is None or sample.size >= APART * self.shards.partitions)
         if not exact and count > 1 and rows >= count * chunk:
             chunk = -(-rows // (count * -(-rows // (count * chunk))))
-        apart = exact and (sample is None or sample.size >= APART * self.shards.partitions)
-        chunks = list(self.shards.batches(sample, chunk, apart))
-        count = min(count, len(chunks)) or 1
-        return [chunks[number::count] for number in range(count)]
+        groups = [list(_cut(X, Y, chunk)) for X, Y in self.shards.pieces(sample, apart)]
+        if not exact:
+            chunks = [each for group in groups for each in group]
+            return [[chunks[number::count]] for number in range(min(count, len(chunks)))]
+        return [groups[number::count] for number in range(min(count, len(groups)))]
 
     def _workspaces_for(self, model: Backend, w: np.ndarray, count: int) -> list[Any]:
         """Return the workspaces of at least ``count`` threads; they are made once and used again."""
@@ -139,37 +178,51 @@ class LocalEvaluator:
     def _total(
         self,
         model: Backend,
-        terms: list[list[Term]],
+        shares: list[list[list[Term]]],
         size: int,
         dtype: DTypeLike,
         w: np.ndarray,
         *vectors: np.ndarray,
     ) -> np.ndarray:
-        """Return the total of all terms, given as one list for each thread.
+        """Return the total of all terms, given as groups of terms for each thread.
 
-        A term is a function (*vectors, total, workspace, first) that adds its part to ``total``. For the
-        ``first`` term, ``total`` is still zero and may be overwritten.
+        A term is a function (*vectors, total, workspace, first) that adds its part to ``total``, or
+        stores it there if it is the ``first`` of its group.
         """
-        spaces = self._workspaces_for(model, w, len(terms))
+        if not shares:  # no sample is held here
+            return compensated_sums.zeros(size, dtype)
+        spaces = self._workspaces_for(model, w, len(shares))
 
-        def add_up(number: int, share: list[Term]) -> np.ndarray:
-            total = compensated_sums.zeros(size, dtype)
-            part = total if total.ndim == 1 else np.empty(size, dtype)
-            for index, term in enumerate(share):
-                if part is total:
-                    term(*vectors, total, spaces[number], index == 0)
+        def add_up(number: int, groups: list[list[Term]]) -> np.ndarray:
+            total, later = compensated_sums.empty(size, dtype), None
+            for group in groups:
+                part = compensated_sums.rounded(total) if later is None else later
+                for index, term in enumerate(group):
+                    term(*vectors, part, spaces[number], index == 0)
+                if later is None:
+                    later = np.empty(size, dtype) if len(groups) > 1 else part
                 else:
-                    part.fill(0)
-                    term(*vectors, part, spaces[number], True)
                     compensated_sums.add(total, part)
             return total
 
         with _blas_threads(w):
             # A single share is added up without the thread pool, which would delay every product of a solver.
-            totals = [add_up(0, terms[0])] if len(terms) == 1 else threads.parallel_map(add_up, terms)
+            totals = [add_up(0, shares[0])] if len(shares) == 1 else threads.parallel_map(add_up, shares)
         for other in totals[1:]:
             compensated_sums.merge(totals[0], other)
         return totals[0]
+
+
+def _terms(add: Term, shares: list[Groups]) -> list[list[list[Term]]]:
+    """Return the terms add(X, Y, ·) of all chunks."""
+    return [[[partial(add, X, Y) for X, Y in group] for group in groups] for groups in shares]
+
+
+def _cut(X: np.ndarray, Y: np.ndarray, chunk: int) -> Iterator[Batch]:
+    """Yield the rows in chunks of about equal size, at most ``chunk``."""
+    step = -(-len(X) // -(-len(X) // chunk))
+    for start in range(0, len(X), step):
+        yield X[start : start + step], Y[start : start + step]
 
 
 def _blas_threads(w: np.ndarray) -> AbstractContextManager[None]:

@@ -15,12 +15,13 @@ from hfnb.objectives.curvature import operator
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import CurvatureFunction, Evaluator, Model
-from hfnb.objectives.sampling import Sample, Shards
+from hfnb.objectives.sampling import Sample, Shards, default_partitions
 from hfnb.validation import (
     check_callable,
     check_data,
     check_methods,
     check_nonnegative,
+    check_nonnegative_int,
     check_plain_array,
     check_positive_int,
     check_vector,
@@ -38,11 +39,15 @@ class Objective:
         a loss function.
     data : Dataset
         n samples: inputs X, (n, d), and labels or targets Y.
-    partitions : int
-        Number of parts that the data is cut into. With the same number, a `Sample` has the same rows, and in
-        float64 sums are the same, on any number of engines.
+    partitions : int, optional
+        Number of parts that the data is cut into. With the same number, sums in float64 are the same on any
+        number of engines. By default it is 4 to 24, depending on n (`sampling.default_partitions`).
     chunk : int, optional
         The maximum number of rows evaluated at a time; 512 by default.
+    memory : int, optional
+        Bytes that may be kept between curvature products at one w, so that they are faster; what exceeds it
+        is computed again for each product. By default an eighth of the machine's memory; it must be at
+        least 0.
 
     Attributes
     ----------
@@ -72,9 +77,17 @@ class Objective:
     0.6931
     """
 
-    def __init__(self, net: Model, data: Dataset, *, partitions: int = 24, chunk: int | None = None) -> None:
-        chunk = check_objective(net, data, chunk)
-        self._set(net, LocalEvaluator(net, Shards.of(data, partitions), chunk))
+    def __init__(
+        self,
+        net: Model,
+        data: Dataset,
+        *,
+        partitions: int | None = None,
+        chunk: int | None = None,
+        memory: int | None = None,
+    ) -> None:
+        chunk, memory = check_objective(net, data, chunk, memory)
+        self._set(net, LocalEvaluator(net, Shards.of(data, partitions), chunk, memory))
 
     @classmethod
     def from_evaluator(cls, net: Model, evaluator: Evaluator) -> "Objective":
@@ -105,8 +118,9 @@ class Objective:
         outputs: Callable[..., Any] | None = None,
         output_loss: Callable[..., Any] | None = None,
         weight_decay: float = 0.0,
-        partitions: int = 24,
+        partitions: int | None = None,
         chunk: int | None = None,
+        memory: int | None = None,
     ) -> "Objective":
         """Return the objective of any loss that autograd can differentiate, plus ½ c ‖w‖².
 
@@ -121,8 +135,9 @@ class Objective:
             curvature needs. Give both or none.
         weight_decay : float
             c.
-        partitions, chunk : int, optional
-            As for `Objective`. Fewer partitions are faster if autograd takes long to record the loss.
+        partitions, chunk, memory : int, optional
+            As for `Objective`, except that the default is one partition for fewer than 2,048 samples: each
+            has a record of its own, and autograd may take long for a record of few rows.
 
         Returns
         -------
@@ -146,7 +161,10 @@ class Objective:
         (11.666666666666666, array([2., 2.]))
         """
         model = AnyLoss(loss, outputs, output_loss, weight_decay)
-        return cls(model, data, partitions=partitions, chunk=chunk)
+        check_data("data", data)
+        if partitions is None:
+            partitions = default_partitions(len(data), least=1)
+        return cls(model, data, partitions=partitions, chunk=chunk, memory=memory)
 
     def _set(self, net: Model, evaluator: Evaluator) -> None:
         """Set the attributes of a new objective."""
@@ -297,13 +315,16 @@ class Objective:
         return np.ascontiguousarray(v, dtype=w.dtype).ravel()
 
 
-def check_objective(net: Model, data: Dataset, chunk: int | None) -> int | None:
-    """Return ``chunk`` if these arguments make an objective, or raise an error that names the wrong one."""
+def check_objective(
+    net: Model, data: Dataset, chunk: int | None, memory: int | None
+) -> tuple[int | None, int | None]:
+    """Return chunk and memory if these arguments make an objective; else an error names the wrong one."""
     check_methods("net", net, ("loss", "decay"), "a network, as hfnb.models.mlp returns,")
     check_data("data", data)
     if hasattr(net, "check"):
         net.check(data)
-    return None if chunk is None else check_positive_int("chunk", chunk)
+    chunk = None if chunk is None else check_positive_int("chunk", chunk)
+    return chunk, None if memory is None else check_nonnegative_int("memory", memory)
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,11 @@ def of_data(
     Parameters
     ----------
     parts : mapping
-        {number: (X, Y)} of the partitions that this process holds, at least one.
+        {number: (X, Y)} of the strata that this process holds, at least one (`Shards.by_stratum`).
     n : int
         Number of rows of the whole dataset.
     gather : callable
-        Returns a dictionary {number: digests of X and Y} with the partitions of all processes, given that of
+        Returns a dictionary {number: digests of X and Y} with the strata of all processes, given that of
         this process.
 
     Returns
@@ -95,11 +95,11 @@ def of_data(
 
     Notes
     -----
-    If X (or Y) has up to 1 GiB, all of it is read; otherwise some blocks of each partition are read
+    If X (or Y) has up to 1 GiB, all of it is read; otherwise some blocks of each stratum are read
     (`hfnb.datasets.fingerprint`).
     """
     digests = gather({i: (_rows("X", X, n), _rows("Y", Y, n)) for i, (X, Y) in parts.items()})
-    found = {"partitions": str(len(digests))}
+    found = {"strata (of partitions)": str(len(digests))}
     for k, (name, A) in enumerate(zip(("X", "Y"), next(iter(parts.values())), strict=True)):
         content = digest(*(digests[number][k].encode() for number in sorted(digests)))
         found[f"data.{name}"] = f"{A.dtype} {(n, *A.shape[1:])}, content {content}"
@@ -107,7 +107,7 @@ def of_data(
 
 
 def _rows(name: str, A: np.ndarray, n: int) -> str:
-    """Return a digest of a partition of a dataset of n rows; of large data only a few blocks are read."""
+    """Return a digest of a stratum of a dataset of n rows; of large data only a few blocks are read."""
     few = max(2, SAMPLED * len(A) // max(n, 1))
     return digest(checksum(name, A, few if is_large(n * A[:1].nbytes) else None))
 

@@ -1,14 +1,18 @@
 """Partitions of a dataset and mini-batches drawn from them, which are the same on any number of engines."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from hfnb.validation import check_nonnegative_int, check_positive_int, shown
+
+STRATA = 24  # a mini-batch has its share of each of at least so many parts of the data
+CUTS = (4, 6, 8, 12, 24)  # usual numbers of partitions: divisors of STRATA, so that all draw the same rows
+ROWS = 512  # a partition has at least so many rows, if the data has enough: with fewer, sums take longer
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Sample:
     Notes
     -----
     An epoch contains each sample at most once; its incomplete last batch is left out. Every mini-batch takes
-    samples from each partition in proportion to its length, so that engines have equal work.
+    samples from each stratum, a part of the data (`Shards.strata`), in proportion to its length, so that
+    engines have equal work.
 
     Examples
     --------
@@ -54,8 +59,8 @@ class Sample:
 
         Parameters
         ----------
-        offsets : ndarray of int, shape (partitions + 1,)
-            The boundaries of the partitions, from 0 to n.
+        offsets : ndarray of int, shape (strata + 1,)
+            The boundaries of the strata, from 0 to n.
 
         Returns
         -------
@@ -69,7 +74,7 @@ class Sample:
         """
         offsets = np.asarray(offsets)
         if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
-            raise ValueError(f"offsets: expected the partitions' boundaries, integers, got {shown(offsets)}")
+            raise ValueError(f"offsets: expected the strata's boundaries, integers, got {shown(offsets)}")
         n = int(offsets[-1])
         if self.size > n:
             raise ValueError(f"size: expected 1 to {n} samples (the dataset's), got {self.size}")
@@ -114,7 +119,7 @@ class Draws:
 
 @lru_cache(maxsize=8)
 def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
-    """Return all rows in the order of an epoch: each partition shuffled, then all interleaved evenly."""
+    """Return all rows in the order of an epoch: each stratum shuffled, then all interleaved evenly."""
     rows, keys = [], []
     if offsets[0] != 0 or any(stop < start for start, stop in pairwise(offsets)):
         raise ValueError(f"offsets: expected boundaries that ascend from 0, got {offsets}")
@@ -123,6 +128,9 @@ def _epoch_order(offsets: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
         rows.append(start + random.permutation(stop - start))
         keys.append((np.arange(stop - start) + random.random()) / max(stop - start, 1))
     return np.concatenate(rows)[np.argsort(np.concatenate(keys), kind="stable")]
+
+
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # inputs X and labels or targets Y of some samples
 
 
 class Rows(Protocol):
@@ -141,18 +149,52 @@ class Rows(Protocol):
         ...
 
 
-class Shards:
-    """The partitions of a dataset that this process holds.
-
-    A dataset of n samples is cut into contiguous partitions, independently of the number of engines. An
-    engine holds some of them, a single process all.
+def default_partitions(n: int, least: int = CUTS[0]) -> int:
+    """Return the number of partitions of a dataset for which nobody has chosen one.
 
     Parameters
     ----------
-    offsets : ndarray of int, shape (partitions + 1,)
-        The boundaries of the partitions, from 0 to n.
-    parts : dict
-        {number: (X, Y)} of the partitions held here.
+    n : int
+        Number of samples.
+    least : int
+        The least number, such as that of the engines.
+
+    Returns
+    -------
+    int
+        The largest of `CUTS` that leaves `ROWS` rows to each partition, or the least number, if that is
+        larger: 1, one of `CUTS`, or a multiple of 24.
+
+    Examples
+    --------
+    >>> [default_partitions(n) for n in (500, 4000, 60_000)], default_partitions(500, least=5)
+    ([4, 6, 24], 6)
+    """
+    fitting = max((count for count in CUTS if n >= count * ROWS), default=1)
+    if fitting >= least:
+        return fitting
+    return next((count for count in (1, *CUTS) if count >= least), -(-least // STRATA) * STRATA)
+
+
+class Shards:
+    """The partitions of a dataset that this process holds.
+
+    A dataset of n samples is cut into contiguous partitions of about equal length. An engine holds some of
+    them, a single process all.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples in the whole dataset, held here or not.
+    partitions : int
+        Number of partitions of the whole dataset; if there are fewer samples, some are empty.
+    blocks : mapping
+        {range of partitions: (X, Y)} with the rows of consecutive partitions that are held here.
+
+    Attributes
+    ----------
+    n, partitions : int
+        As given.
 
     Examples
     --------
@@ -163,87 +205,122 @@ class Shards:
     ([0, 2, 5, 7, 10], (1, 2))
     """
 
-    def __init__(self, offsets: np.ndarray, parts: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
-        self.offsets, self.parts = offsets, dict(sorted(parts.items()))
+    def __init__(self, n: int, partitions: int, blocks: Mapping[range, Batch]) -> None:
+        self.n, self.partitions = n, partitions
+        self._blocks = {numbers: blocks[numbers] for numbers in sorted(blocks, key=lambda each: each.start)}
 
     @classmethod
-    def of(cls, data: Rows, partitions: int = 24) -> "Shards":
+    def of(cls, data: Rows, partitions: int | None = None) -> "Shards":
         """Return all partitions of a dataset, as views.
 
         Parameters
         ----------
         data : Dataset or Rows
             The samples.
-        partitions : int
-            Number of partitions; if there are fewer samples, some are empty.
+        partitions : int, optional
+            Number of partitions; `default_partitions` by default.
 
         Returns
         -------
         Shards
             All partitions.
         """
+        if partitions is None:
+            partitions = default_partitions(len(data))
         partitions = check_positive_int("partitions", partitions)
-        offsets = np.arange(partitions + 1) * len(data) // partitions
-        return cls(offsets, {i: (data.X[a:b], data.Y[a:b]) for i, (a, b) in enumerate(pairwise(offsets))})
+        return cls(len(data), partitions, {range(partitions): (data.X, data.Y)})
 
-    @property
-    def n(self) -> int:
-        """Number of samples in the whole dataset, held here or not."""
-        return int(self.offsets[-1])
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """The boundaries of the partitions, from 0 to n: integers, (partitions + 1,)."""
+        return np.arange(self.partitions + 1) * self.n // self.partitions
 
-    @property
-    def partitions(self) -> int:
-        """Number of partitions of the whole dataset, held here or not."""
-        return len(self.offsets) - 1
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """The boundaries of the strata of mini-batches: those of 24 parts, or of finer ones.
+
+        A partition consists of whole strata. Any number of partitions that divides 24 has the same strata,
+        so that a mini-batch has the same rows.
+        """
+        count = -(-STRATA // self.partitions) * self.partitions
+        return np.arange(count + 1) * self.n // count
+
+    def by_stratum(self) -> dict[int, Batch]:
+        """Return {number: (X, Y)} of the strata held here, as views."""
+        each = (len(self.strata) - 1) // self.partitions
+        return {
+            number: self._between(block, *self.strata[number : number + 2])
+            for block in self._blocks
+            for number in range(block.start * each, block.stop * each)
+        }
+
+    @cached_property
+    def parts(self) -> dict[int, Batch]:
+        """{number: (X, Y)} of the partitions held here, as views."""
+        return {
+            number: self._between(block, *self.offsets[number : number + 2])
+            for block in self._blocks
+            for number in block
+        }
+
+    def _between(self, block: range, start: int, stop: int) -> Batch:
+        """Return the rows from ``start`` to ``stop`` of the dataset, as views of those of their block."""
+        (X, Y), first = self._blocks[block], self.offsets[block.start]
+        return X[start - first : stop - first], Y[start - first : stop - first]
 
     @property
     def held(self) -> tuple[int, ...]:
         """Numbers of the partitions held here."""
-        return tuple(self.parts)
+        return tuple(number for block in self._blocks for number in block)
 
     def select(self, numbers: Iterable[int]) -> "Shards":
         """Return the shards with only the partitions ``numbers``."""
-        return Shards(self.offsets, {i: self.parts[i] for i in numbers})
+        blocks = {range(number, number + 1): self.parts[number] for number in numbers}
+        return Shards(self.n, self.partitions, blocks)
+
+    @staticmethod
+    def joined(shards: Sequence["Shards"]) -> "Shards":
+        """Return the partitions of several shards, at least one, of the same dataset."""
+        blocks = {numbers: rows for each in shards for numbers, rows in each._blocks.items()}
+        return Shards(shards[0].n, shards[0].partitions, blocks)
 
     def count(self, sample: Sample | None = None) -> int:
         """Return how many samples of a mini-batch, or of all, are held here."""
         if sample is None:
-            return sum(len(X) for X, _ in self.parts.values())
-        cuts = np.searchsorted(sample.rows(self.offsets), self.offsets)
-        return sum(int(cuts[number + 1] - cuts[number]) for number in self.parts)
+            return sum(len(X) for X, _ in self._blocks.values())
+        cuts = np.searchsorted(sample.rows(self.strata), self.offsets)
+        return sum(int(cuts[block.stop] - cuts[block.start]) for block in self._blocks)
 
-    def batches(
-        self, sample: Sample | None = None, chunk: int | None = None, apart: bool = False
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the samples held here in chunks.
+    def pieces(self, sample: Sample | None = None, apart: bool = False) -> list[Batch]:
+        """Return the samples held here in pieces, none of which is empty.
 
         Parameters
         ----------
         sample : Sample, optional
             The mini-batch; all samples by default.
-        chunk : int, optional
-            The maximum number of rows at a time; all rows of a partition by default.
         apart : bool
-            Whether each chunk of a mini-batch has rows of one partition only. It is faster to join the rows
-            of all partitions.
+            Whether each partition is a piece. Otherwise the pieces are as large as possible: the rows of
+            consecutive partitions, or the whole mini-batch.
 
-        Yields
-        ------
-        X, Y : ndarray
-            The rows of a chunk.
+        Returns
+        -------
+        list of (X, Y)
+            The rows of each piece; views, if they are not of a mini-batch.
         """
-        pieces = list(self.parts.values()) if sample is None else self._picked(sample)
-        if sample is not None and not apart:
-            pieces = [(np.concatenate([X for X, _ in pieces]), np.concatenate([Y for _, Y in pieces]))]
-        for X, Y in pieces:
-            if len(X):
-                step = -(-len(X) // -(-len(X) // (chunk or len(X))))  # chunks of about equal size
-                for start in range(0, len(X), step):
-                    yield X[start : start + step], Y[start : start + step]
+        if sample is None:
+            pieces = [self.parts[number] for number in self.held] if apart else list(self._blocks.values())
+        else:
+            rows = sample.rows(self.strata)
+            units = [range(number, number + 1) for number in self.held] if apart else list(self._blocks)
+            pieces = [self._picked(rows, unit) for unit in units]
+            if not apart and len(pieces) > 1:
+                pieces = [(np.concatenate([X for X, _ in pieces]), np.concatenate([Y for _, Y in pieces]))]
+        return [piece for piece in pieces if len(piece[0])]
 
-    def _picked(self, sample: Sample) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the rows of a mini-batch, partition by partition."""
-        rows = sample.rows(self.offsets)
-        cuts = np.searchsorted(rows, self.offsets)
-        local = {i: rows[cuts[i] : cuts[i + 1]] - self.offsets[i] for i in self.parts}
-        return [(X[local[i]], Y[local[i]]) for i, (X, Y) in self.parts.items()]
+    def _picked(self, rows: np.ndarray, unit: range) -> Batch:
+        """Return those of the sorted ``rows`` that lie in a unit, some consecutive partitions of a block."""
+        block = next(each for each in self._blocks if unit.start in each)
+        start, stop = np.searchsorted(rows, self.offsets[[unit.start, unit.stop]])
+        local = rows[start:stop] - self.offsets[block.start]
+        X, Y = self._blocks[block]
+        return X[local], Y[local]

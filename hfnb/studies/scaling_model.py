@@ -24,7 +24,6 @@ from scipy.optimize import nnls
 from scipy.special import ndtri
 
 from hfnb.objectives import compensated_sums
-from hfnb.objectives.evaluator import KEPT
 
 SHORT = 2048  # bytes of an Allreduce up to which MPICH takes recursive doubling
 
@@ -125,16 +124,16 @@ class Setting:
         What links the hosts; None for one host.
     partitions : int or None
         Parts of the dataset, of which an engine holds whole ones; None for as many as divide evenly.
-    kept : float or None
-        The most samples of which an engine keeps the linearization between products; None for
-        `hfnb.objectives.evaluator.KEPT`.
+    kept : float
+        The most samples of which an engine has the memory to keep linearizations between products
+        (``memory`` of `hfnb.Objective`); the others are linearized again for each product.
     """
 
     engines: int = 1
     colocated: int = 0
     interconnect: Interconnect | None = None
     partitions: int | None = None
-    kept: float | None = None
+    kept: float = np.inf
 
     def local_samples(self, samples: float) -> float:
         """Return how many of ``samples`` are on the engine that holds most of them.
@@ -340,8 +339,9 @@ def speedup(models: Sequence[Model], workloads: Sequence[Workload], setting: Set
     ndarray, shape (3,)
         The 5, 50 and 95 % quantiles over the models.
     """
-    alone = Setting(kept=np.inf)  # it linearizes once for all products, and so is a strong baseline
-    return np.percentile(predict(models, workloads, alone) / predict(models, workloads, setting), [5, 50, 95])
+    return np.percentile(
+        predict(models, workloads, Setting()) / predict(models, workloads, setting), [5, 50, 95]
+    )
 
 
 def _mean(profile: dict) -> dict[str, float]:
@@ -356,7 +356,8 @@ def _columns(workload: Workload, setting: Setting) -> dict[str, Sequence[float]]
     h, r = setting.colocated, setting.local_samples(workload.batch)
     s = setting.local_samples(workload.curvature_batch_size)
     G, P, L = workload.gradients, workload.products, workload.losses
-    M = P if s > (setting.kept or KEPT) else min(P, 1.0)
+    kept = min(1.0, setting.kept / s) if s else 1.0
+    M = kept * min(P, 1.0) + (1 - kept) * P
     sums, _, size = workload.communication_cost(setting.engines)
     return {
         "gradient": [G, G * r, G * r * h],
