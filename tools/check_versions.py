@@ -4,7 +4,8 @@
 this program, gets an environment of its own, ``.venv-3.12`` for example. In ``.venv-oldest`` are the lowest
 versions that pyproject.toml names, on the oldest of these Pythons. The environments are made at the same
 time. The tests then run in one after the other, as `make test` runs them: those of engines start dozens of
-processes, and three suites at once would spend their time waiting for each other.
+processes, and three suites at once would spend their time waiting for each other. Tests of the repository itself
+(its tools, texts and style) are left out: each environment has just been made by those tools.
 """
 
 import os
@@ -18,6 +19,7 @@ from environments import OLDEST, ROOT, python_of, say
 
 NEWEST = 14  # the minor version of the newest Python that is looked for
 EXTRAS = "all,test"
+OF_THE_REPOSITORY = ("docstrings", "house", "notebooks", "setup", "skips")  # tests/test_….py
 WORKERS = 2 * (os.cpu_count() or 1)  # of pytest: half of the time, tests of engines wait for processes
 
 
@@ -88,6 +90,7 @@ def check(python, arguments):
     variables = dict(os.environ, OPENBLAS_NUM_THREADS="1", MPLBACKEND="agg", HFNB_MODE="fast")
     variables |= {"HFNB_VENV": folder.name, "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]])}
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(WORKERS), "--dist", "loadscope"]
+    tests += [f"--ignore=tests/test_{name}.py" for name in OF_THE_REPOSITORY]
     return subprocess.call([str(python), *tests, *arguments], cwd=ROOT, env=variables) == 0
 
 
