@@ -2,11 +2,12 @@
 
 import argparse
 
-from bench import busy, iteration, memory, products, rule, saddles, scaling, solvers, target, timit
+from bench import busy, growth, iteration, memory, products, rule, saddles, scaling, solvers, target, timit
+from bench.report import warn_if_busy
 
 BENCHMARKS = {
     each.__name__.split(".")[1]: each.run
-    for each in (products, iteration, memory, target, rule, saddles, solvers, timit, scaling, busy)
+    for each in (products, iteration, memory, target, rule, saddles, solvers, timit, scaling, growth, busy)
 }
 
 
@@ -24,6 +25,7 @@ def main():
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--priority", type=int, default=0, help="products: real-time priority while timing")
     options = parser.parse_args()
+    warn_if_busy()
     for name in options.names or BENCHMARKS:
         if name not in BENCHMARKS:
             parser.error(f"expected names of {', '.join(BENCHMARKS)}, got {name}")

@@ -84,6 +84,7 @@ def run(options) -> None:
             {
                 "others": others,
                 "seconds": one,
+                "÷ alone": one / alone,
                 "share of a core": share,
                 "÷ explained": one * share / alone,
                 f"at most {BAR}": "holds" if one * share / alone <= BAR else "DOES NOT HOLD",

@@ -52,12 +52,17 @@ def joined(parts):
     return np.concatenate([np.ravel(each) for pair in parts for each in pair])
 
 
-def ours(case):
-    objective = Objective(case.net, Dataset(case.X, case.Y), partitions=1)
+def ours(case, memory=None):
+    """What a user gets without any option."""
+    objective = Objective(case.net, Dataset(case.X, case.Y), memory=memory)
     if case.what == "gradient":
         return lambda: objective.value_and_gradient(case.w)[1], np.asarray
     product = objective.curvature(case.w, case.what)
     return lambda: product @ case.v, np.asarray
+
+
+def nothing_kept(case):
+    return ours(case, memory=0)
 
 
 def gemm(case, chunk=None):

@@ -54,6 +54,17 @@ def about(**settings) -> dict:
     }
 
 
+def warn_if_busy() -> None:
+    """Say on standard error if other programs compute: what is measured beside them is worth little."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        print(
+            f"bench: the machine is busy (load {load:.1f}): repeat this when it is idle, or use --priority 5",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def processor() -> str:
     """Return the processor's name and its widest instructions, as far as the system tells."""
     info = Path("/proc/cpuinfo")

@@ -4,8 +4,8 @@
 this program, gets an environment of its own, ``.venv-3.12`` for example. In ``.venv-oldest`` are the lowest
 versions that pyproject.toml names, on the oldest of these Pythons. The environments are made at the same
 time. The tests then run in one after the other, as `make test` runs them: those of engines start dozens of
-processes, and three suites at once would spend their time waiting for each other. Tests of the repository itself
-(its tools, texts and style) are left out: each environment has just been made by those tools.
+processes, and three suites at once would spend their time waiting for each other. Tests of the repository
+itself (its tools, texts and style) are left out: each environment has just been made by those tools.
 """
 
 import os

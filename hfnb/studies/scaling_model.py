@@ -246,7 +246,16 @@ class Run:
     seconds: list[dict[str, float]]
 
     @classmethod
-    def of(cls, history, w0, curvature_batch_size: int = 0, *, engines: int, partitions: int = 24) -> "Run":
+    def of(
+        cls,
+        history,
+        w0,
+        curvature_batch_size: int = 0,
+        *,
+        engines: int,
+        partitions: int = 24,
+        kept: float = np.inf,
+    ) -> "Run":
         """Read a run on engines of this host from its history, without the first record: caches are cold.
 
         Parameters
@@ -255,10 +264,13 @@ class Run:
             As for `workloads`.
         engines, partitions : int
             As for `Setting`.
+        kept : float
+            As for `Setting`: 0 of runs over more than 16,384 samples an engine by earlier versions of hfnb.
         """
         seconds = [_mean(record["profile"]) for record in history[1:]]
         measured = workloads(history, w0, curvature_batch_size)[1:]
-        return cls(Setting(engines, engines - 1, partitions=partitions), measured, seconds)
+        setting = Setting(engines, engines - 1, partitions=partitions, kept=kept)
+        return cls(setting, measured, seconds)
 
     def error(self, model: "Model") -> float:
         """Return the relative error of a model in the seconds of all records together."""
