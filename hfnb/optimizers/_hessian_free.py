@@ -15,7 +15,6 @@ from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.checkpoint import CheckpointLike, resumable
 from hfnb.optimizers.damping import levenberg_marquardt, next_damping
 from hfnb.optimizers.history import Record, Recorder, Status
-from hfnb.optimizers.line_search import Step
 from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
 from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
 from hfnb.optimizers.progress import watched
@@ -32,6 +31,7 @@ from hfnb.optimizers.steps import (
     LONGEST_INTERVAL,
     PLATEAU,
     STEPS,
+    Step,
     Subproblem,
     backtrack,
     probe_negative_curvature,

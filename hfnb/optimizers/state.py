@@ -7,7 +7,7 @@ import numpy as np
 
 from hfnb.krylov import KrylovResult, norm
 from hfnb.optimizers.certificate import Certificate
-from hfnb.optimizers.line_search import Step
+from hfnb.optimizers.steps import Step
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.certificate import Certificate, certify_operator, gradient_scale
 from hfnb.optimizers.history import Status
-from hfnb.optimizers.line_search import Step
 from hfnb.optimizers.state import State
-from hfnb.optimizers.steps import negative_curvature_step
+from hfnb.optimizers.steps import Step, negative_curvature_step
 
 REJECTIONS = 10  # rejected steps in a row before a certificate is made; λ has then grown by a factor of 5·10⁹
 LEAVES = 3  # number of attempts to leave a saddle after that, each with a new certificate
