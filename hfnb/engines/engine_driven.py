@@ -24,8 +24,7 @@ from hfnb.engines.mpi_evaluator import MPIEvaluator, SharedCheckpoint, communica
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.profiler import of_engines
-from hfnb.optimizers.history import check_result
-from hfnb.optimizers.progress import Progress, report_interrupt
+from hfnb.optimizers.history import Progress, check_result, report_interrupt
 from hfnb.validation import asks_to_stop
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,9 @@ from hfnb.objectives.protocols import CurvatureFunction, ObjectiveLike
 from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.checkpoint import CheckpointLike, resumable
 from hfnb.optimizers.damping import levenberg_marquardt, next_damping
-from hfnb.optimizers.history import Record, Recorder, Status
+from hfnb.optimizers.history import Record, Recorder, Status, watched
 from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
 from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
-from hfnb.optimizers.progress import watched
 from hfnb.optimizers.state import State
 from hfnb.optimizers.stationary import (
     certificate_at,

@@ -9,8 +9,7 @@ from hfnb import models
 from hfnb.datasets import Dataset
 from hfnb.datasets.phones import fold, phone_set
 from hfnb.optimizers import first_order
-from hfnb.optimizers.history import Record
-from hfnb.optimizers.progress import Progress
+from hfnb.optimizers.history import Progress, Record
 from hfnb.studies.decoding import Bigram, count_bigram, log_likelihoods, phone_error_rate, viterbi
 from hfnb.studies.speech_dataset import SpeechDataset
 from hfnb.studies.tasks import Task, mode
