@@ -1,9 +1,10 @@
-"""The record of each iteration of an optimizer, the progress bar that shows it, and the result of a run."""
+"""A run from one iteration to the next: its state, the record of each, a progress bar, and the result."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import update_wrapper, wraps
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from hfnb.krylov import norm
 from hfnb.objectives.costs import COSTS
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import ObjectiveLike
@@ -327,3 +329,71 @@ def report_interrupt(iteration: int | None) -> None:
     """Log after which iteration a run was interrupted, or only that it was if the iteration is None."""
     after = "" if iteration is None else f" after iteration {iteration}"
     log.warning("stopped%s by an interrupt; run the cell again", after)
+
+
+@dataclass(frozen=True)
+class State:
+    """What one iteration of `hessian_free` passes on to the next, and a checkpoint saves.
+
+    Attributes
+    ----------
+    w, g : ndarray, shape (p,)
+        Parameters and gradient.
+    loss : float
+        The loss at w.
+    damping : float
+        λ.
+    solution : ndarray, shape (p,), optional
+        The last solution of the sub-problem, from which the next solve starts; None after a rejected step.
+    iteration : int
+        Number of iterations so far.
+    rejected : int
+        Number of steps in a row that were rejected; 0 after an accepted step.
+    plateau : bool
+        Whether the last iteration hardly lowered the loss.
+    next_probe, interval : int
+        The iteration of the next probe for negative curvature, and the number of iterations between probes.
+    steepest : float
+        The largest gradient norm so far, with which later ones are compared.
+    trusted : float
+        λ after the last accepted step.
+    trouble : str
+        What was not finite, if that is why the last step was rejected.
+    memory : dict, optional
+        Data that a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
+    """
+
+    w: np.ndarray
+    g: np.ndarray
+    loss: float
+    damping: float
+    solution: np.ndarray | None = None
+    iteration: int = 0
+    rejected: int = 0
+    plateau: bool = True
+    next_probe: int = 0
+    interval: int = 1
+    steepest: float = 0.0
+    trusted: float = 0.0
+    trouble: str = ""
+    memory: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steepest", max(self.steepest, self.gradient_norm))
+        object.__setattr__(self, "trusted", self.trusted or self.damping)
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any]) -> "State":
+        """Return the state that a checkpoint holds; ValueError if another version of hfnb wrote it."""
+        if saved.keys() != {field.name for field in fields(cls)}:
+            raise ValueError("checkpoint: expected one of this version of hfnb, got one of another version")
+        return cls(**saved)
+
+    @property
+    def gradient_norm(self) -> float:
+        """‖g‖."""
+        return norm(self.g)
+
+    def with_damping(self, damping: float) -> "State":
+        """Return this state with another λ; ``trusted`` becomes λ unless the last step was rejected."""
+        return replace(self, damping=damping, trusted=self.trusted if self.rejected else damping)

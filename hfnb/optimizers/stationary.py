@@ -9,8 +9,7 @@ from hfnb.krylov import NonFiniteProduct, norm
 from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.certificate import Certificate, certify_operator, gradient_scale
-from hfnb.optimizers.history import Status
-from hfnb.optimizers.state import State
+from hfnb.optimizers.history import State, Status
 from hfnb.optimizers.steps import Step, negative_curvature_step
 
 REJECTIONS = 10  # rejected steps in a row before a certificate is made; λ has then grown by a factor of 5·10⁹
