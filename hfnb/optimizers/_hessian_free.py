@@ -12,13 +12,8 @@ from scipy.optimize import OptimizeResult
 from hfnb.krylov import KrylovResult, NonFiniteProduct, norm
 from hfnb.objectives.protocols import CurvatureFunction, ObjectiveLike
 from hfnb.objectives.sampling import Draws
-from hfnb.optimizers.certificate import Certificate
-from hfnb.optimizers.checkpoint import CheckpointLike, resumable
-from hfnb.optimizers.damping import levenberg_marquardt, next_damping
-from hfnb.optimizers.history import Record, Recorder, State, Status, watched
-from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
-from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
-from hfnb.optimizers.stationary import (
+from hfnb.optimizers.certificate import (
+    Certificate,
     certificate_at,
     ending_at,
     gives_up,
@@ -26,6 +21,11 @@ from hfnb.optimizers.stationary import (
     step_off_saddle,
     why_no_progress,
 )
+from hfnb.optimizers.checkpoint import CheckpointLike, resumable
+from hfnb.optimizers.damping import levenberg_marquardt, next_damping
+from hfnb.optimizers.history import Record, Recorder, State, Status, watched
+from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
+from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
 from hfnb.optimizers.steps import (
     LONGEST_INTERVAL,
     PLATEAU,
