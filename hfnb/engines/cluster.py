@@ -17,7 +17,6 @@ from scipy.optimize import OptimizeResult
 
 from hfnb.datasets import Dataset, fingerprint
 from hfnb.engines import blas, launch, mpi_evaluator, watchdog, worker
-from hfnb.engines.attach import attach
 from hfnb.engines.client_evaluator import ClientEvaluator
 from hfnb.engines.engine_driven import Watch, iterations, run_engine_driven, run_with_restarts
 from hfnb.engines.options import (
@@ -156,7 +155,7 @@ class Cluster:
             self._own = launcher is not None
             try:
                 if launcher is None and self._wanted is not None:
-                    self._client = attach(self._wanted, self._n, self._timeout, self._options)
+                    self._client = launch.attach(self._wanted, self._n, self._timeout, self._options)
                     atexit.register(self.stop)
                 elif launcher is not None:
                     prepared = prepare(launcher, self._n, self._threads, self._options)
