@@ -42,8 +42,8 @@ CASES = [
     (
         "speech",
         "rapidfuzz",
-        f"{SPEECH} import decoding; decoding.phone_error_rate(['a'], ['b'])",
-        "hfnb.studies.decoding",
+        f"{SPEECH} import speech_recognition; speech_recognition.phone_error_rate(['a'], ['b'])",
+        "hfnb.studies.speech_recognition",
     ),
     (
         "speech",

@@ -9,7 +9,6 @@ timit_source         frames of speech of the first corpus found: TIMIT, its free
 synthetic_speech     a corpus of TIMIT's form, spoken by eSpeak NG
 features             log-mel energies, normalized, with their neighbours
 speech_dataset       frames and their targets in files that are mapped, not read
-speech_recognition   the acoustic model: training, recognition, errors
-decoding             Viterbi search, and the phone error rate
+speech_recognition   the acoustic model: training, recognition by Viterbi search, errors
 ===================  ===================================================================================
 """
