@@ -49,7 +49,7 @@ CASES = [
         "speech",
         "soundfile",
         "from pathlib import Path; from hfnb.datasets._timit import read_sound; read_sound(Path('x'))",
-        "hfnb.studies.timit_source",
+        "hfnb.studies.speech_dataset",
     ),
     (
         "speech",

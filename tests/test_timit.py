@@ -24,9 +24,9 @@ from hfnb.datasets._timit import CORE_TEST, open_corpus, read_labels, read_sound
 from hfnb.datasets.dataset import MappedArray
 from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
 from hfnb.studies.features import count_frames, frame_centres, log_mel, normalize, stack_context
+from hfnb.studies.speech_dataset import find_corpus, timit
 from hfnb.studies.speech_recognition import count_bigram, log_likelihoods, phone_error_rate, viterbi
 from hfnb.studies.synthetic_speech import synthesize
-from hfnb.studies.timit_source import find_corpus, timit
 
 SAMPLE = Path(os.environ.get("HFNB_DATA") or Path(__file__).parents[2] / "shared" / "data") / "timit-sample"
 
@@ -902,7 +902,7 @@ def internet(corpus, monkeypatch, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(
-            sys.modules["hfnb.studies.timit_source"],
+            sys.modules["hfnb.studies.speech_dataset"],
             "SAMPLE",
             f"http://127.0.0.1:{server.server_port}/timit.zip",
         )
@@ -940,7 +940,7 @@ def test_bad_archive_is_not_kept(internet, quick, alone, damage):
 
 MEASURE = """
 import resource, sys, time
-from hfnb.studies.timit_source import timit
+from hfnb.studies.speech_dataset import timit
 start = time.perf_counter()
 train, test = timit(sys.argv[1])
 print(len(train.names), len(train), time.perf_counter() - start)

@@ -250,7 +250,7 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
         Naming the file, for another format or coding (compressed SPHERE: with the way to convert it), for
         several channels, and for less or more sound than the file's header promises.
     """
-    check_extra("hfnb.studies.timit_source", "speech", "soundfile")
+    check_extra("hfnb.studies.speech_dataset", "speech", "soundfile")
     import soundfile
 
     if _is_compressed(path):

@@ -16,9 +16,8 @@ from hfnb.datasets import Dataset
 from hfnb.datasets.phones import fold, phone_set
 from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Progress, Record
-from hfnb.studies.speech_dataset import SpeechDataset
+from hfnb.studies.speech_dataset import SpeechDataset, timit
 from hfnb.studies.tasks import Task, mode
-from hfnb.studies.timit_source import timit
 from hfnb.validation import check_extra
 
 PHONES, STATES, SCORED = 48, 3, 39
@@ -66,7 +65,7 @@ def timit_task(size: str | None = None, corpus: str | None = None) -> AcousticTa
     size : {"fast", "full"}, optional
         A network 360-64-64-144 in float64 or 360-512-512-144 in float32; by default as `mode` says.
     corpus : str, optional
-        As for `hfnb.studies.timit_source.timit`. By default the corpus that is there and, in fast mode,
+        As for `hfnb.studies.speech_dataset.timit`. By default the corpus that is there and, in fast mode,
         synthetic speech, which is equal on every machine.
 
     Returns
@@ -77,7 +76,7 @@ def timit_task(size: str | None = None, corpus: str | None = None) -> AcousticTa
     Raises
     ------
     CorpusError, FileNotFoundError, ImportError
-        As `hfnb.studies.timit_source.timit` does.
+        As `hfnb.studies.speech_dataset.timit` does.
     """
     full = (size or mode()) == "full"
     spoken, test = timit(corpus or (None if full else "synthetic"), phones=PHONES, states=STATES)
