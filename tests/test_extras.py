@@ -16,7 +16,7 @@ CASES = [
     ("engines", "IPython", "import hfnb; hfnb.EngineFailure", "hfnb.Cluster"),
     ("engines", "cloudpickle", "from hfnb.engines import Cluster", "hfnb.Cluster"),
     ("engines", "psutil", "from hfnb.engines import Cluster", "hfnb.Cluster"),
-    ("engines", "tqdm", "import hfnb.studies.timings", "hfnb.Cluster"),
+    ("engines", "tqdm", "import hfnb.studies.scaling_model", "hfnb.Cluster"),
     (
         "mpi",
         "mpi4py",

@@ -3,8 +3,7 @@
 ===================  ===================================================================================
 tasks                networks with their data, and runs of optimizers on them
 larger_batches       what each method spends until a target, at each batch size
-timings              short runs on engines, to be timed
-scaling_model        a model of the seconds on any number of engines, fitted to timed runs
+scaling_model        timed runs on engines, and a model of the seconds on any number of them
 synthetic_speech     a corpus of TIMIT's form, spoken by eSpeak NG
 features             log-mel energies, normalized, with their neighbours
 speech_dataset       frames of speech of the first corpus found: TIMIT, its free sample, synthetic speech
