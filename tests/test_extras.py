@@ -48,7 +48,7 @@ CASES = [
     (
         "speech",
         "soundfile",
-        "from pathlib import Path; from hfnb.datasets._timit import read_sound; read_sound(Path('x'))",
+        "from pathlib import Path; from hfnb.datasets.timit_corpus import read_sound; read_sound(Path('x'))",
         "hfnb.studies.speech_dataset",
     ),
     (

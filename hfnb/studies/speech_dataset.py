@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from hfnb.datasets import files
-from hfnb.datasets._timit import Corpus, Labels, Utterance, is_corpus, open_corpus, read_utterance
 from hfnb.datasets.dataset import Dataset, MappedArray
 from hfnb.datasets.files import (
     CorpusError,
@@ -36,6 +35,7 @@ from hfnb.datasets.files import (
     written_whole,
 )
 from hfnb.datasets.phones import PHONES_61, fold, frame_targets, phone_set
+from hfnb.datasets.timit_corpus import Corpus, Labels, Utterance, is_corpus, open_corpus, read_utterance
 from hfnb.studies import synthetic_speech
 from hfnb.studies.features import BANDS, count_frames, frame_centres, log_mel, normalize, stack_context
 from hfnb.validation import check_extra
