@@ -21,8 +21,17 @@ import soundfile
 
 from hfnb.datasets import CorpusError, files
 from hfnb.datasets.dataset import MappedArray
-from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
-from hfnb.datasets.timit_corpus import CORE_TEST, open_corpus, read_labels, read_sound, read_utterance
+from hfnb.datasets.timit_corpus import (
+    CORE_TEST,
+    PHONES_61,
+    fold,
+    fold_table,
+    open_corpus,
+    phone_set,
+    read_labels,
+    read_sound,
+    read_utterance,
+)
 from hfnb.studies.features import count_frames, frame_centres, log_mel, normalize, stack_context
 from hfnb.studies.speech_dataset import find_corpus, timit
 from hfnb.studies.speech_recognition import count_bigram, log_likelihoods, phone_error_rate, viterbi

@@ -34,8 +34,18 @@ from hfnb.datasets.files import (
     writable,
     written_whole,
 )
-from hfnb.datasets.phones import PHONES_61, fold, frame_targets, phone_set
-from hfnb.datasets.timit_corpus import Corpus, Labels, Utterance, is_corpus, open_corpus, read_utterance
+from hfnb.datasets.timit_corpus import (
+    PHONES_61,
+    Corpus,
+    Labels,
+    Utterance,
+    fold,
+    frame_targets,
+    is_corpus,
+    open_corpus,
+    phone_set,
+    read_utterance,
+)
 from hfnb.studies import synthetic_speech
 from hfnb.studies.features import BANDS, count_frames, frame_centres, log_mel, normalize, stack_context
 from hfnb.validation import check_extra

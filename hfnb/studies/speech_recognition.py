@@ -13,7 +13,7 @@ import numpy as np
 
 from hfnb import models
 from hfnb.datasets import Dataset
-from hfnb.datasets.phones import fold, phone_set
+from hfnb.datasets.timit_corpus import fold, phone_set
 from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Progress, Record
 from hfnb.studies.speech_dataset import SpeechDataset, timit
