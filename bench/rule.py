@@ -19,7 +19,7 @@ from hfnb import datasets, models
 from hfnb.datasets import Dataset
 from hfnb.objectives import Objective
 from hfnb.optimizers import hessian_free
-from hfnb.studies.timit_source import timit
+from hfnb.studies.speech_dataset import timit
 
 LIMIT = 2500  # products a run may spend
 DEEP = (784, 1000, 500, 250, 30)

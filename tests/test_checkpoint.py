@@ -24,8 +24,7 @@ from hfnb.engines.engine_driven import Watch
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.sampling import Shards
-from hfnb.optimizers import checkpoint_lock
-from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint
+from hfnb.optimizers.checkpoint import LOCK_WAIT, Checkpoint, CorruptCheckpoint, FolderInUse
 from hfnb.optimizers.history import Record
 from hfnb.problems import random_saddle, rosenbrock
 
@@ -554,8 +553,8 @@ def test_read_only_folder(as_another_user):
 RUN = """
 import sys, numpy as np
 from hfnb import Dataset, Objective, hessian_free, models
-from hfnb.optimizers import checkpoint_lock
-checkpoint_lock.WAIT = 0.5
+from hfnb.optimizers import checkpoint
+checkpoint.LOCK_WAIT = 0.5
 random = np.random.default_rng(0)
 net = models.mlp([5, 4, 3])
 data = Dataset(random.standard_normal((60, 5)), random.integers(0, 3, 60))
@@ -611,14 +610,14 @@ def test_two_runs_of_one_process_in_one_folder(checkpoint):
     def callback(record):
         if record.iteration == 1:
             for given in (checkpoint, Checkpoint(checkpoint.folder), checkpoint.folder):
-                with pytest.raises(checkpoint_lock.FolderInUse, match="in use by another run") as error:
+                with pytest.raises(FolderInUse, match="in use by another run") as error:
                     begin(given)
                 refused.append(error)
 
     start = time.monotonic()
     assert begin(checkpoint, callback=callback).nit == 2
     assert len(refused) == 3
-    assert time.monotonic() - start < checkpoint_lock.WAIT
+    assert time.monotonic() - start < LOCK_WAIT
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
@@ -637,7 +636,7 @@ def test_file_system_without_locks_is_said(checkpoint, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(checkpoint_lock, "_lock", unsupported)
+    monkeypatch.setattr("hfnb.optimizers.checkpoint._lock", unsupported)
     with pytest.warns(UserWarning, match="cannot be locked .*: use it in one run only"):
         assert begin(checkpoint).nit == 2
 

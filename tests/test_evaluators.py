@@ -9,8 +9,7 @@ from on_engines import MPI
 from scipy.optimize import OptimizeResult
 
 from hfnb import Objective, Sample
-from hfnb.engines.client_evaluator import ClientEvaluator
-from hfnb.engines.mpi_evaluator import MPIEvaluator
+from hfnb.engines.evaluators import ClientEvaluator, MPIEvaluator
 from hfnb.objectives.compensated_sums import value
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.objective import AnyLoss

@@ -12,7 +12,7 @@ from scipy.special import expit, log_softmax
 
 from hfnb import Dataset, Objective
 from hfnb.models import Network, autoencoder, mlp
-from hfnb.models.activations import ACTIVATIONS
+from hfnb.models.network import ACTIVATIONS
 
 PLAIN = {
     "tanh": anp.tanh,

@@ -7,9 +7,9 @@ from scipy.optimize import minimize
 from test_hessian_free import LABELS, Memory, X, logistic, small_network
 
 from hfnb import Checkpoint, Dataset, Objective, hessian_free
+from hfnb.optimizers.history import State
 from hfnb.optimizers.preconditioning import Jacobi, find_preconditioner
-from hfnb.optimizers.state import State
-from hfnb.problems.problem import Problem
+from hfnb.problems.saddles import Problem
 
 NAMES = ("lbfgs", "diagonal")
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from hfnb.optimizers.line_search import Step
-from hfnb.optimizers.steps import both, probe_negative_curvature
+from hfnb.optimizers.steps import Step, both, probe_negative_curvature
 
 
 @pytest.mark.parametrize("seed", range(5))

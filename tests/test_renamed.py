@@ -45,6 +45,6 @@ def test_auto_was_a_curvature():
 
 
 def test_what_has_moved():
-    with pytest.warns(DeprecationWarning, match=r"timit is in hfnb\.studies\.timit_source now"):
+    with pytest.warns(DeprecationWarning, match=r"timit is in hfnb\.studies\.speech_dataset now"):
         assert hfnb.datasets.timit.__name__ == "timit"
     assert not hasattr(hfnb.datasets, "cifar")

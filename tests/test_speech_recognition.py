@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, zero_one_loss
 
 from hfnb import Objective, first_order, models
-from hfnb.datasets.phones import MANNERS, fold, phone_set
+from hfnb.datasets.timit_corpus import MANNERS, fold, phone_set
 from hfnb.engines import Cluster
 from hfnb.optimizers.history import Record
 from hfnb.studies import speech_recognition

@@ -6,15 +6,17 @@ import pytest
 from hfnb import hessian_free
 from hfnb.krylov import bicgstab
 from hfnb.optimizers.damping import levenberg_marquardt, next_damping
-from hfnb.optimizers.line_search import Line, line_search, wide_search
 from hfnb.optimizers.steps import (
     STEPS,
+    Line,
     Subproblem,
     backtrack,
     backtrack_iterates,
     curvilinear_step,
+    line_search,
     negative_curvature_step,
     subspace_step,
+    wide_search,
 )
 from hfnb.problems import quartic_saddle as quartic_problem
 

@@ -5,7 +5,7 @@ import pytest
 from on_engines import NET, OPTIONS
 
 from hfnb import Objective, first_order, hessian_free
-from hfnb.studies import timings
+from hfnb.studies import scaling_model
 from hfnb.studies.tasks import Task
 
 
@@ -16,8 +16,8 @@ def task(data):
 
 @pytest.mark.parametrize("mode", ["fast", "full"])
 def test_plans_have_tests_of_every_form(mode):
-    found = timings.plans(mode)
-    tested = [plan for name, plan in found.items() if name.startswith(timings.TEST)]
+    found = scaling_model.plans(mode)
+    tested = [plan for name, plan in found.items() if name.startswith(scaling_model.TEST)]
     assert {(share, optimizer) for share, optimizer, _ in tested} == {
         (share, optimizer) for share, optimizer, _ in found.values()
     }
@@ -27,24 +27,24 @@ def test_plans_have_tests_of_every_form(mode):
 def test_measured_where_asked_and_read_apart(task, pair):
     plans = {
         "all": (1, hessian_free, OPTIONS | {"max_iter": 2}),
-        "a part": (timings.NODES, hessian_free, {"max_iter": 1, "curvature_batch_size": 30}),
+        "a part": (scaling_model.NODES, hessian_free, {"max_iter": 1, "curvature_batch_size": 30}),
         "test: sgd": (1, first_order, {"max_iter": 2, "batch_size": 60}),
     }
-    both, settings = timings.measure(task, {2: pair}, plans)
+    both, settings = scaling_model.measure(task, {2: pair}, plans)
     assert list(both) == list(settings) == ["all (N = 2)", "test: sgd (N = 2)"]
-    one, others = timings.measure(task, {1: pair}, plans)
-    fitted, tests = timings.read(both | one, settings | others, task.start())
+    one, others = scaling_model.measure(task, {1: pair}, plans)
+    fitted, tests = scaling_model.read(both | one, settings | others, task.start())
     assert list(tests) == ["sgd (N = 2)", "sgd (N = 1)"]
     assert list(fitted) == ["all (N = 2)", "all (N = 1)", "a part (N = 1)"]
-    assert fitted["a part (N = 1)"].workloads[0].batch == len(task.train) // timings.NODES
+    assert fitted["a part (N = 1)"].workloads[0].batch == len(task.train) // scaling_model.NODES
     assert [work.batch for work in tests["sgd (N = 2)"].workloads] == [60, 60]
     assert fitted["all (N = 2)"].setting.engines == 2
 
 
 def test_baselines_are_the_quickest_of_their_rates(task, pair, monkeypatch):
     rates, target = (1e-3, 1e-2, 1e-4), 1.5
-    monkeypatch.setattr(timings, "BASELINES", {60: rates, 603: (1e-6,)})
-    found = timings.baselines(task, pair, target)
+    monkeypatch.setattr(scaling_model, "BASELINES", {60: rates, 603: (1e-6,)})
+    found = scaling_model.baselines(task, pair, target)
     epochs = []
     for rate in rates:
         objective = Objective(NET, task.train)
@@ -58,9 +58,9 @@ def test_baselines_are_the_quickest_of_their_rates(task, pair, monkeypatch):
 
 def test_works_end_at_the_target(alone, w0):
     target = alone.history[4].loss
-    found = timings.works_to(alone.history, target, w0, OPTIONS["curvature_batch_size"])
+    found = scaling_model.works_to(alone.history, target, w0, OPTIONS["curvature_batch_size"])
     assert sum(work.products for work in found) == alone.history[4].products
     sums = sum(work.products + work.gradients + work.losses for work in found)
     assert sums == alone.history[4].reductions
     with pytest.raises(ValueError, match=r"target: .* got -1"):
-        timings.works_to(alone.history, -1, w0, OPTIONS["curvature_batch_size"])
+        scaling_model.works_to(alone.history, -1, w0, OPTIONS["curvature_batch_size"])

@@ -20,13 +20,22 @@ import pytest
 import soundfile
 
 from hfnb.datasets import CorpusError, files
-from hfnb.datasets._timit import CORE_TEST, open_corpus, read_labels, read_sound, read_utterance
 from hfnb.datasets.dataset import MappedArray
-from hfnb.datasets.phones import PHONES_61, fold, fold_table, phone_set
-from hfnb.studies.decoding import count_bigram, log_likelihoods, phone_error_rate, viterbi
+from hfnb.datasets.timit_corpus import (
+    CORE_TEST,
+    PHONES_61,
+    fold,
+    fold_table,
+    open_corpus,
+    phone_set,
+    read_labels,
+    read_sound,
+    read_utterance,
+)
 from hfnb.studies.features import count_frames, frame_centres, log_mel, normalize, stack_context
+from hfnb.studies.speech_dataset import find_corpus, timit
+from hfnb.studies.speech_recognition import count_bigram, log_likelihoods, phone_error_rate, viterbi
 from hfnb.studies.synthetic_speech import synthesize
-from hfnb.studies.timit_source import find_corpus, timit
 
 SAMPLE = Path(os.environ.get("HFNB_DATA") or Path(__file__).parents[2] / "shared" / "data") / "timit-sample"
 
@@ -902,7 +911,7 @@ def internet(corpus, monkeypatch, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(
-            sys.modules["hfnb.studies.timit_source"],
+            sys.modules["hfnb.studies.speech_dataset"],
             "SAMPLE",
             f"http://127.0.0.1:{server.server_port}/timit.zip",
         )
@@ -940,7 +949,7 @@ def test_bad_archive_is_not_kept(internet, quick, alone, damage):
 
 MEASURE = """
 import resource, sys, time
-from hfnb.studies.timit_source import timit
+from hfnb.studies.speech_dataset import timit
 start = time.perf_counter()
 train, test = timit(sys.argv[1])
 print(len(train.names), len(train), time.perf_counter() - start)

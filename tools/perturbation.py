@@ -166,7 +166,7 @@ def change_krylov(module: ModuleType, noise: Noise) -> None:
 CHANGES: dict[str, Callable[[ModuleType, Noise], None]] = {
     "hfnb.objectives.evaluator": change_sums,
     "hfnb.objectives.curvature": change_curvature,
-    "hfnb.problems.problem": change_problems,
+    "hfnb.problems.saddles": change_problems,
     "hfnb.krylov.system": change_krylov,
 }
 

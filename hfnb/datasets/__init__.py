@@ -1,6 +1,6 @@
 """On what are models trained? Inputs with targets (`Dataset`), MNIST (`mnist`), and the corpus TIMIT.
 
-TIMIT is read and split here; `hfnb.studies.timit_source` makes a dataset of it.
+TIMIT is read and split here; `hfnb.studies.speech_dataset` makes a dataset of it.
 """
 
 import warnings
@@ -14,7 +14,7 @@ from hfnb.datasets.files import CorpusError, CorruptFile
 __all__ = ["CorpusError", "CorruptFile", "Dataset", "fingerprint", "mnist"]
 
 # The new modules of names that were moved, as text: this folder does not import hfnb.studies.
-_MOVED = {"timit": "hfnb.studies.timit_source", "SpeechDataset": "hfnb.studies.speech_dataset"}
+_MOVED = {"timit": "hfnb.studies.speech_dataset", "SpeechDataset": "hfnb.studies.speech_dataset"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,9 @@ import psutil
 from scipy.optimize import OptimizeResult
 
 from hfnb.datasets import Dataset, fingerprint
-from hfnb.engines import blas, launch, mpi_evaluator, watchdog, worker
-from hfnb.engines.attach import attach
-from hfnb.engines.client_evaluator import ClientEvaluator
+from hfnb.engines import blas, launch, watchdog, worker
 from hfnb.engines.engine_driven import Watch, iterations, run_engine_driven, run_with_restarts
+from hfnb.engines.evaluators import ClientEvaluator, mpi_rank
 from hfnb.engines.options import (
     check_options,
     check_partitions,
@@ -158,7 +157,7 @@ class Cluster:
             self._own = launcher is not None
             try:
                 if launcher is None and self._wanted is not None:
-                    self._client = attach(self._wanted, self._n, self._timeout, self._options)
+                    self._client = launch.attach(self._wanted, self._n, self._timeout, self._options)
                     atexit.register(self.stop)
                 elif launcher is not None:
                     prepared = prepare(launcher, self._n, self._threads, self._options)
@@ -185,7 +184,7 @@ class Cluster:
             names = ", ".join(map(str, silent))
             raise RuntimeError(f"of {len(ids)} engines these did not answer in {self._timeout:g} s: {names}")
         pool = Pool(client, ids, lambda: self._is_alive(client), self._timeout)
-        ranks = dict(zip(ids, pool.call_all(mpi_evaluator.mpi_rank), strict=True))
+        ranks = dict(zip(ids, pool.call_all(mpi_rank), strict=True))
         self._ranks = {engine: rank for engine, rank in ranks.items() if rank is not None}
         if len(set(self._ranks.values())) < len(ids):  # not one MPI job
             self._ranks = {}

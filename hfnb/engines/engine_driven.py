@@ -7,25 +7,24 @@ runs on the engines.
 import hashlib
 import inspect
 import logging
+import pickle
 import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.engines import worker
-from hfnb.engines.client_evaluator import ClientEvaluator, warn_not_finite
-from hfnb.engines.mpi_evaluator import MPIEvaluator, SharedCheckpoint, communicator
+from hfnb.engines.evaluators import ClientEvaluator, MPIEvaluator, communicator, warn_not_finite
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.profiler import of_engines
-from hfnb.optimizers.history import check_result
-from hfnb.optimizers.progress import Progress, report_interrupt
+from hfnb.optimizers.history import Progress, check_result, report_interrupt
 from hfnb.validation import asks_to_stop
 
 log = logging.getLogger(__name__)
@@ -303,6 +302,59 @@ class Run:
         if self._started:
             self._answers.put((True, {}))
             self._thread.join()
+
+
+class SharedCheckpoint:
+    """A checkpoint that the first engine reads and writes; all engines get the same state or the same error.
+
+    Parameters
+    ----------
+    checkpoint : object
+        With the methods of `hfnb.Checkpoint`; only the first engine calls them.
+    comm : mpi4py.MPI.Intracomm
+        The engines of the run.
+    """
+
+    def __init__(self, checkpoint, comm):
+        self.checkpoint, self.comm, self.folder = checkpoint, comm, getattr(checkpoint, "folder", None)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other runs out of the folder: the first engine holds the lock for all."""
+        with ExitStack() as stack:
+            keep_out = getattr(self.checkpoint, "in_use", nullcontext)
+            self._first(lambda: stack.enter_context(keep_out()))
+            yield
+
+    def load(self):
+        """Return the last state saved, or None."""
+        return self._first(self.checkpoint.load)
+
+    def save(self, state: dict) -> None:
+        """Save a state."""
+        self._first(lambda: self.checkpoint.save(state))
+
+    def _first(self, action: Callable):
+        """Return on all engines what the action returns on the first one, or raise what it raises there."""
+        value = error = None
+        if self.comm.rank == 0:
+            try:
+                value = action()
+            except Exception as raised:
+                error = _sendable(raised)
+        value, error = self.comm.bcast((value, error))
+        if error is not None:
+            raise error
+        return value
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return the error, or its text if it cannot be sent: the other engines wait for it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class Reply(NamedTuple):

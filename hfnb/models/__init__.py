@@ -1,7 +1,6 @@
 """What is trained? Networks as pure functions of one flat parameter vector, and their losses."""
 
-from hfnb.models._mlp import autoencoder, mlp
 from hfnb.models.losses import cross_entropy, squared_error
-from hfnb.models.network import Network
+from hfnb.models.network import Network, autoencoder, mlp
 
 __all__ = ["Network", "autoencoder", "cross_entropy", "mlp", "squared_error"]

@@ -20,9 +20,8 @@ References
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hfnb.models.activations import ACTIVATIONS
 from hfnb.models.losses import LOSSES
-from hfnb.models.network import Network
+from hfnb.models.network import ACTIVATIONS, Network
 
 
 class Workspace:

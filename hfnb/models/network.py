@@ -1,16 +1,19 @@
-"""Fully connected networks as pure functions of one flat parameter vector."""
+"""Fully connected networks as pure functions of one flat parameter vector: activations, layers, usual shapes.
 
-from collections.abc import Sequence
+Each activation is given in autograd, and as values and derivatives for back-propagation.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
 from numpy.typing import DTypeLike
 
 from hfnb.datasets.dataset import Dataset
-from hfnb.models.activations import ACTIVATIONS
 from hfnb.models.losses import LOSSES, check_targets
 from hfnb.validation import (
     FLOATS,
@@ -24,6 +27,62 @@ from hfnb.validation import (
     check_vector,
     shown,
 )
+
+
+class Activation(NamedTuple):
+    """One activation function φ, elementwise: for autograd and for back-propagation.
+
+    Attributes
+    ----------
+    function : callable
+        ``function(z)``: φ(z) in ``autograd.numpy``, which differentiates it.
+    value : callable
+        ``value(z, out=None)``: φ(z) in NumPy; ``out`` may be z itself.
+    slope : callable
+        ``slope(a)``: φ'(z) as a function of a = φ(z), so that z need not be kept.
+    slope_derivative : callable
+        ``slope_derivative(a)``: the derivative of ``slope`` with respect to a; φ''(z) is its product with
+        ``slope(a)``.
+    """
+
+    function: Callable[[np.ndarray], np.ndarray]
+    value: Callable[..., np.ndarray]
+    slope: Callable[[np.ndarray], np.ndarray]
+    slope_derivative: Callable[[np.ndarray], np.ndarray]
+
+
+def _sigmoid(z: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return ½ (1 + tanh(z / 2)), which equals 1 / (1 + exp(−z)) and cannot overflow."""
+    out = np.multiply(z, 0.5, out=out)
+    np.tanh(out, out=out)
+    out += 1
+    out *= 0.5
+    return out
+
+
+# To add one, add an entry; the tests compare its derivatives with those of autograd.
+ACTIVATIONS: dict[str, Activation] = {
+    "tanh": Activation(anp.tanh, np.tanh, lambda a: 1.0 - a * a, lambda a: -2.0 * a),
+    "sigmoid": Activation(
+        lambda z: 0.5 * (1.0 + anp.tanh(0.5 * z)),
+        _sigmoid,
+        lambda a: a * (1.0 - a),
+        lambda a: 1.0 - 2.0 * a,
+    ),
+    # The derivative at 0 is 0 here. Autograd's derivative of clip is 0 there, too; that of maximum is ½.
+    "relu": Activation(
+        lambda z: anp.clip(z, 0.0, np.inf),
+        lambda z, out=None: np.maximum(z, 0, out=out),
+        lambda a: (a > 0).astype(a.dtype),
+        lambda a: 0.0 * a,
+    ),
+    "softplus": Activation(
+        lambda z: anp.logaddexp(z, 0.0),
+        lambda z, out=None: np.logaddexp(z, z.dtype.type(0), out=out),
+        lambda a: -np.expm1(-a),
+        lambda a: np.exp(-a),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -375,3 +434,83 @@ class Network:
             raise TypeError(f"{name}: expected an array (batch, {d}) of real numbers, got {shown(X)}")
         if len(shape) != 2 or shape[1] != d:
             raise ValueError(f"{name}: expected {d} columns for this network, got shape {shape}")
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: str = "tanh",
+    loss: str = "cross_entropy",
+    weight_decay: float = 0.0,
+) -> Network:
+    """Return a multilayer perceptron with linear outputs.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Numbers of inputs, of the units of each hidden layer, and of outputs.
+    activation : {"tanh", "sigmoid", "relu", "softplus"}
+        Activation of the hidden layers.
+    loss : {"cross_entropy", "squared_error"}
+        "cross_entropy" of the softmax, for integer labels; "squared_error" is ½‖z − y‖².
+    weight_decay : float
+        c ≥ 0 in the term ½ c ‖W‖² that `hfnb.Objective` adds to the mean loss.
+
+    Returns
+    -------
+    Network
+        The network.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument has another form; where it is a name, the message lists the names that exist.
+
+    Examples
+    --------
+    >>> mlp([784, 400, 150, 10]).size
+    375660
+    """
+    sizes = check_sequence("sizes", sizes)
+    return Network(sizes, (*[activation] * (len(sizes) - 2), "linear"), loss, weight_decay)
+
+
+def autoencoder(sizes: Sequence[int], activation: str = "sigmoid", weight_decay: float = 0.0) -> Network:
+    """Return a deep autoencoder: an encoder, a linear code, the mirrored decoder, and the squared error.
+
+    Train it on a dataset whose Y is its X. The output layer has the same activation as the hidden ones
+    [1]_ [2]_.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Numbers of inputs, of the units of each hidden layer of the encoder, and of the code.
+    activation : {"tanh", "sigmoid", "relu", "softplus"}
+        Activation of all layers but the code.
+    weight_decay : float
+        c ≥ 0 in the term ½ c ‖W‖² that `hfnb.Objective` adds to the mean loss.
+
+    Returns
+    -------
+    Network
+        The network.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument has another form; where it is a name, the message lists the names that exist.
+
+    References
+    ----------
+    .. [1] G. Hinton, R. Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science
+       313, 2006.
+    .. [2] J. Martens, "Deep learning via Hessian-free optimization", ICML 2010.
+
+    Examples
+    --------
+    >>> autoencoder([784, 1000, 500, 250, 30]).sizes
+    (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
+    """
+    sizes = check_sequence("sizes", sizes)
+    half = [activation] * (len(sizes) - 2)
+    activations = (*half, "linear", *half, activation)
+    return Network(sizes + sizes[-2::-1], activations, "squared_error", weight_decay)

@@ -96,8 +96,8 @@ class Evaluator(Protocol):
     """Sums of losses, gradients and curvature products over all samples, wherever these are stored.
 
     hfnb has three: `hfnb.objectives.evaluator.LocalEvaluator` for one process,
-    `hfnb.engines.client_evaluator.ClientEvaluator` for a client that sends each evaluation to engines, and
-    `hfnb.engines.mpi_evaluator.MPIEvaluator` for an optimizer that runs on the engines.
+    `hfnb.engines.evaluators.ClientEvaluator` for a client that sends each evaluation to engines, and
+    `hfnb.engines.evaluators.MPIEvaluator` for an optimizer that runs on the engines.
 
     Attributes
     ----------

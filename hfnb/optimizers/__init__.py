@@ -3,10 +3,8 @@
 from hfnb.optimizers._first_order import first_order
 from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers.certificate import Certificate, certify
-from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint
-from hfnb.optimizers.checkpoint_lock import FolderInUse
-from hfnb.optimizers.history import Record, Recorder, Status
-from hfnb.optimizers.progress import Progress
+from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint, FolderInUse
+from hfnb.optimizers.history import Progress, Record, Recorder, Status
 from hfnb.optimizers.scipy_adapter import scipy_method
 
 __all__ = [

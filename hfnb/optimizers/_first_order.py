@@ -11,9 +11,8 @@ from hfnb.krylov import norm
 from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Sample
 from hfnb.optimizers.checkpoint import CheckpointLike, resumable
-from hfnb.optimizers.history import Record, Recorder, Status
+from hfnb.optimizers.history import Record, Recorder, Status, watched
 from hfnb.optimizers.options import check_run
-from hfnb.optimizers.progress import watched
 from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int, renamed
 
 # Rate: the learning rate η of step t, in the precision of w. Update: a function (w, g, t, memory) that

@@ -9,18 +9,11 @@ from typing import Any, cast
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from hfnb.krylov import KrylovResult, NonFiniteProduct
+from hfnb.krylov import KrylovResult, NonFiniteProduct, norm
 from hfnb.objectives.protocols import CurvatureFunction, ObjectiveLike
 from hfnb.objectives.sampling import Draws
-from hfnb.optimizers.checkpoint import CheckpointLike, resumable
-from hfnb.optimizers.damping import levenberg_marquardt, next_damping
-from hfnb.optimizers.history import Record, Recorder, Status
-from hfnb.optimizers.line_search import Step
-from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
-from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
-from hfnb.optimizers.progress import watched
-from hfnb.optimizers.state import State
-from hfnb.optimizers.stationary import (
+from hfnb.optimizers.certificate import (
+    Certificate,
     certificate_at,
     ending_at,
     gives_up,
@@ -28,10 +21,16 @@ from hfnb.optimizers.stationary import (
     step_off_saddle,
     why_no_progress,
 )
+from hfnb.optimizers.checkpoint import CheckpointLike, resumable
+from hfnb.optimizers.damping import levenberg_marquardt, next_damping
+from hfnb.optimizers.history import Record, Recorder, State, Status, watched
+from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
+from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
 from hfnb.optimizers.steps import (
     LONGEST_INTERVAL,
     PLATEAU,
     STEPS,
+    Step,
     Subproblem,
     backtrack,
     probe_negative_curvature,
@@ -180,7 +179,7 @@ def hessian_free(
     saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
     state = State.restored(saved) if saved else _start(objective, w0, damping, samples)
-    stop, ending = bool(not saved and recorder.add(state.w, **state.entries())), None
+    stop, ending = bool(not saved and recorder.add(state.w, **_entries(state))), None
 
     while not (stop or state.iteration >= max_iter or gives_up(state, tol)):
         certificate = certificate_at(objective, state, samples) if needs_certificate(state, tol) else None
@@ -208,7 +207,7 @@ def hessian_free(
             taken, state = step_off_saddle(objective, state, certificate, samples)
         moved = _move(objective, state, taken, solution, samples, exact)
         state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected))
-        stop = recorder.add(state.w, **state.entries(taken, solution or certificate))
+        stop = recorder.add(state.w, **_entries(state, taken, solution or certificate))
         if store:
             store.save({**vars(state), "history": recorder.history})
 
@@ -289,3 +288,29 @@ def _move(
             )
         trouble = "" if finite else "the loss or its gradient is not finite after the step"
     return replace(state, solution=None, rejected=state.rejected + 1, trouble=trouble)
+
+
+def _entries(
+    state: State, step: Step | None = None, found: KrylovResult | Certificate | None = None
+) -> dict[str, Any]:
+    """Return the entries {name: value} for the `Record` of an iteration.
+
+    ``step`` is the step of the iteration, None before the first one. ``found`` is the result of the solve, or
+    the certificate that replaced it; None if products were not finite.
+    """
+    step = None if state.rejected else step
+    solution = found if isinstance(found, KrylovResult) else None
+    certificate = found if isinstance(found, Certificate) else None
+    status = solution.status if solution else certificate.reason if certificate else state.trouble
+    return {
+        "iteration": state.iteration,
+        "loss": state.loss,
+        "gradient_norm": state.gradient_norm,
+        "damping": state.damping,
+        "direction": step.name if step else "none",
+        "alpha": step.alpha if step else 0.0,
+        "step_norm": step.alpha * norm(step.direction) if step else 0.0,
+        "curvature": certificate.eigenvalue if certificate else solution and solution.curvature,
+        "krylov_iterations": solution.iterations if solution else 0,
+        "krylov_status": str(status),
+    }

@@ -1,5 +1,6 @@
 """Checkpoints: a run can be resumed after any interruption, and gives the same results bit for bit."""
 
+import errno
 import functools
 import hashlib
 import inspect
@@ -7,9 +8,12 @@ import io
 import os
 import pickle
 import re
+import socket
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -18,7 +22,6 @@ from scipy.optimize import OptimizeResult
 
 from hfnb.datasets.files import written_whole
 from hfnb.objectives import run_identity
-from hfnb.optimizers import checkpoint_lock
 from hfnb.validation import check_positive_int
 
 _MAGIC = b"hfnb checkpoint "
@@ -28,6 +31,12 @@ _PART = re.compile(r"checkpoint-[0-9]{8,}\.[0-9a-f]{32}\.part")
 _ARRAYS = {"_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"}  # the names in NumPy's pickles
 # Options that may differ when a run is resumed, because they do not change what it computes.
 _OF_THE_CALL = {"max_iter", "tol", "callback", "checkpoint"}
+
+LOCK_FILE = ".lock"
+# Seconds. Engines whose client was killed keep the lock for about two seconds, until they end.
+LOCK_WAIT = 10.0
+# The errors of a file system without locks.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 Optimizer = TypeVar("Optimizer", bound=Callable[..., OptimizeResult])
 
@@ -44,6 +53,10 @@ class CheckpointLike(Protocol):
 
 class CorruptCheckpoint(ValueError):
     """All checkpoints in a folder are damaged; the message says what is wrong with each."""
+
+
+class FolderInUse(RuntimeError):
+    """Another run has the lock of a folder; the message names that run if it is known."""
 
 
 class Checkpoint:
@@ -127,7 +140,7 @@ class Checkpoint:
 
         Raises
         ------
-        hfnb.optimizers.checkpoint_lock.FolderInUse
+        FolderInUse
             If another run uses the folder.
         OSError
             If the folder cannot be made or written to.
@@ -135,7 +148,7 @@ class Checkpoint:
         with ExitStack() as stack:
             with self._saving():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(checkpoint_lock.locked(self.folder))
+                stack.enter_context(locked(self.folder, LOCK_WAIT))
             self._in_use = True
             stack.callback(setattr, self, "_in_use", False)
             yield
@@ -383,3 +396,100 @@ def _pickled(state: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     _WritesData(file, protocol=5).dump(state)
     return file.getvalue()
+
+
+@contextmanager
+def locked(folder: Path, wait: float) -> Iterator[None]:
+    """Return a context with the lock of an existing folder.
+
+    The lock is on the file `LOCK_FILE` in the folder, which stays there. A run that is killed leaves no lock
+    behind. On a file system without locks, a warning says that nothing protects the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    wait : float
+        For how many seconds to wait for another run to release the lock.
+
+    Raises
+    ------
+    FolderInUse
+        If another run has the lock for longer, or at once if it is a run of this process.
+    """
+    end = time.monotonic() + wait
+    with open(folder / LOCK_FILE, "a+", encoding="utf-8") as file:
+        try:
+            while not _lock(file.fileno()):
+                holder = _holder(folder)
+                if time.monotonic() > end or holder.startswith(f"{_self()},"):
+                    raise FolderInUse(
+                        f"checkpoint: the checkpoint folder {folder} is in use by another run ({holder}): "
+                        "give each run its own folder. If the machine of that run is lost, remove "
+                        f"{LOCK_FILE}"
+                    )
+                time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{folder} cannot be locked ({error.strerror}): use it in one run only", stacklevel=3
+            )
+        with suppress(OSError):  # such as a full disk; the name is only for the message
+            file.truncate(0)
+            file.write(f"{_self()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)
+                _unlock(file.fileno())
+
+
+def _self() -> str:
+    """Return the name of this process."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _holder(folder: Path) -> str:
+    """Return the name that the run with the lock has written."""
+    try:
+        return (folder / LOCK_FILE).read_text(encoding="utf-8") or "it left no name"
+    except (OSError, UnicodeDecodeError):
+        return "it left no name"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        """Lock a byte far beyond the end of the file, so that others can read its content."""
+        os.lseek(descriptor, 2**30, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                return False
+            raise
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        """Free the lock."""
+        os.lseek(descriptor, 2**30, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> bool:
+        """Lock the file for this open file alone, so that a second run of this process cannot have it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        """Free the lock at once, even where a child process has inherited the open file."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,18 +1,27 @@
-"""The record of each iteration of an optimizer, and the result of a run."""
+"""A run from one iteration to the next: its state, the record of each, a progress bar, and the result."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from functools import update_wrapper, wraps
+from types import TracebackType
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from hfnb.krylov import norm
 from hfnb.objectives.costs import COSTS
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import ObjectiveLike
-from hfnb.validation import asks_to_stop, shown
+from hfnb.validation import asks_to_stop, check_callable, check_extra, check_nonnegative_int, shown
+
+log = logging.getLogger(__name__)
+
+Optimizer = TypeVar("Optimizer", bound=Callable[..., OptimizeResult])
 
 
 class Status(StrEnum):
@@ -216,3 +225,175 @@ def check_result(result: Any) -> OptimizeResult:
     if isinstance(result, OptimizeResult) and "x" in result:
         return result
     raise TypeError(f"optimizer: expected one that returns an OptimizeResult with x, got {shown(result)}")
+
+
+class Progress:
+    """A progress bar that shows the loss, for the option ``callback`` of an optimizer.
+
+    Parameters
+    ----------
+    total : int
+        Number of iterations of the run.
+    callback : callable, optional
+        Called with each record as well; any true value that it returns stops the run.
+    **options
+        Options of ``tqdm``.
+
+    Examples
+    --------
+    >>> bar = Progress(3, disable=True)
+    >>> bar(Record(iteration=1, loss=0.5))
+    False
+    """
+
+    def __init__(self, total: int, callback: Callable[[Record], Any] | None = None, **options: Any) -> None:
+        check_extra("hfnb.Progress", "notebooks", "tqdm")
+        from tqdm.auto import tqdm
+
+        self.callback = check_callable("callback", callback, "(record) -> whether to stop", optional=True)
+        self._bar = tqdm(total=check_nonnegative_int("total", total), **options)
+
+    def __call__(self, record: Record) -> bool:
+        """Show a record, and return whether the callback asks to stop."""
+        self._bar.update(record.iteration - self._bar.n)
+        self._bar.set_postfix_str(f"loss {record.loss:.4g}")
+        stop = self.callback is not None and asks_to_stop(self.callback, record)
+        if stop or self._bar.n >= self._bar.total:
+            self.close()
+        return stop
+
+    def close(self, complete: bool = True) -> None:
+        """Close the bar; closing it again does nothing.
+
+        Parameters
+        ----------
+        complete : bool
+            Whether the run ended by itself, perhaps before ``total`` iterations; the bar is then shown as
+            full. Otherwise, after an error or an interrupt, a notebook shows the bar in red.
+        """
+        if complete and not self._bar.disable and self._bar.n:
+            self._bar.total = self._bar.n
+            if hasattr(self._bar, "container"):  # the widget of a notebook keeps its own total
+                self._bar.container.children[1].max = self._bar.n
+            self._bar.refresh()
+        self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(complete=kind is None)
+
+
+def watched(optimizer: Optimizer) -> Optimizer:
+    """Return an optimizer that closes its progress bar, and logs after which iteration it was interrupted.
+
+    Parameters
+    ----------
+    optimizer : callable
+        ``optimizer(objective, w0, *, callback=None, **options)``.
+
+    Returns
+    -------
+    callable
+        The optimizer. If its callback is a `Progress`, that is closed however the run ends, even if the
+        optimizer never called it. After a KeyboardInterrupt, one line names the last complete iteration.
+    """
+
+    @wraps(optimizer)
+    def run(objective: Any, w0: Any, *, callback: Any = None, **options: Any) -> OptimizeResult:
+        reached = None
+
+        def follow(record: Record) -> Any:
+            nonlocal reached
+            reached = record.iteration
+            return callback(record)
+
+        with callback if isinstance(callback, Progress) else nullcontext():
+            try:
+                seen = update_wrapper(follow, callback, updated=()) if callable(callback) else callback
+                return optimizer(objective, w0, callback=seen, **options)
+            except KeyboardInterrupt:
+                report_interrupt(reached)
+                raise
+
+    return cast(Optimizer, run)
+
+
+def report_interrupt(iteration: int | None) -> None:
+    """Log after which iteration a run was interrupted, or only that it was if the iteration is None."""
+    after = "" if iteration is None else f" after iteration {iteration}"
+    log.warning("stopped%s by an interrupt; run the cell again", after)
+
+
+@dataclass(frozen=True)
+class State:
+    """What one iteration of `hessian_free` passes on to the next, and a checkpoint saves.
+
+    Attributes
+    ----------
+    w, g : ndarray, shape (p,)
+        Parameters and gradient.
+    loss : float
+        The loss at w.
+    damping : float
+        λ.
+    solution : ndarray, shape (p,), optional
+        The last solution of the sub-problem, from which the next solve starts; None after a rejected step.
+    iteration : int
+        Number of iterations so far.
+    rejected : int
+        Number of steps in a row that were rejected; 0 after an accepted step.
+    plateau : bool
+        Whether the last iteration hardly lowered the loss.
+    next_probe, interval : int
+        The iteration of the next probe for negative curvature, and the number of iterations between probes.
+    steepest : float
+        The largest gradient norm so far, with which later ones are compared.
+    trusted : float
+        λ after the last accepted step.
+    trouble : str
+        What was not finite, if that is why the last step was rejected.
+    memory : dict, optional
+        Data that a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
+    """
+
+    w: np.ndarray
+    g: np.ndarray
+    loss: float
+    damping: float
+    solution: np.ndarray | None = None
+    iteration: int = 0
+    rejected: int = 0
+    plateau: bool = True
+    next_probe: int = 0
+    interval: int = 1
+    steepest: float = 0.0
+    trusted: float = 0.0
+    trouble: str = ""
+    memory: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steepest", max(self.steepest, self.gradient_norm))
+        object.__setattr__(self, "trusted", self.trusted or self.damping)
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any]) -> "State":
+        """Return the state that a checkpoint holds; ValueError if another version of hfnb wrote it."""
+        if saved.keys() != {field.name for field in fields(cls)}:
+            raise ValueError("checkpoint: expected one of this version of hfnb, got one of another version")
+        return cls(**saved)
+
+    @property
+    def gradient_norm(self) -> float:
+        """‖g‖."""
+        return norm(self.g)
+
+    def with_damping(self, damping: float) -> "State":
+        """Return this state with another λ; ``trusted`` becomes λ unless the last step was rejected."""
+        return replace(self, damping=damping, trusted=self.trusted if self.rejected else damping)

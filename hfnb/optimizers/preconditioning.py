@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hfnb.krylov import LBFGS, diagonal
-from hfnb.optimizers.state import State
+from hfnb.optimizers.history import State
 from hfnb.validation import check_choice
 
 # A user's preconditioner: it takes the state before a solve and returns M, or None for no preconditioner.
@@ -119,8 +119,9 @@ def find_preconditioner(preconditioner: str | PreconditionerFunction | None) -> 
     Parameters
     ----------
     preconditioner : {"lbfgs", "diagonal"}, callable or None
-        A name, or a function (state) -> M. For the `hfnb.optimizers.state.State` before a solve, it returns a
-        symmetric positive definite operator of shape (p, p), or None for a solve without a preconditioner.
+        A name, or a function (state) -> M. It gets the `hfnb.optimizers.history.State` before a solve, and
+        returns a symmetric positive definite operator of shape (p, p), or None for a solve without a
+        preconditioner.
 
     Returns
     -------

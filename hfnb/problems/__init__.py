@@ -1,9 +1,9 @@
 """Small problems with known answers, shared by tests, benchmarks and notebooks."""
 
 from hfnb.problems.linear_systems import SPECTRA, LinearSystem, linear_system
-from hfnb.problems.problem import Problem
 from hfnb.problems.saddles import (
     STRICT_SADDLES,
+    Problem,
     deep_linear,
     hard_case,
     monkey_saddle,

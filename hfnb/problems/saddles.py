@@ -1,15 +1,256 @@
-"""Polynomials and small networks whose saddles are known; families of strict saddles.
+"""Functions whose stationary point and least value are known: polynomials, small networks, strict saddles.
 
 An argument that does not fit raises ValueError or TypeError with its name and what was expected.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 
-import autograd.numpy as np
+import autograd.numpy as anp
+import numpy as np
+from autograd import hessian, make_hvp, value_and_grad
+from scipy.sparse.linalg import LinearOperator
 
-from hfnb.problems.problem import Problem
-from hfnb.validation import check_choice, check_nonnegative_int, check_positive_int, check_sequence
+from hfnb.objectives.costs import Counts
+from hfnb.objectives.sampling import Sample
+from hfnb.validation import (
+    check_choice,
+    check_nonnegative,
+    check_nonnegative_int,
+    check_positive_int,
+    check_sequence,
+    check_vector,
+)
+
+
+@dataclass(eq=False)
+class Problem:
+    """A function f of a vector with a known stationary point and a known least value.
+
+    It is an `hfnb.objectives.ObjectiveLike`, so that optimizers take it. There are no samples: the methods
+    ignore their argument ``sample``.
+
+    Parameters
+    ----------
+    name : str
+        What messages and plots call it.
+    f : callable
+        ``f(w)``, from (p,) to a number, written in ``autograd.numpy``.
+    stationary : ndarray, shape (p,)
+        A point where ∇f = 0.
+    index : int
+        Number of negative eigenvalues of the Hessian there; the point is a strict saddle if it is positive.
+    minimum : float
+        The least value of f.
+    start : ndarray, shape (p,)
+        Where a run usually begins.
+    n : int
+        Number of samples that an evaluation counts as.
+    counts : Counts
+        What has been evaluated so far.
+
+    Examples
+    --------
+    >>> from autograd.numpy import sum
+    >>> bowl = Problem("bowl", lambda w: sum(w**2), np.zeros(2), 0, 0.0, np.ones(2))
+    >>> bowl.value(bowl.start), bowl.gradient(bowl.start)
+    (2.0, array([2., 2.]))
+    """
+
+    name: str
+    f: Callable[[np.ndarray], float]
+    stationary: np.ndarray
+    index: int
+    minimum: float
+    start: np.ndarray
+    n: int = 1
+    counts: Counts = field(default_factory=Counts, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Number p of parameters."""
+        return self.stationary.size
+
+    def value(self, w: np.ndarray, sample: Sample | None = None) -> float:
+        """Return f(w).
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        sample : optional
+            Ignored.
+
+        Returns
+        -------
+        float
+            The value.
+        """
+        check_vector("w", w, self.size)
+        self.counts.add("losses", 1, 0)
+        return float(self.f(w))
+
+    def value_and_gradient(self, w: np.ndarray, sample: Sample | None = None) -> tuple[float, np.ndarray]:
+        """Return f(w) and ∇f(w).
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        sample : optional
+            Ignored.
+
+        Returns
+        -------
+        value : float
+            f(w).
+        gradient : ndarray, shape (p,)
+            ∇f(w).
+        """
+        check_vector("w", w, self.size)
+        self.counts.add("gradients", 1, 0)
+        value, gradient = value_and_grad(self.f)(w)
+        return float(value), gradient
+
+    def gradient(self, w: np.ndarray) -> np.ndarray:
+        """Return ∇f(w).
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            The gradient.
+        """
+        return self.value_and_gradient(w)[1]
+
+    def curvature(self, w: np.ndarray, kind: str = "hessian", sample: Sample | None = None) -> LinearOperator:
+        """Return the Hessian at w as an operator.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        kind : {"hessian"}
+            The only curvature that a function without a network has.
+        sample : optional
+            Ignored.
+
+        Returns
+        -------
+        LinearOperator, shape (p, p)
+            The Hessian at this w, even if the array is changed later.
+
+        Raises
+        ------
+        ValueError
+            If ``kind`` is another one.
+        """
+        if kind != "hessian":
+            raise ValueError(f"curvature: expected 'hessian', the only one {self.name} has, got {kind!r}")
+        check_vector("w", w, self.size)
+        apply, _ = make_hvp(self.f)(np.array(w))  # a copy, because the product refers to its point
+
+        def product(v: np.ndarray) -> np.ndarray:
+            self.counts.add("products", 1, 0)
+            return apply(v.ravel().astype(w.dtype, copy=False))
+
+        return LinearOperator((w.size, w.size), matvec=product, rmatvec=product, dtype=w.dtype)
+
+    def hessian_product(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Return ∇²f(w) v.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        v : ndarray, shape (p,)
+            What is multiplied.
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            The product.
+        """
+        check_vector("v", v, self.size)
+        return self.curvature(w) @ v
+
+    def hessian(self, w: np.ndarray) -> np.ndarray:
+        """Return the Hessian at w as a dense matrix, which takes p products.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+
+        Returns
+        -------
+        ndarray, shape (p, p)
+            The Hessian.
+        """
+        check_vector("w", w, self.size)
+        return hessian(self.f)(w)
+
+    def scaled(self, loss: float = 1.0, stretch: float | np.ndarray = 1.0) -> "Problem":
+        """Return the same problem in other units: w ↦ loss · f(w / stretch).
+
+        Parameters
+        ----------
+        loss : float
+            Factor of the value, positive.
+        stretch : float or ndarray, shape (p,)
+            Factor of all coordinates, or of each one; positive.
+
+        Returns
+        -------
+        Problem
+            A problem whose stationary point, least value and start are scaled in the same way.
+
+        Raises
+        ------
+        ValueError
+            If a factor is not positive and finite.
+
+        Examples
+        --------
+        >>> from hfnb.problems import rosenbrock
+        >>> wide = rosenbrock().scaled(loss=1e-8, stretch=1e6)
+        >>> wide.stationary, bool(np.isclose(wide.value(wide.start), 24.2e-8))
+        (array([1000000., 1000000.]), True)
+        """
+        unit = np.broadcast_to(np.asarray(stretch, dtype=float), self.stationary.shape)
+        for name, value in (("loss", np.asarray(loss)), ("stretch", unit)):
+            if not np.all((value > 0) & np.isfinite(value)):
+                raise ValueError(f"{name}: expected positive numbers, got {value}")
+
+        def f(w: np.ndarray) -> float:
+            return loss * self.f(w / unit.astype(w.dtype))
+
+        name = f"{self.name}, scaled"
+        return Problem(name, f, unit * self.stationary, self.index, loss * self.minimum, unit * self.start)
+
+    def near(self, distance: float, seed: int = 0) -> np.ndarray:
+        """Return a point near the stationary one, in a random direction from it.
+
+        Parameters
+        ----------
+        distance : float
+            Euclidean distance from the stationary point, at least 0.
+        seed : int
+            At least 0; a seed always gives the same direction.
+
+        Returns
+        -------
+        ndarray, shape (p,)
+            The point.
+        """
+        check_nonnegative("distance", distance, finite=True)
+        direction = np.random.default_rng(check_nonnegative_int("seed", seed)).standard_normal(self.size)
+        return self.stationary + distance * direction / np.linalg.norm(direction)
 
 
 def quartic_saddle() -> Problem:
@@ -106,7 +347,7 @@ def random_saddle(n: int = 20, index: int = 5, seed: int = 0) -> Problem:
     H = (Q * eigenvalues) @ Q.T
 
     def f(w: np.ndarray) -> float:
-        return 0.5 * np.dot(w, np.dot(H, w)) + 0.25 * np.dot(w, w) ** 2
+        return 0.5 * anp.dot(w, anp.dot(H, w)) + 0.25 * anp.dot(w, w) ** 2
 
     minimum = -0.25 * min(eigenvalues.min(), 0.0) ** 2
     return Problem("random saddle", f, np.zeros(n), index, minimum, random.standard_normal(n))
@@ -150,7 +391,7 @@ def tensor_decomposition(d: int = 6, components: int = 3, seed: int = 0) -> Prob
     A, _ = np.linalg.qr(random.standard_normal((d, d)))
 
     def f(u: np.ndarray) -> float:
-        return 0.5 * (d - 2 * np.sum(np.dot(A, u) ** 4) + np.dot(u, u) ** 4)
+        return 0.5 * (d - 2 * anp.sum(anp.dot(A, u) ** 4) + anp.dot(u, u) ** 4)
 
     saddle = components**-0.75 * A[:components].sum(axis=0)
     start = 0.5 * random.standard_normal(d)
@@ -184,7 +425,7 @@ def rosenbrock(n: int = 2) -> Problem:
         raise ValueError(f"n: expected at least 2, got {n}")
 
     def f(w: np.ndarray) -> float:
-        return np.sum(100 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2)
+        return anp.sum(100 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2)
 
     start = np.where(np.arange(n) % 2 == 0, -1.2, 1.0)
     return Problem("Rosenbrock", f, np.ones(n), 0, 0.0, start)
@@ -223,7 +464,7 @@ def hard_case() -> Problem:
     return Problem("hard case", f, np.array([0.0, y]), 1, -7 / 6, np.zeros(2))
 
 
-ACTIVATIONS = {"tanh": np.tanh, "sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2))}
+ACTIVATIONS = {"tanh": anp.tanh, "sigmoid": lambda z: 0.5 * (1 + anp.tanh(z / 2))}
 
 
 def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), seed: int = 0) -> Problem:
@@ -281,9 +522,9 @@ def deep_linear(widths: Sequence[int] = (4, 2, 4), kept: Sequence[int] = (1,), s
     def f(w: np.ndarray) -> float:
         product, position = np.eye(widths[0]), 0
         for rows, columns in shapes:
-            W = np.reshape(w[position : position + rows * columns], (rows, columns))
-            product, position = np.dot(W, product), position + rows * columns
-        return 0.5 * np.sum((product - T) ** 2)
+            W = anp.reshape(w[position : position + rows * columns], (rows, columns))
+            product, position = anp.dot(W, product), position + rows * columns
+        return 0.5 * anp.sum((product - T) ** 2)
 
     power = s[kept] ** (1 / len(shapes))
     weights = [np.zeros((rows, columns)) for rows, columns in shapes]
@@ -337,14 +578,14 @@ def tiny_network(activation: str = "tanh", hidden: int = 3, inputs: int = 3, see
     X = random.standard_normal((20, inputs))
 
     def outputs(w: np.ndarray) -> np.ndarray:
-        W, v = np.reshape(w[: hidden * inputs], (hidden, inputs)), w[hidden * inputs : hidden * (inputs + 1)]
-        return np.dot(act(np.dot(X, W.T)), v) + (w[-1] if offset else 0.0)
+        W, v = anp.reshape(w[: hidden * inputs], (hidden, inputs)), w[hidden * inputs : hidden * (inputs + 1)]
+        return anp.dot(act(anp.dot(X, W.T)), v) + (w[-1] if offset else 0.0)
 
     teacher = random.standard_normal(hidden * (inputs + 1) + offset)
     y = outputs(teacher)
 
     def f(w: np.ndarray) -> float:
-        return 0.5 * np.mean((outputs(w) - y) ** 2)
+        return 0.5 * anp.mean((outputs(w) - y) ** 2)
 
     saddle = np.zeros(teacher.size)
     saddle[-1] = y.mean() if offset else 0.0

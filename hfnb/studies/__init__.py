@@ -3,13 +3,10 @@
 ===================  ===================================================================================
 tasks                networks with their data, and runs of optimizers on them
 larger_batches       what each method spends until a target, at each batch size
-timings              short runs on engines, to be timed
-scaling_model        a model of the seconds on any number of engines, fitted to timed runs
-timit_source         frames of speech of the first corpus found: TIMIT, its free sample, synthetic speech
+scaling_model        timed runs on engines, and a model of the seconds on any number of them
 synthetic_speech     a corpus of TIMIT's form, spoken by eSpeak NG
 features             log-mel energies, normalized, with their neighbours
-speech_dataset       frames and their targets in files that are mapped, not read
-speech_recognition   the acoustic model: training, recognition, errors
-decoding             Viterbi search, and the phone error rate
+speech_dataset       frames of speech of the first corpus found: TIMIT, its free sample, synthetic speech
+speech_recognition   the acoustic model: training, recognition by Viterbi search, errors
 ===================  ===================================================================================
 """

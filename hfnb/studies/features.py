@@ -6,7 +6,7 @@ wide on the mel scale, and the logarithm is taken.
 
 import numpy as np
 
-from hfnb.datasets._timit import RATE, WINDOW
+from hfnb.datasets.timit_corpus import RATE, WINDOW
 from hfnb.validation import check_extra
 
 STEP = 160  # samples: 10 ms

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnb.datasets._timit import RATE, SYNTHETIC_MARK
 from hfnb.datasets.files import CorpusError
+from hfnb.datasets.timit_corpus import RATE, SYNTHETIC_MARK
 from hfnb.validation import check_extra
 
 WORDS = {

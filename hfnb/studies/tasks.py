@@ -15,8 +15,7 @@ from hfnb import datasets, models
 from hfnb.datasets import Dataset
 from hfnb.objectives import Objective
 from hfnb.optimizers import first_order
-from hfnb.optimizers.history import Record
-from hfnb.optimizers.progress import Progress
+from hfnb.optimizers.history import Progress, Record
 
 
 def mode() -> str:
