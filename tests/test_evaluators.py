@@ -9,7 +9,7 @@ from on_engines import MPI
 from scipy.optimize import OptimizeResult
 
 from hfnb import Objective, Sample
-from hfnb.engines.evaluators import ClientEvaluator, MPIEvaluator
+from hfnb.engines.distributed_evaluators import ClientEvaluator, MPIEvaluator
 from hfnb.objectives.compensated_sums import value
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.objective import AnyLoss

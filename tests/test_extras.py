@@ -20,8 +20,8 @@ CASES = [
     (
         "mpi",
         "mpi4py",
-        "from hfnb.engines.evaluators import communicator; communicator((0,))",
-        "hfnb.engines.evaluators",
+        "from hfnb.engines.distributed_evaluators import communicator; communicator((0,))",
+        "hfnb.engines.distributed_evaluators",
     ),
     ("plots", "matplotlib", "import hfnb.plots", "hfnb.plots"),
     ("plots", "matplotlib", "from hfnb.studies import tasks; tasks.save('x.json', {})", "hfnb.plots"),

@@ -53,7 +53,7 @@ def test_an_engine_driven_product_takes_one_more_function(mpi_pair, data, w0):
     """Allreduce lies beside it."""
     stack = mpi_pair.minimize(NET, data, w0, recorded, progress=False).stack
     way = between(stack, "objectives/objective.py:product", "objectives/evaluator.py")
-    assert way == ["engines/evaluators.py:product"]
+    assert way == ["engines/distributed_evaluators.py:product"]
     first = stack.index("optimizers/_hessian_free.py:hessian_free")
     last = stack.index("objectives/curvature.py:add_product")
     assert last - first + 1 <= 9, stack[first : last + 1]  # both ends counted

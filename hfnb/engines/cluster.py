@@ -17,8 +17,8 @@ from scipy.optimize import OptimizeResult
 
 from hfnb.datasets import Dataset, fingerprint
 from hfnb.engines import blas, launch, watchdog, worker
+from hfnb.engines.distributed_evaluators import ClientEvaluator, mpi_rank
 from hfnb.engines.engine_driven import Watch, iterations, run_engine_driven, run_with_restarts
-from hfnb.engines.evaluators import ClientEvaluator, mpi_rank
 from hfnb.engines.options import (
     check_options,
     check_partitions,

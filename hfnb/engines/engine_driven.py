@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.engines import worker
-from hfnb.engines.evaluators import ClientEvaluator, MPIEvaluator, communicator, warn_not_finite
+from hfnb.engines.distributed_evaluators import ClientEvaluator, MPIEvaluator, communicator, warn_not_finite
 from hfnb.engines.pool import EngineFailure, EngineLost, pack
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.profiler import of_engines

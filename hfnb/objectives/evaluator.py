@@ -1,4 +1,8 @@
-"""Sums of losses, gradients and curvature products over the samples that this process holds."""
+"""Sums of losses, gradients and curvature products over the samples that this process holds.
+
+How many rows a chunk has, which thread evaluates it, and in how much memory linearizations are kept between
+products is decided here.
+"""
 
 import os
 from collections.abc import Callable, Iterator

@@ -95,9 +95,9 @@ class ObjectiveLike(Protocol):
 class Evaluator(Protocol):
     """Sums of losses, gradients and curvature products over all samples, wherever these are stored.
 
-    hfnb has three: `hfnb.objectives.evaluator.LocalEvaluator` for one process,
-    `hfnb.engines.evaluators.ClientEvaluator` for a client that sends each evaluation to engines, and
-    `hfnb.engines.evaluators.MPIEvaluator` for an optimizer that runs on the engines.
+    hfnb has three: `hfnb.objectives.evaluator.LocalEvaluator` for one process, and in
+    `hfnb.engines.distributed_evaluators` a ``ClientEvaluator`` for a client that sends each evaluation to
+    engines and an ``MPIEvaluator`` for an optimizer that runs on the engines.
 
     Attributes
     ----------

@@ -272,7 +272,7 @@ def mpi_rank() -> int | None:
 @cache
 def communicator(ranks: tuple[int, ...]):
     """Return the MPI communicator of the engines with these ranks, in this order; all must call this."""
-    check_extra("hfnb.engines.evaluators", "mpi", "mpi4py")
+    check_extra("hfnb.engines.distributed_evaluators", "mpi", "mpi4py")
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.Create_group(MPI.COMM_WORLD.group.Incl(ranks))
