@@ -2,11 +2,11 @@
 
 import argparse
 
-from bench import busy, iteration, memory, products, rule, saddles, scaling, solvers, target, timit
+from bench import busy, iteration, memory, products, rule, saddles, scaling, solvers, target, timit, vectors
 
 BENCHMARKS = {
     each.__name__.split(".")[1]: each.run
-    for each in (products, iteration, memory, target, rule, saddles, solvers, timit, scaling, busy)
+    for each in (products, iteration, memory, target, rule, saddles, solvers, vectors, timit, scaling, busy)
 }
 
 
@@ -20,9 +20,13 @@ def main():
     parser.add_argument("--batches", nargs="+", type=int, help="products: which batches")
     parser.add_argument("--what", nargs="+", help="products: gradient, hessian, gauss-newton")
     parser.add_argument("--ways", nargs="+", help="products: which peers")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="products: how many threads")
+    parser.add_argument(
+        "--threads", nargs="+", type=int, default=[1, 2], help="products, vectors: how many threads"
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
-    parser.add_argument("--priority", type=int, default=0, help="products: real-time priority while timing")
+    parser.add_argument(
+        "--priority", type=int, default=0, help="products, vectors: real-time priority while timing"
+    )
     options = parser.parse_args()
     for name in options.names or BENCHMARKS:
         if name not in BENCHMARKS:
