@@ -78,11 +78,19 @@ def bicgstab(
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
     while (reason := monitor.stop(x, r)) is None:
-        if fresh or monitor.replaced:
-            shadow, p, rho, size, fresh = r.copy(), r.copy(), dot(r, r), norm(r), True
+        r_norm, fresh = monitor.residual_norms[-1], fresh or monitor.replaced
+        if not fresh:
+            rho, rho_before = dot(shadow, r), rho
+            fresh = _lost(rho, size * r_norm, x.dtype)
+        if fresh:
+            shadow, p, rho, size = r.copy(), r.copy(), r_norm**2, r_norm
+        else:
+            axpy(p, -omega, v)
+            p *= rho / rho_before * (alpha / omega)
+            p += r
         z = p if M is None else system.precondition(p)[0]
         system.product(z, out=v)
-        sigma, v_norm = dot(shadow, v), norm(v)
+        sigma, v_norm = dot(shadow, v), system.product_norm
         if _lost(sigma, size * v_norm, x.dtype):
             if not v.any():
                 reason = Status.BREAKDOWN
@@ -97,20 +105,18 @@ def bicgstab(
         axpy(r, -alpha, v)  # r holds s until t is subtracted below
         if (s_norm := norm(r)) <= monitor.tolerance:
             continue
-        z = r if M is None else system.precondition(r)[0]
-        system.product(z, out=t)
-        ts, tt = dot(t, r), dot(t, t)
-        if fresh := _lost(ts, np.sqrt(tt) * s_norm, x.dtype):
+        if M is None:
+            z, ts = r, system.product(r, out=t, vv=s_norm**2)
+        else:
+            z = system.precondition(r)[0]
+            system.product(z, out=t)
+            ts = dot(t, r)
+        t_norm = system.product_norm
+        if fresh := _lost(ts, t_norm * s_norm, x.dtype):
             continue
-        omega = ts / tt
+        omega = ts / t_norm**2
         axpy(x, omega, z)
         axpy(r, -omega, t)
-        rho, rho_before = dot(shadow, r), rho
-        if fresh := _lost(rho, size * norm(r), x.dtype):
-            continue
-        axpy(p, -omega, v)
-        p *= rho / rho_before * (alpha / omega)
-        p += r
     return monitor.result(x, reason)
 
 

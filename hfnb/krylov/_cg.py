@@ -85,13 +85,13 @@ def cg(
     options = Stopping.from_options(cg, stopping, overhead=overhead)
     radius = check_positive("radius", radius)
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    monitor = Monitor(system, options, keep=radius == np.inf)
+    monitor = Monitor(system, options, keep=radius == np.inf, descends=True)
     x, r = system.start()
     if radius < np.inf and norm(x) > radius:
         raise ValueError(f"radius: expected a number of at least ‖x0‖ = {norm(x):.3g}, got {radius}")
-    p, Ap, rz_before = np.zeros_like(x), np.empty_like(x), 1.0
-    while (reason := monitor.stop(x, r)) is None:
-        z, rz = system.precondition(r)
+    p, Ap, rz_before, q = np.zeros_like(x), np.empty_like(x), 1.0, None
+    while (reason := monitor.stop(x, r, q)) is None:
+        z, rz = system.precondition(r, monitor.residual_norms[-1])
         p *= 0.0 if monitor.replaced else rz / rz_before
         p += z
         pAp = system.product(p, out=Ap)
@@ -103,8 +103,9 @@ def cg(
             break
         axpy(x, step, p)
         axpy(r, -step, Ap)
+        q = monitor.models[-1] - step * (rz - step * pAp / 2)  # q(x + step p), where rᵀp = rᵀz
         if step == to_boundary:
-            monitor.stop(x, r)
+            monitor.stop(x, r, q)
             monitor.success = True
             reason = Status.BOUNDARY_BY_CURVATURE if alpha == np.inf else Status.BOUNDARY
             break

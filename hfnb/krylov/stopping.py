@@ -170,6 +170,8 @@ class Monitor:
         Whether to keep iterates 1, 2, 3, ..., ⌈1.3ʲ⌉, ... for backtracking, and not only the best one.
     restarts : bool
         Whether the solver can go on from a residual that the monitor has replaced (see Notes).
+    descends : bool
+        Whether q falls in every iteration. The last iterate is then the best, and no copy of it is made.
     default_max_iter : int, optional
         The largest number of iterations if ``stopping`` has none; 10 n by default.
 
@@ -211,6 +213,7 @@ class Monitor:
         *,
         keep: bool = False,
         restarts: bool = True,
+        descends: bool = False,
         default_max_iter: int | None = None,
     ) -> None:
         self.system, self.stopping, self.keep, self.restarts = system, stopping, keep, restarts
@@ -220,7 +223,8 @@ class Monitor:
         self.models: list[float] = []
         self.residual_norms: list[float] = []
         self.iterates: list[tuple[int, np.ndarray]] = []
-        self.best, self.solved, self.success = np.empty_like(system.b), False, False
+        self.descends, self.best = descends, system.b if descends else np.empty_like(system.b)
+        self.solved = self.success = False
         self.replaced = False
         self._least: list[float] = []
         self._next_kept, self._drift, self._attained = 1.0, 0.0, False
@@ -231,13 +235,15 @@ class Monitor:
         """The number of iterates after x0."""
         return len(self.models) - 1
 
-    def stop(self, x: np.ndarray, r: np.ndarray) -> Status | None:
+    def stop(self, x: np.ndarray, r: np.ndarray, q: float | None = None) -> Status | None:
         """Record an iterate and say whether to stop there.
 
         Parameters
         ----------
         x, r : ndarray (n,)
             The iterate and its residual, which may be overwritten by a recomputed one.
+        q : float, optional
+            q(x), if the solver knows it; this saves two dot products.
 
         Returns
         -------
@@ -251,7 +257,8 @@ class Monitor:
             self.system.residual(x, out=r)
             r_norm, self._drift, self.replaced = norm(r), rounding, True
             self._attained = r_norm <= ROUNDING * rounding
-        q = -0.5 * (dot(x, self.system.b) + dot(x, r))
+        if q is None:
+            q = -0.5 * (dot(x, self.system.b) + dot(x, r))
         if self.models and not rounding < max(self.system.b_norm, self.residual_norms[0]):
             return Status.DIVERGED
         return self.record(x, q, r_norm)
@@ -271,7 +278,9 @@ class Monitor:
         Status or None
             The reason to stop, None to go on.
         """
-        if not self._least or q < self._least[-1]:
+        if self.descends:
+            self.best = x
+        elif not self._least or q < self._least[-1]:
             np.copyto(self.best, x)
         self.models.append(q)
         self.residual_norms.append(r_norm)

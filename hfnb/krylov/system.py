@@ -1,5 +1,6 @@
 """The damped system that a solver solves: its products, and the most negative curvature among them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -53,6 +54,8 @@ class System:
         The largest ‖Av‖/‖v‖ so far, a lower bound of ‖A‖.
     rounding : float
         The size of vᵀ(A + damping I)v that rounding can explain, for the v of the last product.
+    product_norm : float
+        ‖(A + damping I)v‖ of the last product.
     direction : ndarray (n,) or None
         The unit vector of most negative curvature so far; `lowest` checks it against rounding.
     curvature : float or None
@@ -88,7 +91,7 @@ class System:
         self.x0 = None if x0 is None else _start("x0", x0, self.b)
         self.damping, self.b_norm = _damping(damping, self.b.dtype), norm(self.b)
         self.products = self.preconditionings = 0
-        self.norm = self.rounding = 0.0
+        self.norm = self.rounding = self.product_norm = 0.0
         self.direction: np.ndarray | None = None
         self.curvature: float | None = None
         if check or not isinstance(A, LinearOperator):
@@ -133,7 +136,7 @@ class System:
         self.product(x, out=out)
         np.subtract(self.b, out, out=out)
 
-    def product(self, v: np.ndarray, out: np.ndarray) -> float:
+    def product(self, v: np.ndarray, out: np.ndarray, vv: float | None = None) -> float:
         """Multiply a vector by the damped operator and observe the curvature of A along it.
 
         Parameters
@@ -142,6 +145,8 @@ class System:
             The vector.
         out : ndarray (n,)
             Receives (A + damping I) v.
+        vv : float, optional
+            vᵀv, if the solver knows it; this saves a dot product.
 
         Returns
         -------
@@ -155,18 +160,22 @@ class System:
         """
         self.products += 1
         try:  # as in `_apply`, which is not called here to save a function call in every product
-            np.copyto(out, self._A.matvec(v), casting="same_kind")
+            Av = self._A.matvec(v).astype(v.dtype, casting="same_kind", copy=False)
         except (TypeError, ValueError) as error:
             _name_operator("A", self.products, error)
             raise
-        vv, vAv, AvAv = dot(v, v), dot(v, out), dot(out, out)
+        vAv, AvAv = dot(v, Av), dot(Av, Av)
+        vv = dot(v, v) if vv is None else vv
         if not np.isfinite(AvAv):
             raise NonFiniteProduct(f"A: product {self.products} is not finite")
         if vv:
-            self.norm = max(self.norm, np.sqrt(AvAv / vv))
+            self.norm = max(self.norm, math.sqrt(AvAv / vv))
             self.observe(v, vAv / vv)
-        if self.damping:
-            axpy(out, self.damping, v)
+        np.multiply(v, self.damping, out=out)
+        out += Av
+        squares = AvAv + self.damping * (2 * vAv + self.damping * vv)
+        cancels = squares < 0.01 * AvAv
+        self.product_norm = norm(out) if cancels else math.sqrt(squares)
         self.rounding = ROUNDING * float(np.finfo(v.dtype).eps) * (self.norm + abs(self.damping)) * vv
         return vAv + self.damping * vv
 
@@ -210,13 +219,15 @@ class System:
         """The size of a Rayleigh quotient that rounding can explain."""
         return ROUNDING * float(np.finfo(self.b.dtype).eps) * self.norm
 
-    def precondition(self, r: np.ndarray) -> tuple[np.ndarray, float]:
+    def precondition(self, r: np.ndarray, r_norm: float | None = None) -> tuple[np.ndarray, float]:
         """Apply the preconditioner to a residual.
 
         Parameters
         ----------
         r : ndarray (n,)
             The residual.
+        r_norm : float, optional
+            ‖r‖, if the solver knows it; without an M this saves a dot product.
 
         Returns
         -------
@@ -233,7 +244,7 @@ class System:
             If rᵀMr shows that M is not positive definite.
         """
         if self._M is None:
-            return r, dot(r, r)
+            return r, dot(r, r) if r_norm is None else r_norm**2
         self.preconditionings += 1
         z = _apply("M", self._M, r, self.preconditionings)
         rz = dot(r, z)
