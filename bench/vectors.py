@@ -58,6 +58,14 @@ def solve(name, A, b):
     assert result.products == PRODUCTS, f"{name} made {result.products} products, not {PRODUCTS}"
 
 
+def keep_freed_memory():
+    """Let the C library keep the memory of freed vectors, as it does once a run has freed an array of 30 MB.
+
+    Until then, glibc returns it to the system, and every new vector costs the time of its page faults.
+    """
+    np.empty(30_000_000, np.uint8)
+
+
 def measure(dtype, rounds: int, priority: int) -> dict[str, list[float]]:
     """Return {what: [seconds, one a round]}; those of a solver are for each product, without the product."""
     A, b = diagonal_system(dtype)
@@ -100,6 +108,7 @@ def rows(dtype, threads: int, rounds: int, priority: int):
 
 def run(options):
     """Print the table and save it."""
+    keep_freed_memory()
     rounds, dtypes = 5 if options.quick else 30, (np.float32, np.float64)
     measured = (rows(dtype, n, rounds, options.priority) for dtype in dtypes for n in options.threads)
     found = show(row for table in measured for row in table)
