@@ -150,7 +150,7 @@ def blas_is_sequential() -> bool:
     Returns
     -------
     bool
-        False also where the BLAS has a number of threads for each thread of Python, which takes longer to ask.
+        False also for a BLAS with a number of threads for each thread of Python, which takes longer to ask.
     """
     process_wide, by_thread = _blas()
     return not by_thread and all(library.number == 1 for library in process_wide)

@@ -1,9 +1,9 @@
 """Bi-CG-STAB, the paper's solver of the indefinite Newton system (van der Vorst 1992)."""
 
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
@@ -77,21 +77,23 @@ def bicgstab(
     monitor = Monitor(system, options)
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
-    while (reason := monitor.stop(x, r)) is None:
-        r_norm, fresh = monitor.residual_norms[-1], fresh or monitor.replaced
+    shadow, p, rho, size, alpha, omega = r, r, 1.0, 1.0, 1.0, 1.0  # until the method starts afresh, below
+    q = r_norm = None  # q(x) and ‖r‖, which the recurrence knows after its first step
+    while (reason := monitor.stop(x, r, q=q, r_norm=r_norm)) is None:
+        q, r_norm, fresh = monitor.models[-1], monitor.residual_norms[-1], fresh or monitor.replaced
         if not fresh:
             rho, rho_before = dot(shadow, r), rho
-            fresh = _lost(rho, size * r_norm, x.dtype)
+            fresh = _lost(rho, size * r_norm, system.eps)
         if fresh:
-            shadow, p, rho, size = r.copy(), r.copy(), r_norm**2, r_norm
+            shadow, p, rho, size = r.copy(), r.copy(), r_norm * r_norm, r_norm
         else:
             axpy(p, -omega, v)
             p *= rho / rho_before * (alpha / omega)
             p += r
-        z = p if M is None else system.precondition(p)[0]
-        system.product(z, out=v)
+        z, pz = system.precondition(p)
+        zBz = system.product(z, out=v, vv=pz if M is None else None)
         sigma, v_norm = dot(shadow, v), system.product_norm
-        if _lost(sigma, size * v_norm, x.dtype):
+        if _lost(sigma, size * v_norm, system.eps):
             if not v.any():
                 reason = Status.BREAKDOWN
                 break
@@ -101,25 +103,25 @@ def bicgstab(
             shadow = r / norm(r) + v / v_norm
             rho, sigma, size = dot(shadow, r), dot(shadow, v), norm(shadow)
         alpha = rho / sigma
+        q -= alpha * (dot(r, z) - alpha * zBz / 2)
         axpy(x, alpha, z)
         axpy(r, -alpha, v)  # r holds s until t is subtracted below
-        if (s_norm := norm(r)) <= monitor.tolerance:
+        if (r_norm := norm(r)) <= monitor.tolerance:
             continue
-        if M is None:
-            z, ts = r, system.product(r, out=t, vv=s_norm**2)
-        else:
-            z = system.precondition(r)[0]
-            system.product(z, out=t)
-            ts = dot(t, r)
-        t_norm = system.product_norm
-        if fresh := _lost(ts, t_norm * s_norm, x.dtype):
+        z, rz = system.precondition(r, r_norm)
+        zBz = system.product(z, out=t, vv=rz if M is None else None)
+        tr, t_norm = zBz if M is None else dot(t, r), system.product_norm
+        if fresh := _lost(tr, t_norm * r_norm, system.eps):
             continue
-        omega = ts / t_norm**2
+        omega = tr / (t_norm * t_norm)
+        q -= omega * (rz - omega * zBz / 2)
         axpy(x, omega, z)
         axpy(r, -omega, t)
+        rr = r_norm * r_norm - omega * tr  # r is now orthogonal to t
+        r_norm = math.sqrt(rr) if rr > 0.01 * r_norm * r_norm else None  # the difference has lost digits
     return monitor.result(x, reason)
 
 
-def _lost(xy: float, scale: float, dtype: DTypeLike) -> bool:
+def _lost(xy: float, scale: float, eps: float) -> bool:
     """Whether xᵀy is zero to the rounding of its own terms, with scale = ‖x‖‖y‖."""
-    return abs(xy) <= float(np.finfo(dtype).eps) * scale
+    return abs(xy) <= eps * scale

@@ -85,18 +85,20 @@ def capped_cg(
     monitor = Monitor(system, Stopping.from_options(capped_cg, stopping))
     asked = monitor.tolerance
     x, r = system.start()
-    x_start, r_start, eps, rr_before = x.copy(), r.copy(), damping / 2, 1.0
+    x_start, r_start, r_start_norm, eps, rr_before = x.copy(), r.copy(), norm(r), damping / 2, 1.0
     p, Ap, y = np.zeros_like(x), np.empty_like(x), np.empty_like(x)
     while (reason := monitor.stop(x, r)) is None:
-        rr = dot(r, r)
+        r_norm = monitor.residual_norms[-1]
+        rr = r_norm * r_norm
         p *= 0.0 if monitor.replaced else rr / rr_before
         p += r
-        pAp = system.product(p, out=Ap)
-        if pAp < eps * dot(p, p):
+        pp = dot(p, p)
+        pAp = system.product(p, out=Ap, vv=pp)
+        if pAp < eps * pp:
             reason = Status.DIRECTION_CURVATURE
             break
         tolerance, cap = _bounds(system.norm, eps, accuracy, monitor.iteration)
-        monitor.tolerance = max(asked, tolerance * norm(r_start))
+        monitor.tolerance = max(asked, tolerance * r_start_norm)
         axpy(x, rr / pAp, p)
         axpy(r, -rr / pAp, Ap)
         rr_before = rr
@@ -106,7 +108,7 @@ def capped_cg(
             system.product(y, out=Ap)
             reason = Status.STEP_CURVATURE
             break
-        if np.sqrt(rr) > cap * norm(r_start):
+        if r_norm > cap * r_start_norm:
             monitor.stop(x, r)
             _observe_difference(A, system, monitor, r_start, y)
             reason = Status.SLOW_RESIDUAL

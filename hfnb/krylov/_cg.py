@@ -1,5 +1,6 @@
 """Conjugate gradients as Hessian-free optimization uses them, with an optional trust region."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -85,16 +86,19 @@ def cg(
     options = Stopping.from_options(cg, stopping, overhead=overhead)
     radius = check_positive("radius", radius)
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    monitor = Monitor(system, options, keep=radius == np.inf, descends=True)
+    monitor = Monitor(system, options, keep=radius == np.inf)
     x, r = system.start()
     if radius < np.inf and norm(x) > radius:
         raise ValueError(f"radius: expected a number of at least ‖x0‖ = {norm(x):.3g}, got {radius}")
-    p, Ap, rz_before, q = np.zeros_like(x), np.empty_like(x), 1.0, None
-    while (reason := monitor.stop(x, r, q)) is None:
+    p, Ap, rz_before, pp = np.zeros_like(x), np.empty_like(x), 1.0, 0.0
+    q = last = None  # q(x), and the step that led to x
+    while (reason := monitor.stop(x, r, q=q, step=last)) is None:
         z, rz = system.precondition(r, monitor.residual_norms[-1])
-        p *= 0.0 if monitor.replaced else rz / rz_before
+        beta = 0.0 if monitor.replaced else rz / rz_before
+        p *= beta
         p += z
-        pAp = system.product(p, out=Ap)
+        pp = rz + beta * beta * pp  # pᵀp without an M, because r is orthogonal to the p before
+        pAp = system.product(p, out=Ap, vv=pp if M is None else None)
         alpha = rz / pAp if pAp > system.rounding else np.inf
         to_boundary = np.inf if radius == np.inf else _to_boundary(x, p, radius)
         step = min(alpha, to_boundary)
@@ -103,9 +107,9 @@ def cg(
             break
         axpy(x, step, p)
         axpy(r, -step, Ap)
-        q = monitor.models[-1] - step * (rz - step * pAp / 2)  # q(x + step p), where rᵀp = rᵀz
+        q, last = monitor.models[-1] - step * (rz - step * pAp / 2), (step, p)  # because rᵀp = rᵀz
         if step == to_boundary:
-            monitor.stop(x, r, q)
+            monitor.stop(x, r, q=q, step=last)
             monitor.success = True
             reason = Status.BOUNDARY_BY_CURVATURE if alpha == np.inf else Status.BOUNDARY
             break
@@ -116,5 +120,5 @@ def cg(
 def _to_boundary(x: np.ndarray, p: np.ndarray, radius: float) -> float:
     """Return the τ > 0 with ‖x + τp‖ = radius, in the form that does not cancel."""
     xp, pp, left = dot(x, p), dot(p, p), max(radius**2 - dot(x, x), 0.0)
-    root = np.sqrt(xp**2 + pp * left)
+    root = math.sqrt(xp * xp + pp * left)
     return left / (xp + root) if xp > 0 else (root - xp) / pp

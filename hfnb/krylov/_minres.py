@@ -8,7 +8,7 @@ import numpy as np
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.stopping import Monitor, Stopping
 from hfnb.krylov.system import Operator, System
-from hfnb.krylov.vectors import axpy, dot
+from hfnb.krylov.vectors import axpy, norm
 from hfnb.validation import check_bool
 
 
@@ -85,16 +85,18 @@ def minres(
     u, v = r / (beta or 1.0), z / (beta or 1.0)  # r / √(rᵀMr) and M r / √(rᵀMr)
     e = r if M is None else z.copy()  # M r, updated together with r
     u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
-    c, s, delta, epsilon, d_length, sqrt_eps = -1.0, 0.0, 0.0, 0.0, 1.0, float(np.finfo(x.dtype).eps) ** 0.5
-    while (reason := monitor.stop(x, r)) is None:
+    c, s, delta, epsilon, d_length, sqrt_eps = -1.0, 0.0, 0.0, 0.0, 1.0, math.sqrt(system.eps)
+    step = None
+    while (reason := monitor.stop(x, r, step=step)) is None:
         alpha = system.product(v, out=w, vv=1.0 if M is None else None)
         axpy(w, -alpha, u)
         axpy(w, -beta, u_before)
         z, rz = system.precondition(w)
         beta = math.sqrt(rz)
         delta, gamma = c * delta + s * alpha, s * delta - c * alpha
-        ee = monitor.residual_norms[-1] ** 2 if M is None else dot(e, e)
-        system.observe(e, -c * gamma * phi**2 / ee - system.damping)
+        e_norm = monitor.residual_norms[-1] if M is None else norm(e)
+        if e_norm:
+            system.observe(e, -c * gamma * (phi / e_norm) ** 2 - system.damping)
         if stop_indefinite and -c * gamma <= 0:
             reason = Status.RESIDUAL_CURVATURE
             break
@@ -107,7 +109,8 @@ def minres(
         d, d_before = _combine(v, delta / d_length, d, epsilon, d_before), d
         epsilon, delta, c, s = s * beta / d_length, -c * beta, gamma / length, beta / length
         d_length = length
-        axpy(x, c * phi / length, d)
+        step = c * phi / length, d
+        axpy(x, *step)
         phi *= s
         u_before, u, w = u, w, u_before
         if beta:

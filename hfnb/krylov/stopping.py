@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.system import ROUNDING, System
-from hfnb.krylov.vectors import dot, norm
+from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import (
     asks_to_stop,
     check_bool,
@@ -157,6 +157,9 @@ def option_names(solver: Callable[..., Any]) -> list[str] | None:
     return names
 
 
+Step: TypeAlias = tuple[float, np.ndarray]  # a and d of x + a·d
+
+
 class Monitor:
     """Records the iterates of one solve, keeps the best of them and decides when the solve ends.
 
@@ -170,8 +173,6 @@ class Monitor:
         Whether to keep iterates 1, 2, 3, ..., ⌈1.3ʲ⌉, ... for backtracking, and not only the best one.
     restarts : bool
         Whether the solver can go on from a residual that the monitor has replaced (see Notes).
-    descends : bool
-        Whether q falls in every iteration. The last iterate is then the best, and no copy of it is made.
     default_max_iter : int, optional
         The largest number of iterations if ``stopping`` has none; 10 n by default.
 
@@ -213,7 +214,6 @@ class Monitor:
         *,
         keep: bool = False,
         restarts: bool = True,
-        descends: bool = False,
         default_max_iter: int | None = None,
     ) -> None:
         self.system, self.stopping, self.keep, self.restarts = system, stopping, keep, restarts
@@ -223,47 +223,57 @@ class Monitor:
         self.models: list[float] = []
         self.residual_norms: list[float] = []
         self.iterates: list[tuple[int, np.ndarray]] = []
-        self.descends, self.best = descends, system.b if descends else np.empty_like(system.b)
+        self.best = self._copy = np.empty_like(system.b)
         self.solved = self.success = False
         self.replaced = False
         self._least: list[float] = []
         self._next_kept, self._drift, self._attained = 1.0, 0.0, False
-        self._eps = float(np.finfo(system.b.dtype).eps)
 
     @property
     def iteration(self) -> int:
         """The number of iterates after x0."""
         return len(self.models) - 1
 
-    def stop(self, x: np.ndarray, r: np.ndarray, q: float | None = None) -> Status | None:
+    def stop(
+        self,
+        x: np.ndarray,
+        r: np.ndarray,
+        *,
+        q: float | None = None,
+        r_norm: float | None = None,
+        step: Step | None = None,
+    ) -> Status | None:
         """Record an iterate and say whether to stop there.
 
         Parameters
         ----------
         x, r : ndarray (n,)
             The iterate and its residual, which may be overwritten by a recomputed one.
-        q : float, optional
-            q(x), if the solver knows it; this saves two dot products.
+        q, r_norm : float, optional
+            q(x) and ‖r‖, if the solver knows them; this saves two dot products and one.
+        step : (float, ndarray (n,)), optional
+            (a, d) if x is the iterate before plus a·d. This saves a copy of x, because the iterate before can
+            be made again. A solver that gives it does so in every call after the first.
 
         Returns
         -------
         Status or None
             The reason to stop, None to go on.
         """
-        r_norm, self.replaced = norm(r), False
-        rounding = self._eps * (self.system.norm * norm(x) + r_norm)
+        r_norm, self.replaced = norm(r) if r_norm is None else r_norm, False
+        rounding = self.system.eps * (self.system.norm * norm(x) + r_norm)
         self._drift += rounding
         if self.models and r_norm <= self.tolerance < self._drift:
             self.system.residual(x, out=r)
             r_norm, self._drift, self.replaced = norm(r), rounding, True
             self._attained = r_norm <= ROUNDING * rounding
-        if q is None:
+        if q is None or self.replaced:
             q = -0.5 * (dot(x, self.system.b) + dot(x, r))
         if self.models and not rounding < max(self.system.b_norm, self.residual_norms[0]):
             return Status.DIVERGED
-        return self.record(x, q, r_norm)
+        return self.record(x, q, r_norm, step)
 
-    def record(self, x: np.ndarray, q: float, r_norm: float) -> Status | None:
+    def record(self, x: np.ndarray, q: float, r_norm: float, step: Step | None = None) -> Status | None:
         """Record an iterate whose q and ‖r‖ the solver knows, and say whether to stop there.
 
         Parameters
@@ -272,16 +282,15 @@ class Monitor:
             The iterate.
         q, r_norm : float
             q(x) and the norm of the residual.
+        step : (float, ndarray (n,)), optional
+            As in `stop`.
 
         Returns
         -------
         Status or None
             The reason to stop, None to go on.
         """
-        if self.descends:
-            self.best = x
-        elif not self._least or q < self._least[-1]:
-            np.copyto(self.best, x)
+        self._remember_best(x, not self._least or q < self._least[-1], step)
         self.models.append(q)
         self.residual_norms.append(r_norm)
         self._least.append(min(q, self._least[-1]) if self._least else q)
@@ -291,6 +300,18 @@ class Monitor:
         if self.iteration > 0 and self.stopping.callback is not None:
             stopped = asks_to_stop(self.stopping.callback, x)
         return self._reason(r_norm, stopped)
+
+    def _remember_best(self, x: np.ndarray, is_best: bool, step: Step | None) -> None:
+        """Note or copy the iterate of least q; the one before x is made again if its step is known."""
+        if is_best and step is not None:
+            self.best = x
+            return
+        changed = self.best is x  # by the step, since it was the best
+        self.best = self._copy
+        if is_best or changed:
+            np.copyto(self._copy, x)
+        if changed and not is_best and step is not None:
+            axpy(self._copy, -step[0], step[1])
 
     def _reason(self, r_norm: float, stopped: bool) -> Status | None:
         """Apply the tests in turn to the iterate that was recorded last."""

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 from scipy.sparse import sparray, spmatrix
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from hfnb.krylov.vectors import axpy, dot, norm
+from hfnb.krylov.vectors import dot, norm
 from hfnb.validation import FLOATS, check_finite, check_plain_array, shown
 
 # What a solver accepts as a matrix: an operator, a dense or sparse array, or a nested list of numbers.
@@ -50,6 +50,8 @@ class System:
     ----------
     products, preconditionings : int
         How often A and M were applied.
+    eps : float
+        The distance from 1 to the next larger number in the precision of b.
     norm : float
         The largest ‖Av‖/‖v‖ so far, a lower bound of ‖A‖.
     rounding : float
@@ -86,6 +88,7 @@ class System:
         check: bool = False,
     ) -> None:
         self.b = check_right_hand_side("b", b)
+        self.eps = float(np.finfo(self.b.dtype).eps)
         self._A = _square("A", A, self.b.size)
         self._M = None if M is None else _square("M", M, self.b.size)
         self.x0 = None if x0 is None else _start("x0", x0, self.b)
@@ -104,7 +107,7 @@ class System:
         self.products += 2 * counted
         self.norm = float(np.nan_to_num(norm(Au) / norm(u)))
         scale = norm(u) * norm(Av) + norm(v) * norm(Au)
-        if abs(dot(u, Av) - dot(v, Au)) > np.sqrt(float(np.finfo(self.b.dtype).eps)) * scale:
+        if abs(dot(u, Av) - dot(v, Au)) > math.sqrt(self.eps) * scale:
             raise ValueError("A: expected a symmetric operator, but uᵀAv differs from vᵀAu for random u, v")
 
     def start(self) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +168,8 @@ class System:
             _name_operator("A", self.products, error)
             raise
         vAv, AvAv = dot(v, Av), dot(Av, Av)
-        vv = dot(v, v) if vv is None else vv
+        if vv is None or vAv < 0:  # a direction that may be kept needs its own length
+            vv = dot(v, v)
         if not np.isfinite(AvAv):
             raise NonFiniteProduct(f"A: product {self.products} is not finite")
         if vv:
@@ -176,7 +180,7 @@ class System:
         squares = AvAv + self.damping * (2 * vAv + self.damping * vv)
         cancels = squares < 0.01 * AvAv
         self.product_norm = norm(out) if cancels else math.sqrt(squares)
-        self.rounding = ROUNDING * float(np.finfo(v.dtype).eps) * (self.norm + abs(self.damping)) * vv
+        self.rounding = ROUNDING * self.eps * (self.norm + abs(self.damping)) * vv
         return vAv + self.damping * vv
 
     def observe(self, d: np.ndarray, quotient: float) -> None:
@@ -217,7 +221,7 @@ class System:
     @property
     def noise(self) -> float:
         """The size of a Rayleigh quotient that rounding can explain."""
-        return ROUNDING * float(np.finfo(self.b.dtype).eps) * self.norm
+        return ROUNDING * self.eps * self.norm
 
     def precondition(self, r: np.ndarray, r_norm: float | None = None) -> tuple[np.ndarray, float]:
         """Apply the preconditioner to a residual.
@@ -244,7 +248,7 @@ class System:
             If rᵀMr shows that M is not positive definite.
         """
         if self._M is None:
-            return r, dot(r, r) if r_norm is None else r_norm**2
+            return r, dot(r, r) if r_norm is None else r_norm * r_norm
         self.preconditionings += 1
         z = _apply("M", self._M, r, self.preconditionings)
         rz = dot(r, z)

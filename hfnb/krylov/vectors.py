@@ -52,7 +52,7 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
     head = x.size - x.size % BLOCK
     with np.errstate(over="ignore", invalid="ignore"):
         blocks = np.vecdot(x[:head].reshape(-1, BLOCK), y[:head].reshape(-1, BLOCK))
-        value = float(blocks.sum(dtype=np.float64)) + float(x[head:] @ y[head:])
+        value = float(np.add.reduce(blocks, dtype=np.float64)) + float(x[head:] @ y[head:])
     if 1e-30 < abs(value) < np.inf or x.dtype == np.float64:
         return value
     # Squares of float32 numbers beyond 1e19 overflow and below 1e-19 vanish; in float64 they do neither.
@@ -155,9 +155,9 @@ def axpy(y: np.ndarray, a: float, x: np.ndarray) -> None:
     _check_pair(x, y)
     if not y.flags.writeable:
         raise ValueError("y: expected an array that can be written to, got one that is read-only")
-    a, add = y.dtype.type(a), _AXPY.get(y.dtype)
+    add = _AXPY.get(y.dtype)
     if add is None or x.dtype != y.dtype or not (_plain(x) and _plain(y)):
-        y += a * x
+        y += y.dtype.type(a) * x
         return
     piece = max(y.size, 1) if threads.blas_is_sequential() else PIECE
     for start in range(0, y.size, piece):
