@@ -92,7 +92,7 @@ def cg(
         raise ValueError(f"radius: expected a number of at least ‖x0‖ = {norm(x):.3g}, got {radius}")
     p, Ap, rz_before, pp = np.zeros_like(x), np.empty_like(x), 1.0, 0.0
     q = last = None  # q(x), and the step that led to x
-    while (reason := monitor.stop(x, r, q=q, step=last)) is None:
+    while (reason := monitor.stop(x, r, q=q, steps=last)) is None:
         z, rz = system.precondition(r, monitor.residual_norms[-1])
         beta = 0.0 if monitor.replaced else rz / rz_before
         p *= beta
@@ -107,9 +107,9 @@ def cg(
             break
         axpy(x, step, p)
         axpy(r, -step, Ap)
-        q, last = monitor.models[-1] - step * (rz - step * pAp / 2), (step, p)  # because rᵀp = rᵀz
+        q, last = monitor.models[-1] - step * (rz - step * pAp / 2), [(step, p)]  # because rᵀp = rᵀz
         if step == to_boundary:
-            monitor.stop(x, r, q=q, step=last)
+            monitor.stop(x, r, q=q, steps=last)
             monitor.success = True
             reason = Status.BOUNDARY_BY_CURVATURE if alpha == np.inf else Status.BOUNDARY
             break

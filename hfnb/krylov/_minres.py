@@ -86,8 +86,8 @@ def minres(
     e = r if M is None else z.copy()  # M r, updated together with r
     u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
     c, s, delta, epsilon, d_length, sqrt_eps = -1.0, 0.0, 0.0, 0.0, 1.0, math.sqrt(system.eps)
-    step = None
-    while (reason := monitor.stop(x, r, step=step)) is None:
+    last = None  # the step that led to x
+    while (reason := monitor.stop(x, r, steps=last)) is None:
         alpha = system.product(v, out=w, vv=1.0 if M is None else None)
         axpy(w, -alpha, u)
         axpy(w, -beta, u_before)
@@ -109,8 +109,8 @@ def minres(
         d, d_before = _combine(v, delta / d_length, d, epsilon, d_before), d
         epsilon, delta, c, s = s * beta / d_length, -c * beta, gamma / length, beta / length
         d_length = length
-        step = c * phi / length, d
-        axpy(x, *step)
+        axpy(x, c * phi / length, d)
+        last = [(c * phi / length, d)]
         phi *= s
         u_before, u, w = u, w, u_before
         if beta:

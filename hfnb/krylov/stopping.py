@@ -1,6 +1,6 @@
 """Stopping rules of a Krylov solve: their options, and the monitor that applies them to each iterate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from typing import Any, TypeAlias
@@ -157,7 +157,7 @@ def option_names(solver: Callable[..., Any]) -> list[str] | None:
     return names
 
 
-Step: TypeAlias = tuple[float, np.ndarray]  # a and d of x + a·d
+Steps: TypeAlias = Sequence[tuple[float, np.ndarray]]  # pairs (a, d) that stand for Σ a·d
 
 
 class Monitor:
@@ -227,7 +227,7 @@ class Monitor:
         self.solved = self.success = False
         self.replaced = False
         self._least: list[float] = []
-        self._next_kept, self._drift, self._attained = 1.0, 0.0, False
+        self._next_kept, self._x_norm, self._drift, self._attained = 1.0, 0.0, 0.0, False
 
     @property
     def iteration(self) -> int:
@@ -241,7 +241,7 @@ class Monitor:
         *,
         q: float | None = None,
         r_norm: float | None = None,
-        step: Step | None = None,
+        steps: Steps | None = None,
     ) -> Status | None:
         """Record an iterate and say whether to stop there.
 
@@ -251,9 +251,9 @@ class Monitor:
             The iterate and its residual, which may be overwritten by a recomputed one.
         q, r_norm : float, optional
             q(x) and ‖r‖, if the solver knows them; this saves two dot products and one.
-        step : (float, ndarray (n,)), optional
-            (a, d) if x is the iterate before plus a·d. This saves a copy of x, because the iterate before can
-            be made again. A solver that gives it does so in every call after the first.
+        steps : sequence of (float, ndarray (n,)), optional
+            Pairs (a, d) if x is the iterate before plus the sum of all a·d. This saves a copy of x, because
+            the iterate before can be made again. A solver that gives them does so in every call but the first.
 
         Returns
         -------
@@ -261,7 +261,9 @@ class Monitor:
             The reason to stop, None to go on.
         """
         r_norm, self.replaced = norm(r) if r_norm is None else r_norm, False
-        rounding = self.system.eps * (self.system.norm * norm(x) + r_norm)
+        if len(self.models) % 4 == 0 or r_norm <= self.tolerance:  # often enough for an estimate
+            self._x_norm = norm(x)
+        rounding = self.system.eps * (self.system.norm * self._x_norm + r_norm)
         self._drift += rounding
         if self.models and r_norm <= self.tolerance < self._drift:
             self.system.residual(x, out=r)
@@ -271,9 +273,9 @@ class Monitor:
             q = -0.5 * (dot(x, self.system.b) + dot(x, r))
         if self.models and not rounding < max(self.system.b_norm, self.residual_norms[0]):
             return Status.DIVERGED
-        return self.record(x, q, r_norm, step)
+        return self.record(x, q, r_norm, steps)
 
-    def record(self, x: np.ndarray, q: float, r_norm: float, step: Step | None = None) -> Status | None:
+    def record(self, x: np.ndarray, q: float, r_norm: float, steps: Steps | None = None) -> Status | None:
         """Record an iterate whose q and ‖r‖ the solver knows, and say whether to stop there.
 
         Parameters
@@ -282,7 +284,7 @@ class Monitor:
             The iterate.
         q, r_norm : float
             q(x) and the norm of the residual.
-        step : (float, ndarray (n,)), optional
+        steps : sequence of (float, ndarray (n,)), optional
             As in `stop`.
 
         Returns
@@ -290,7 +292,7 @@ class Monitor:
         Status or None
             The reason to stop, None to go on.
         """
-        self._remember_best(x, not self._least or q < self._least[-1], step)
+        self._remember_best(x, not self._least or q < self._least[-1], steps)
         self.models.append(q)
         self.residual_norms.append(r_norm)
         self._least.append(min(q, self._least[-1]) if self._least else q)
@@ -301,17 +303,18 @@ class Monitor:
             stopped = asks_to_stop(self.stopping.callback, x)
         return self._reason(r_norm, stopped)
 
-    def _remember_best(self, x: np.ndarray, is_best: bool, step: Step | None) -> None:
-        """Note or copy the iterate of least q; the one before x is made again if its step is known."""
-        if is_best and step is not None:
+    def _remember_best(self, x: np.ndarray, is_best: bool, steps: Steps | None) -> None:
+        """Keep the iterate of least q: x itself, or a copy once the solver changes x."""
+        if is_best and steps is not None:
             self.best = x
             return
-        changed = self.best is x  # by the step, since it was the best
-        self.best = self._copy
-        if is_best or changed:
+        if is_best:
             np.copyto(self._copy, x)
-        if changed and not is_best and step is not None:
-            axpy(self._copy, -step[0], step[1])
+        elif self.best is x and steps is not None:
+            np.copyto(self._copy, x)
+            for a, d in steps:
+                axpy(self._copy, -a, d)
+        self.best = self._copy
 
     def _reason(self, r_norm: float, stopped: bool) -> Status | None:
         """Apply the tests in turn to the iterate that was recorded last."""

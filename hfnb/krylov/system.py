@@ -175,8 +175,11 @@ class System:
         if vv:
             self.norm = max(self.norm, math.sqrt(AvAv / vv))
             self.observe(v, vAv / vv)
-        np.multiply(v, self.damping, out=out)
-        out += Av
+        if self.damping:
+            np.multiply(v, self.damping, out=out)
+            out += Av
+        else:
+            np.copyto(out, Av)
         squares = AvAv + self.damping * (2 * vAv + self.damping * vv)
         cancels = squares < 0.01 * AvAv
         self.product_norm = norm(out) if cancels else math.sqrt(squares)
