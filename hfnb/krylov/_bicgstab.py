@@ -78,8 +78,8 @@ def bicgstab(
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
     shadow, p, rho, size, alpha, omega = r, r, 1.0, 1.0, 1.0, 1.0  # until the method starts afresh, below
-    q = r_norm = last = None  # q(x), ‖r‖, and the steps that led to x
-    while (reason := monitor.stop(x, r, q=q, r_norm=r_norm, steps=last)) is None:
+    q = r_norm = None  # q(x) and ‖r‖, known after the first steps
+    while (reason := monitor.stop(x, r, q=q, r_norm=r_norm)) is None:
         q, r_norm, fresh = monitor.models[-1], monitor.residual_norms[-1], fresh or monitor.replaced
         if not fresh:
             rho, rho_before = dot(shadow, r), rho
@@ -98,14 +98,13 @@ def bicgstab(
                 reason = Status.BREAKDOWN
                 break
             if not fresh:
-                fresh, last = True, []
+                fresh = True
                 continue
             shadow = r / norm(r) + v / v_norm
             rho, sigma, size = dot(shadow, r), dot(shadow, v), norm(shadow)
         alpha = rho / sigma
         q -= alpha * (dot(r, z) - alpha * zBz / 2)
         axpy(x, alpha, z)
-        last = [(alpha, z)]
         axpy(r, -alpha, v)  # r holds s until t is subtracted below
         if (r_norm := norm(r)) <= monitor.tolerance:
             continue
@@ -118,7 +117,6 @@ def bicgstab(
         q -= omega * (rz - omega * zBz / 2)
         axpy(x, omega, z)
         axpy(r, -omega, t)
-        last += [(omega, r), (omega * omega, t)] if M is None else [(omega, z)]  # s = r + omega t
         rr = r_norm * r_norm - omega * tr  # r is now orthogonal to t
         r_norm = math.sqrt(rr) if rr > 0.01 * r_norm * r_norm else None  # the difference has lost digits
     return monitor.result(x, reason)

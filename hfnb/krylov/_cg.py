@@ -68,11 +68,15 @@ def cg(
     at the point where x + τp, τ > 0, crosses the boundary, and likewise if a step would leave the region; q
     falls all the way to that point (Steihaug's method).
 
+    A step αp lowers q by α rᵀz/2, z = M r, which holds to rounding although the residuals lose their
+    orthogonality (Strakoš & Tichý), so that q costs no dot product.
+
     References
     ----------
     Hestenes & Stiefel, "Methods of conjugate gradients for solving linear systems" (1952); Martens, "Deep
     learning via Hessian-free optimization" (2010), §4; Steihaug, "The conjugate gradient method and trust
-    regions", SIAM J. Numer. Anal. 20 (1983).
+    regions", SIAM J. Numer. Anal. 20 (1983); Strakoš & Tichý, "On error estimation in the conjugate gradient
+    method and why it works in finite precision computations", ETNA 13 (2002).
 
     Examples
     --------
@@ -86,13 +90,13 @@ def cg(
     options = Stopping.from_options(cg, stopping, overhead=overhead)
     radius = check_positive("radius", radius)
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    monitor = Monitor(system, options, keep=radius == np.inf)
+    monitor = Monitor(system, options, keep=radius == np.inf, descends=True)
     x, r = system.start()
     if radius < np.inf and norm(x) > radius:
         raise ValueError(f"radius: expected a number of at least ‖x0‖ = {norm(x):.3g}, got {radius}")
     p, Ap, rz_before, pp = np.zeros_like(x), np.empty_like(x), 1.0, 0.0
-    q = last = None  # q(x), and the step that led to x
-    while (reason := monitor.stop(x, r, q=q, steps=last)) is None:
+    q = None  # q(x), known after the first step
+    while (reason := monitor.stop(x, r, q=q)) is None:
         z, rz = system.precondition(r, monitor.residual_norms[-1])
         beta = 0.0 if monitor.replaced else rz / rz_before
         p *= beta
@@ -107,9 +111,9 @@ def cg(
             break
         axpy(x, step, p)
         axpy(r, -step, Ap)
-        q, last = monitor.models[-1] - step * (rz - step * pAp / 2), [(step, p)]  # because rᵀp = rᵀz
+        q = monitor.models[-1] - step * (rz - step * pAp / 2)  # because rᵀp = rᵀz
         if step == to_boundary:
-            monitor.stop(x, r, q=q, steps=last)
+            monitor.stop(x, r, q=q)
             monitor.success = True
             reason = Status.BOUNDARY_BY_CURVATURE if alpha == np.inf else Status.BOUNDARY
             break

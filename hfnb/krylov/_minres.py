@@ -78,16 +78,16 @@ def minres(
     stop_indefinite = check_bool("stop_indefinite", stop_indefinite)
     options = Stopping.from_options(minres, stopping)
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    monitor = Monitor(system, options, restarts=False)
+    monitor = Monitor(system, options, restarts=False, descends=True)
     x, r = system.start()
     z, rz = system.precondition(r)
     beta = phi = math.sqrt(rz)
-    u, v = r / (beta or 1.0), z / (beta or 1.0)  # r / √(rᵀMr) and M r / √(rᵀMr)
+    u = r / (beta or 1.0)  # r / √(rᵀMr)
+    v = u if M is None else z / (beta or 1.0)  # M r / √(rᵀMr)
     e = r if M is None else z.copy()  # M r, updated together with r
     u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
     c, s, delta, epsilon, d_length, sqrt_eps = -1.0, 0.0, 0.0, 0.0, 1.0, math.sqrt(system.eps)
-    last = None  # the step that led to x
-    while (reason := monitor.stop(x, r, steps=last)) is None:
+    while (reason := monitor.stop(x, r)) is None:
         alpha = system.product(v, out=w, vv=1.0 if M is None else None)
         axpy(w, -alpha, u)
         axpy(w, -beta, u_before)
@@ -97,9 +97,11 @@ def minres(
         e_norm = monitor.residual_norms[-1] if M is None else norm(e)
         if e_norm:
             system.observe(e, -c * gamma * (phi / e_norm) ** 2 - system.damping)
-        if stop_indefinite and -c * gamma <= 0:
-            reason = Status.RESIDUAL_CURVATURE
-            break
+        if -c * gamma <= 0:  # until then q falls in every iteration (Liu & Roosta)
+            monitor.may_rise(x)
+            if stop_indefinite:
+                reason = Status.RESIDUAL_CURVATURE
+                break
         length = math.hypot(gamma, beta)
         Ar = math.hypot(gamma, c * beta) / (system.norm + abs(system.damping) or 1.0)  # ‖A r‖ / ‖A‖‖r‖
         if Ar <= options.rtol or (Ar <= sqrt_eps and beta > 0.999 * length):
@@ -110,7 +112,6 @@ def minres(
         epsilon, delta, c, s = s * beta / d_length, -c * beta, gamma / length, beta / length
         d_length = length
         axpy(x, c * phi / length, d)
-        last = [(c * phi / length, d)]
         phi *= s
         u_before, u, w = u, w, u_before
         if beta:

@@ -1,15 +1,15 @@
 """Stopping rules of a Krylov solve: their options, and the monitor that applies them to each iterate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.system import ROUNDING, System
-from hfnb.krylov.vectors import axpy, dot, norm
+from hfnb.krylov.vectors import dot, norm
 from hfnb.validation import (
     asks_to_stop,
     check_bool,
@@ -157,7 +157,9 @@ def option_names(solver: Callable[..., Any]) -> list[str] | None:
     return names
 
 
-Steps: TypeAlias = Sequence[tuple[float, np.ndarray]]  # pairs (a, d) that stand for Σ a·d
+# Iterations between two computations of ‖x‖, which the estimate of rounding needs, unless q shows that x has
+# grown, and between two copies of the iterate of a solver that lowers q in every iteration.
+INTERVAL = 4
 
 
 class Monitor:
@@ -173,6 +175,9 @@ class Monitor:
         Whether to keep iterates 1, 2, 3, ..., ⌈1.3ʲ⌉, ... for backtracking, and not only the best one.
     restarts : bool
         Whether the solver can go on from a residual that the monitor has replaced (see Notes).
+    descends : bool
+        Whether each step of the solver lowers q, until the solver calls `may_rise`. The last iterate is then
+        the best. A copy of it is made only in every fourth iteration, in case x diverges.
     default_max_iter : int, optional
         The largest number of iterations if ``stopping`` has none; 10 n by default.
 
@@ -194,7 +199,8 @@ class Monitor:
 
     Notes
     -----
-    q(x) = ½xᵀ(A + damping I)x − bᵀx = −½xᵀ(b + r) is computed from the residual r, without a product.
+    q(x) = ½xᵀ(A + damping I)x − bᵀx = −½xᵀ(b + r) is computed from the residual r, without a product, unless
+    the solver knows how much its step has changed q.
 
     A residual that is updated and not recomputed deviates from b − (A + damping I)x by rounding errors of
     about eps(‖A‖‖x‖ + ‖r‖) an iteration. If r meets the tolerance, but the sum of these errors exceeds it,
@@ -214,6 +220,7 @@ class Monitor:
         *,
         keep: bool = False,
         restarts: bool = True,
+        descends: bool = False,
         default_max_iter: int | None = None,
     ) -> None:
         self.system, self.stopping, self.keep, self.restarts = system, stopping, keep, restarts
@@ -223,7 +230,8 @@ class Monitor:
         self.models: list[float] = []
         self.residual_norms: list[float] = []
         self.iterates: list[tuple[int, np.ndarray]] = []
-        self.best = self._copy = np.empty_like(system.b)
+        self.descends, self.best = descends, np.empty_like(system.b)
+        self._copy, self._copied = self.best, 0
         self.solved = self.success = False
         self.replaced = False
         self._least: list[float] = []
@@ -241,7 +249,6 @@ class Monitor:
         *,
         q: float | None = None,
         r_norm: float | None = None,
-        steps: Steps | None = None,
     ) -> Status | None:
         """Record an iterate and say whether to stop there.
 
@@ -251,9 +258,6 @@ class Monitor:
             The iterate and its residual, which may be overwritten by a recomputed one.
         q, r_norm : float, optional
             q(x) and ‖r‖, if the solver knows them; this saves two dot products and one.
-        steps : sequence of (float, ndarray (n,)), optional
-            Pairs (a, d) if x is the iterate before plus the sum of all a·d. This saves a copy of x, because
-            the iterate before can be made again. A solver that gives them does so in every call but the first.
 
         Returns
         -------
@@ -261,21 +265,26 @@ class Monitor:
             The reason to stop, None to go on.
         """
         r_norm, self.replaced = norm(r) if r_norm is None else r_norm, False
-        if len(self.models) % 4 == 0 or r_norm <= self.tolerance:  # often enough for an estimate
+        q = self._model(x, r) if q is None else q
+        grown = 2 * abs(q) > self._x_norm * (self.system.b_norm + r_norm)  # since 2|q| ≤ ‖x‖ ‖b + r‖
+        if grown or len(self.models) % INTERVAL == 0 or r_norm <= self.tolerance:
             self._x_norm = norm(x)
         rounding = self.system.eps * (self.system.norm * self._x_norm + r_norm)
         self._drift += rounding
         if self.models and r_norm <= self.tolerance < self._drift:
             self.system.residual(x, out=r)
             r_norm, self._drift, self.replaced = norm(r), rounding, True
-            self._attained = r_norm <= ROUNDING * rounding
-        if q is None or self.replaced:
-            q = -0.5 * (dot(x, self.system.b) + dot(x, r))
+            self._attained, q = r_norm <= ROUNDING * rounding, self._model(x, r)
         if self.models and not rounding < max(self.system.b_norm, self.residual_norms[0]):
+            self._go_back()
             return Status.DIVERGED
-        return self.record(x, q, r_norm, steps)
+        return self.record(x, q, r_norm)
 
-    def record(self, x: np.ndarray, q: float, r_norm: float, steps: Steps | None = None) -> Status | None:
+    def _model(self, x: np.ndarray, r: np.ndarray) -> float:
+        """Return q(x) = −½xᵀ(b + r)."""
+        return -0.5 * (dot(x, self.system.b) + dot(x, r))
+
+    def record(self, x: np.ndarray, q: float, r_norm: float) -> Status | None:
         """Record an iterate whose q and ‖r‖ the solver knows, and say whether to stop there.
 
         Parameters
@@ -284,15 +293,16 @@ class Monitor:
             The iterate.
         q, r_norm : float
             q(x) and the norm of the residual.
-        steps : sequence of (float, ndarray (n,)), optional
-            As in `stop`.
 
         Returns
         -------
         Status or None
             The reason to stop, None to go on.
         """
-        self._remember_best(x, not self._least or q < self._least[-1], steps)
+        if self.descends and len(self.models) % INTERVAL:
+            self.best = x
+        elif self.descends or not self._least or q < self._least[-1]:
+            self._copy_best(x)
         self.models.append(q)
         self.residual_norms.append(r_norm)
         self._least.append(min(q, self._least[-1]) if self._least else q)
@@ -303,18 +313,30 @@ class Monitor:
             stopped = asks_to_stop(self.stopping.callback, x)
         return self._reason(r_norm, stopped)
 
-    def _remember_best(self, x: np.ndarray, is_best: bool, steps: Steps | None) -> None:
-        """Keep the iterate of least q: x itself, or a copy once the solver changes x."""
-        if is_best and steps is not None:
-            self.best = x
-            return
-        if is_best:
-            np.copyto(self._copy, x)
-        elif self.best is x and steps is not None:
-            np.copyto(self._copy, x)
-            for a, d in steps:
-                axpy(self._copy, -a, d)
-        self.best = self._copy
+    def may_rise(self, x: np.ndarray) -> None:
+        """Note, before a solver that ``descends`` changes x, that q may rise from now on.
+
+        Parameters
+        ----------
+        x : ndarray (n,)
+            The last iterate.
+        """
+        if self.descends:
+            self._copy_best(x)
+            self.descends = False
+
+    def _copy_best(self, x: np.ndarray) -> None:
+        """Keep a copy of x, the iterate of least q."""
+        np.copyto(self._copy, x)
+        self.best, self._copied = self._copy, len(self.models)
+
+    def _go_back(self) -> None:
+        """Forget the iterates after the last copy: rounding may have left no digit of their residuals."""
+        if self.best is not self._copy:
+            self.best, kept = self._copy, self._copied + 1
+            for records in (self.models, self.residual_norms, self._least):
+                del records[kept:]
+            self.iterates = [each for each in self.iterates if each[0] < kept]
 
     def _reason(self, r_norm: float, stopped: bool) -> Status | None:
         """Apply the tests in turn to the iterate that was recorded last."""
