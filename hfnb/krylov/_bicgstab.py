@@ -77,8 +77,8 @@ def bicgstab(
     monitor = Monitor(system, options)
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
-    shadow, p, rho, size, alpha, omega = r, r, 1.0, 1.0, 1.0, 1.0  # until the method starts afresh, below
-    q = r_norm = None  # q(x) and ‖r‖, known after the first steps
+    shadow, p, rho, size, alpha, omega = r, r, 1.0, 1.0, 1.0, 1.0  # what a fresh start does not use
+    q = r_norm = None  # q(x) and ‖r‖, which are known after the first steps
     while (reason := monitor.stop(x, r, q=q, r_norm=r_norm)) is None:
         q, r_norm, fresh = monitor.models[-1], monitor.residual_norms[-1], fresh or monitor.replaced
         if not fresh:
@@ -100,7 +100,7 @@ def bicgstab(
             if not fresh:
                 fresh = True
                 continue
-            shadow = r / norm(r) + v / v_norm
+            shadow = r / r_norm + v / v_norm
             rho, sigma, size = dot(shadow, r), dot(shadow, v), norm(shadow)
         alpha = rho / sigma
         q -= alpha * (dot(r, z) - alpha * zBz / 2)
@@ -117,8 +117,8 @@ def bicgstab(
         q -= omega * (rz - omega * zBz / 2)
         axpy(x, omega, z)
         axpy(r, -omega, t)
-        rr = r_norm * r_norm - omega * tr  # r is now orthogonal to t
-        r_norm = math.sqrt(rr) if rr > 0.01 * r_norm * r_norm else None  # the difference has lost digits
+        rr = r_norm * r_norm - omega * tr  # ‖s‖² − ω tᵀs = ‖r‖², because r is orthogonal to t
+        r_norm = math.sqrt(rr) if rr > 0.01 * r_norm * r_norm else None  # None if digits have cancelled
     return monitor.result(x, reason)
 
 

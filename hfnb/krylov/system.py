@@ -28,7 +28,8 @@ class System:
     """(A + damping I) x = b with a preconditioner M ≈ (A + damping I)⁻¹.
 
     It counts the products with A and keeps the direction of most negative curvature of the undamped A among
-    the vectors that A was applied to. This costs three dot products for each product.
+    the vectors that A was applied to. This costs three dot products for each product, two if the solver knows
+    vᵀv.
 
     Parameters
     ----------
@@ -168,9 +169,9 @@ class System:
             _name_operator("A", self.products, error)
             raise
         vAv, AvAv = dot(v, Av), dot(Av, Av)
-        if vv is None or vAv < 0:  # a direction that may be kept needs its own length
+        if vv is None or vAv < 0:  # the quotient of a direction that may be kept has to be its own
             vv = dot(v, v)
-        if not np.isfinite(AvAv):
+        if not math.isfinite(AvAv):
             raise NonFiniteProduct(f"A: product {self.products} is not finite")
         if vv:
             self.norm = max(self.norm, math.sqrt(AvAv / vv))
@@ -180,9 +181,8 @@ class System:
             out += Av
         else:
             np.copyto(out, Av)
-        squares = AvAv + self.damping * (2 * vAv + self.damping * vv)
-        cancels = squares < 0.01 * AvAv
-        self.product_norm = norm(out) if cancels else math.sqrt(squares)
+        squares = AvAv + self.damping * (2 * vAv + self.damping * vv)  # ‖Av + damping v‖²
+        self.product_norm = norm(out) if squares < 0.01 * AvAv else math.sqrt(squares)  # digits may cancel
         self.rounding = ROUNDING * self.eps * (self.norm + abs(self.damping)) * vv
         return vAv + self.damping * vv
 
