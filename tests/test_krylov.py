@@ -321,7 +321,7 @@ def test_capped_cg_finds_the_difference_of_iterates_that_curves_down(monkeypatch
     def bounds(A_norm, eps, accuracy, iteration):
         return 0.0, 0.0 if iteration >= iterations else np.inf
 
-    monkeypatch.setattr(sys.modules["hfnb.krylov._capped_cg"], "_bounds", bounds)
+    monkeypatch.setattr(sys.modules["hfnb.krylov._cg"], "_bounds", bounds)
     result = krylov.capped_cg(A, b, damping=2.0, rtol=1e-9, progress=0.0)
     assert result.status is Status.SLOW_RESIDUAL
     assert result.direction @ A @ result.direction < -1

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hfnb.krylov.result import KrylovResult, Status
-from hfnb.krylov.stopping import Monitor, Stopping
+from hfnb.krylov.stopping import KrylovResult, Monitor, Status, Stopping
 from hfnb.krylov.system import Operator, System
 from hfnb.krylov.vectors import axpy, norm
 from hfnb.validation import check_bool
