@@ -651,6 +651,21 @@ def test_no_vector_is_passed_over_once_more_without_a_trust_region(monkeypatch):
         krylov.cg(A, b, radius=1.0)
 
 
+@pytest.mark.parametrize(("name", "most"), [("cg", 4), ("bicgstab", 10), ("minres", 7)])
+def test_dot_products_of_an_iteration(monkeypatch, name, most):
+    """Without what the recurrences know there would be 8, 17 and 9, the three of each product among them."""
+    (A, b), counted, vecdot = linear_system("positive definite", 200), [], np.vecdot
+    monkeypatch.setattr(np, "vecdot", lambda x, y: counted.append(1) or vecdot(x, y))
+    taken = []
+    for max_iter in (8, 28):
+        counted.clear()
+        assert (
+            SOLVERS[name](A, b, damping=0.1, rtol=0.0, progress=0.0, max_iter=max_iter).iterations == max_iter
+        )
+        taken.append(len(counted))
+    assert taken[1] - taken[0] <= 20 * most
+
+
 def test_find_solver_lists_what_exists():
     with pytest.raises(ValueError, match=r"solver: expected one of cg, bicgstab, .* got 'gmres'"):
         find_solver("gmres")
