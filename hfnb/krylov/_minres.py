@@ -84,7 +84,7 @@ def minres(
     u = r / (beta or 1.0)  # r / √(rᵀMr)
     v = u if M is None else z / (beta or 1.0)  # M r / √(rᵀMr)
     e = r if M is None else z.copy()  # M r, updated together with r
-    u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
+    u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))  # d is kept times its d_length
     c, s, delta, epsilon, d_length, sqrt_eps = -1.0, 0.0, 0.0, 0.0, 1.0, math.sqrt(system.eps)
     while (reason := monitor.stop(x, r)) is None:
         alpha = system.product(v, out=w, vv=1.0 if M is None else None)

@@ -397,12 +397,12 @@ class Monitor:
         Status or None
             The reason to stop, None to go on.
         """
-        if self.descends and len(self.models) % INTERVAL:
+        self.models.append(q)
+        self.residual_norms.append(r_norm)
+        if self.descends and self.iteration % INTERVAL:
             self.best = x
         elif self.descends or not self._least or q < self._least[-1]:
             self._copy_best(x)
-        self.models.append(q)
-        self.residual_norms.append(r_norm)
         self._least.append(min(q, self._least[-1]) if self._least else q)
         if self.keep and self.iteration >= self._next_kept:
             self._keep(x)
@@ -426,7 +426,7 @@ class Monitor:
     def _copy_best(self, x: np.ndarray) -> None:
         """Keep a copy of x, the iterate of least q."""
         np.copyto(self._copy, x)
-        self.best, self._copied = self._copy, len(self.models)
+        self.best, self._copied = self._copy, self.iteration
 
     def _go_back(self) -> None:
         """Forget the iterates after the last copy: rounding may have left no digit of their residuals."""
