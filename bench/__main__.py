@@ -2,13 +2,24 @@
 
 import argparse
 
-from bench import busy, growth, iteration, memory, products, rule, saddles, scaling, solvers, target, timit
+from bench import (
+    busy,
+    growth,
+    iteration,
+    memory,
+    products,
+    rule,
+    saddles,
+    scaling,
+    solvers,
+    target,
+    timit,
+    vectors,
+)
 from bench.report import warn_if_busy
 
-BENCHMARKS = {
-    each.__name__.split(".")[1]: each.run
-    for each in (products, iteration, memory, target, rule, saddles, solvers, timit, scaling, growth, busy)
-}
+MODULES = (products, iteration, vectors, memory, target, rule, saddles, solvers, timit, scaling, growth, busy)
+BENCHMARKS = {each.__name__.split(".")[1]: each.run for each in MODULES}
 
 
 def main():
@@ -21,9 +32,13 @@ def main():
     parser.add_argument("--batches", nargs="+", type=int, help="products: which batches")
     parser.add_argument("--what", nargs="+", help="products: gradient, hessian, gauss-newton")
     parser.add_argument("--ways", nargs="+", help="products: which peers")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="products: how many threads")
+    parser.add_argument(
+        "--threads", nargs="+", type=int, default=[1, 2], help="products, vectors: how many threads"
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
-    parser.add_argument("--priority", type=int, default=0, help="products: real-time priority while timing")
+    parser.add_argument(
+        "--priority", type=int, default=0, help="products, vectors: real-time priority while timing"
+    )
     options = parser.parse_args()
     warn_if_busy()
     for name in options.names or BENCHMARKS:

@@ -144,6 +144,18 @@ def shares() -> int:
     return count() if process_wide and not by_thread else 1
 
 
+def blas_is_sequential() -> bool:
+    """Return whether BLAS computes in the calling thread alone; this takes 1 µs, much less than `limited`.
+
+    Returns
+    -------
+    bool
+        False also for a BLAS with a number of threads for each thread of Python, which takes longer to ask.
+    """
+    process_wide, by_thread = _blas()
+    return not by_thread and all(library.number == 1 for library in process_wide)
+
+
 @contextmanager
 def limited(number: int) -> Iterator[None]:
     """Return a context in which BLAS has at most ``number`` threads; afterwards it has as many as before.

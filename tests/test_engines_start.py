@@ -139,7 +139,7 @@ def unusable(file, *words):
     start = time.monotonic()
     with pytest.raises(ValueError, match="expected a file of a running cluster") as error:
         Cluster(engines="stale").start()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30  # it does not wait for the engines, for which it has 60 s
     assert file in str(error.value)
     assert all(word in str(error.value) for word in words), error.value
 

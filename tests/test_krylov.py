@@ -321,7 +321,7 @@ def test_capped_cg_finds_the_difference_of_iterates_that_curves_down(monkeypatch
     def bounds(A_norm, eps, accuracy, iteration):
         return 0.0, 0.0 if iteration >= iterations else np.inf
 
-    monkeypatch.setattr(sys.modules["hfnb.krylov._capped_cg"], "_bounds", bounds)
+    monkeypatch.setattr(sys.modules["hfnb.krylov._cg"], "_bounds", bounds)
     result = krylov.capped_cg(A, b, damping=2.0, rtol=1e-9, progress=0.0)
     assert result.status is Status.SLOW_RESIDUAL
     assert result.direction @ A @ result.direction < -1
@@ -364,12 +364,102 @@ def test_dot_keeps_its_error_bound(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 100, 9984, 9985, 40_000])
+def test_axpy_is_numpys_to_one_rounding(dtype, n):
+    """Also where BLAS cannot use the memory: with strides, off a word's boundary, in another byte order."""
+    x, y = np.random.default_rng(0).standard_normal((2, n)).astype(dtype)
+    exact = y + float(dtype(0.3)) * x.astype(float)
+    room = np.zeros(y.nbytes + 1, np.uint8)
+    unaligned = room[1:].view(np.uint8)[: y.nbytes].view(dtype) if n else y
+    for into in (
+        y.copy(),
+        np.repeat(y, 2)[::2],
+        y[::-1].copy()[::-1],
+        unaligned,
+        y.astype(y.dtype.newbyteorder()),
+    ):
+        into[:] = y
+        krylov.axpy(into, 0.3, x)
+        np.testing.assert_allclose(
+            into, exact, rtol=0, atol=2 * np.finfo(dtype).eps * (np.abs(exact).max() + 1)
+        )
+    other = np.float64 if dtype == np.float32 else np.float32
+    into = y.copy()
+    krylov.axpy(into, 0.3, x.astype(other))
+    np.testing.assert_allclose(into, exact, atol=1e-6)
+
+
+def test_a_product_knows_its_norm_also_where_damping_cancels_it():
+    A, b = linear_system("indefinite", 30)
+    eigenvalues, Q = np.linalg.eigh(A)
+    for damping in (0.0, 0.5, -eigenvalues[0] + 1e-9):
+        system, out = System(A, b, damping=damping), np.empty(30)
+        for v in (b, Q[:, 0] + 1e-9 * Q[:, 1]):
+            vBv = system.product(v, out=out, vv=v @ v)
+            B = A + damping * np.eye(30)
+            np.testing.assert_allclose(out, B @ v, atol=1e-13 * np.linalg.norm(A, 2))
+            assert system.product_norm == pytest.approx(np.linalg.norm(out), rel=1e-9)
+            assert vBv == pytest.approx(v @ B @ v, rel=1e-9, abs=1e-12)
+        assert system.curvature == pytest.approx(eigenvalues[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["positive definite", "indefinite", "singular consistent"])
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "minres", "newton_mr", "capped_cg"])
+@pytest.mark.parametrize("M", [None, "diagonal"], ids=["no M", "diagonal M"])
+def test_the_best_iterate_is_the_one_of_least_q(name, kind, M):
+    for seed in range(5):
+        A, b = linear_system(kind, 40, seed)
+        x0, xs = np.linspace(-1, 1, 40), []
+        chosen = {} if name == "capped_cg" else {"M": M and np.diag(np.linspace(0.5, 2, 40))}
+        chosen |= options(name, 40, callback=lambda x, xs=xs: xs.append(x.copy()))
+        result = SOLVERS[name](A, b, x0, **chosen)
+        B = A + chosen.get("damping", 0.0) * np.eye(40)
+        q = [x @ B @ x / 2 - b @ x for x in [x0, *xs]]
+        scale = max(map(abs, q))
+        np.testing.assert_allclose(result.models[: len(q)], q, rtol=1e-9, atol=1e-9 * scale)
+        best = result.best @ B @ result.best / 2 - b @ result.best
+        assert best == pytest.approx(min(q), rel=1e-9, abs=1e-9 * scale)
+
+
+def test_after_divergence_the_best_iterate_is_one_that_was_seen_and_its_record_the_last():
+    """A monitor of a solver whose fifth step leads so far that no digit of the residual is left."""
+    system = System(np.eye(3), np.ones(3))
+    system.product(np.ones(3), out=np.empty(3))
+    monitor, xs = krylov.Monitor(system, Stopping(rtol=1e-9, progress=0.0), descends=True), []
+    x = np.zeros(3)
+    for step in (0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 1e30):
+        x += step
+        status = monitor.stop(x, 1 - x, q=-1.0 - len(xs), r_norm=1.0)
+        xs.append(x.copy())
+    assert status is Status.DIVERGED
+    result = monitor.result(x, status)
+    np.testing.assert_array_equal(result.best, xs[result.iterations])
+    np.testing.assert_array_equal(result.x, result.best)
+    assert result.models == [-1.0 - i for i in range(5)]
+    assert len(result.residual_norms) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "n"), [("singular inconsistent", 4), ("singular inconsistent", 10), ("nearly singular", 4)]
+)
+def test_minres_ends_at_a_least_squares_solution_in_float32(kind, n):
+    """A further step would divide by rounding."""
+    for seed in range(60):
+        A, b = (part.astype(np.float32) for part in linear_system(kind, n, seed))
+        result = krylov.minres(A, b, rtol=1e-5, progress=0.0)
+        assert result.status is Status.LEAST_SQUARES
+        exact = A.astype(float)
+        z = np.linalg.lstsq(exact, b.astype(float), rcond=1e-6)[0]
+        assert np.linalg.norm(b - exact @ result.x) <= 1.001 * np.linalg.norm(b - exact @ z)
+
+
 @pytest.mark.parametrize("name", ["cg", "bicgstab", "minres", "newton_mr"])
 def test_preconditioner_saves_products(name):
     A, b = linear_system("positive definite", 80)
     scales = np.logspace(-2, 2, 80)
     A, M = scales[:, None] * A * scales, np.diag(scales**-2.0)
-    plain = SOLVERS[name](A, b, progress=0.0, rtol=1e-8)
+    plain = SOLVERS[name](A, b, progress=0.0, rtol=1e-8, max_iter=2000)  # 10 n would end it too early
     result = SOLVERS[name](A, b, progress=0.0, rtol=1e-8, M=M)
     assert result.success
     assert result.products < plain.products / 2
@@ -559,6 +649,21 @@ def test_no_vector_is_passed_over_once_more_without_a_trust_region(monkeypatch):
     assert krylov.cg(A, b, np.ones(20)).iterations > 0
     with pytest.raises(AssertionError, match="called"):
         krylov.cg(A, b, radius=1.0)
+
+
+@pytest.mark.parametrize(("name", "most"), [("cg", 4), ("bicgstab", 10), ("minres", 7)])
+def test_dot_products_of_an_iteration(monkeypatch, name, most):
+    """Without what the recurrences know there would be 8, 17 and 9, the three of each product among them."""
+    (A, b), counted, vecdot = linear_system("positive definite", 200), [], np.vecdot
+    monkeypatch.setattr(np, "vecdot", lambda x, y: counted.append(1) or vecdot(x, y))
+    taken = []
+    for max_iter in (8, 28):
+        counted.clear()
+        assert (
+            SOLVERS[name](A, b, damping=0.1, rtol=0.0, progress=0.0, max_iter=max_iter).iterations == max_iter
+        )
+        taken.append(len(counted))
+    assert taken[1] - taken[0] <= 20 * most
 
 
 def test_find_solver_lists_what_exists():

@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import hfnb
 from hfnb import Dataset, Objective, Sample, models, threads
-from hfnb.krylov.vectors import coefficients, combine, dot, norm
+from hfnb.krylov import SOLVERS
+from hfnb.krylov.vectors import axpy, coefficients, combine, dot, norm
 
 NET = models.mlp([400, 500, 90, 10])
 RANDOM = np.random.default_rng(0)
@@ -217,10 +219,26 @@ def test_long_vectors_do_not_depend_on_threads(dtype):
     found = []
     for number in (1, 2, 3):
         with threadpool_limits(number, user_api="blas"):
-            found.append((dot(x, y), norm(x), *coefficients(rows, x), combine(c, rows).tobytes()))
+            added = y.copy()
+            axpy(added, 0.3, x)
+            sums = (dot(x, y), norm(x), *coefficients(rows, x))
+            found.append((*sums, combine(c, rows).tobytes(), added.tobytes()))
     assert found[0] == found[1] == found[2]
     exact = np.float64(x) @ np.float64(y)
     assert found[0][0] == pytest.approx(exact, abs=1e-5 * float(np.abs(x) @ np.abs(y)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "minres", "capped_cg"])
+def test_a_solve_does_not_depend_on_threads(name, dtype):
+    n = 50_001
+    diagonal, b = np.geomspace(1e-2, 1e2, n).astype(dtype), np.random.default_rng(1).standard_normal(n)
+    A, found = LinearOperator((n, n), matvec=lambda v: diagonal * v, dtype=dtype), []
+    for number in (1, 2, 3):
+        with threadpool_limits(number, user_api="blas"):
+            result = SOLVERS[name](A, b.astype(dtype), damping=0.1, progress=0.0, max_iter=12)
+            found.append((result.x.tobytes(), result.models, result.residual_norms))
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")

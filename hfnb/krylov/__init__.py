@@ -26,14 +26,18 @@ from typing import Any
 import numpy as np
 
 from hfnb.krylov._bicgstab import bicgstab
-from hfnb.krylov._capped_cg import capped_cg
-from hfnb.krylov._cg import cg
-from hfnb.krylov._lanczos import LanczosResult, Tridiagonal, lanczos, lanczos_process, random_start
+from hfnb.krylov._cg import capped_cg, cg
+from hfnb.krylov._lanczos import (
+    LanczosResult,
+    Tridiagonal,
+    lanczos,
+    lanczos_process,
+    random_start,
+    saddle_free,
+)
 from hfnb.krylov._minres import minres
-from hfnb.krylov._saddle_free import saddle_free
 from hfnb.krylov.preconditioners import LBFGS, diagonal
-from hfnb.krylov.result import KrylovResult, Status
-from hfnb.krylov.stopping import Monitor, Stopping, option_names
+from hfnb.krylov.stopping import KrylovResult, Monitor, Status, Stopping, option_names
 from hfnb.krylov.system import NonFiniteProduct, Operator, System
 from hfnb.krylov.vectors import axpy, dot, norm
 from hfnb.validation import check_choice, shown

@@ -1,12 +1,11 @@
 """Bi-CG-STAB, the paper's solver of the indefinite Newton system (van der Vorst 1992)."""
 
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from hfnb.krylov.result import KrylovResult, Status
-from hfnb.krylov.stopping import Monitor, Stopping
+from hfnb.krylov.stopping import KrylovResult, Monitor, Status, Stopping
 from hfnb.krylov.system import Operator, System
 from hfnb.krylov.vectors import axpy, dot, norm
 
@@ -77,43 +76,51 @@ def bicgstab(
     monitor = Monitor(system, options)
     x, r = system.start()
     v, t, fresh = np.empty_like(x), np.empty_like(x), True
-    while (reason := monitor.stop(x, r)) is None:
-        if fresh or monitor.replaced:
-            shadow, p, rho, size, fresh = r.copy(), r.copy(), dot(r, r), norm(r), True
-        z = p if M is None else system.precondition(p)[0]
-        system.product(z, out=v)
-        sigma, v_norm = dot(shadow, v), norm(v)
-        if _lost(sigma, size * v_norm, x.dtype):
+    shadow, p, rho, size, alpha, omega = r, r, 1.0, 1.0, 1.0, 1.0  # what a fresh start does not use
+    q = r_norm = None  # q(x) and ‖r‖, which are known after the first steps
+    while (reason := monitor.stop(x, r, q=q, r_norm=r_norm)) is None:
+        q, r_norm, fresh = monitor.models[-1], monitor.residual_norms[-1], fresh or monitor.replaced
+        if not fresh:
+            rho, rho_before = dot(shadow, r), rho
+            fresh = _lost(rho, size * r_norm, system.eps)
+        if fresh:
+            shadow, p, rho, size = r.copy(), r.copy(), r_norm * r_norm, r_norm
+        else:
+            axpy(p, -omega, v)
+            p *= rho / rho_before * (alpha / omega)
+            p += r
+        z, pz = system.precondition(p)
+        zBz = system.product(z, out=v, vv=pz if M is None else None)
+        sigma, v_norm = dot(shadow, v), system.product_norm
+        if _lost(sigma, size * v_norm, system.eps):
             if not v.any():
                 reason = Status.BREAKDOWN
                 break
             if not fresh:
                 fresh = True
                 continue
-            shadow = r / norm(r) + v / v_norm
+            shadow = r / r_norm + v / v_norm
             rho, sigma, size = dot(shadow, r), dot(shadow, v), norm(shadow)
         alpha = rho / sigma
+        q -= alpha * (dot(r, z) - alpha * zBz / 2)
         axpy(x, alpha, z)
         axpy(r, -alpha, v)  # r holds s until t is subtracted below
-        if (s_norm := norm(r)) <= monitor.tolerance:
+        if (r_norm := norm(r)) <= monitor.tolerance:
             continue
-        z = r if M is None else system.precondition(r)[0]
-        system.product(z, out=t)
-        ts, tt = dot(t, r), dot(t, t)
-        if fresh := _lost(ts, np.sqrt(tt) * s_norm, x.dtype):
+        z, rz = system.precondition(r, r_norm)
+        zBz = system.product(z, out=t, vv=rz if M is None else None)
+        tr, t_norm = zBz if M is None else dot(t, r), system.product_norm
+        if fresh := _lost(tr, t_norm * r_norm, system.eps):
             continue
-        omega = ts / tt
+        omega = tr / (t_norm * t_norm)
+        q -= omega * (rz - omega * zBz / 2)
         axpy(x, omega, z)
         axpy(r, -omega, t)
-        rho, rho_before = dot(shadow, r), rho
-        if fresh := _lost(rho, size * norm(r), x.dtype):
-            continue
-        axpy(p, -omega, v)
-        p *= rho / rho_before * (alpha / omega)
-        p += r
+        rr = r_norm * r_norm - omega * tr  # ‖s‖² − ω tᵀs = ‖r‖², because r is orthogonal to t
+        r_norm = math.sqrt(rr) if rr > 0.01 * r_norm * r_norm else None  # None if digits have cancelled
     return monitor.result(x, reason)
 
 
-def _lost(xy: float, scale: float, dtype: DTypeLike) -> bool:
+def _lost(xy: float, scale: float, eps: float) -> bool:
     """Whether xᵀy is zero to the rounding of its own terms, with scale = ‖x‖‖y‖."""
-    return abs(xy) <= float(np.finfo(dtype).eps) * scale
+    return abs(xy) <= eps * scale

@@ -1,13 +1,13 @@
 """MINRES, which detects non-positive curvature from its own scalars (Liu & Roosta's Newton-MR)."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from hfnb.krylov.result import KrylovResult, Status
-from hfnb.krylov.stopping import Monitor, Stopping
+from hfnb.krylov.stopping import KrylovResult, Monitor, Status, Stopping
 from hfnb.krylov.system import Operator, System
-from hfnb.krylov.vectors import axpy, dot
+from hfnb.krylov.vectors import axpy, norm
 from hfnb.validation import check_bool
 
 
@@ -59,7 +59,8 @@ def minres(
     The solver knows the curvature along each residual, as well as along each Lanczos vector v, without a
     further product: rᵀ(A + damping I)r = −c γ ‖r‖², where c and γ are scalars of its QR factorization. An
     inconsistent system ends with a least-squares solution, when ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖. The limit
-    is √eps ‖A‖‖r‖ once ‖r‖ no longer falls, because rounding seldom allows less.
+    is √eps ‖A‖‖r‖ where the next step would lower ‖r‖ by less than a thousandth, because rounding seldom
+    allows less.
 
     References
     ----------
@@ -76,34 +77,40 @@ def minres(
     stop_indefinite = check_bool("stop_indefinite", stop_indefinite)
     options = Stopping.from_options(minres, stopping)
     system = System(A, b, x0, damping=damping, M=M, check=check)
-    monitor = Monitor(system, options, restarts=False)
+    monitor = Monitor(system, options, restarts=False, descends=True)
     x, r = system.start()
     z, rz = system.precondition(r)
-    beta = phi = np.sqrt(rz)
-    u, v = r / (beta or 1.0), z / (beta or 1.0)  # r / √(rᵀMr) and M r / √(rᵀMr)
+    beta = phi = math.sqrt(rz)
+    u = r / (beta or 1.0)  # r / √(rᵀMr)
+    v = u if M is None else z / (beta or 1.0)  # M r / √(rᵀMr)
     e = r if M is None else z.copy()  # M r, updated together with r
-    u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))
-    c, s, delta, epsilon, sqrt_eps = -1.0, 0.0, 0.0, 0.0, float(np.finfo(x.dtype).eps) ** 0.5
+    u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))  # d is kept times its d_length
+    c, s, delta, epsilon, d_length, sqrt_eps = -1.0, 0.0, 0.0, 0.0, 1.0, math.sqrt(system.eps)
     while (reason := monitor.stop(x, r)) is None:
-        alpha = system.product(v, out=w)
+        alpha = system.product(v, out=w, vv=1.0 if M is None else None)
         axpy(w, -alpha, u)
         axpy(w, -beta, u_before)
         z, rz = system.precondition(w)
-        beta = np.sqrt(rz)
+        beta = math.sqrt(rz)
         delta, gamma = c * delta + s * alpha, s * delta - c * alpha
-        system.observe(e, -c * gamma * phi**2 / dot(e, e) - system.damping)
-        if stop_indefinite and -c * gamma <= 0:
-            reason = Status.RESIDUAL_CURVATURE
-            break
-        relative = np.hypot(gamma, c * beta) / (system.norm + abs(system.damping))  # ‖A r‖ / ‖A‖‖r‖
-        if relative <= options.rtol or (relative <= sqrt_eps and _stagnates(*monitor.residual_norms[-2:])):
+        e_norm = monitor.residual_norms[-1] if M is None else norm(e)
+        if e_norm:
+            system.observe(e, -c * gamma * (phi / e_norm) ** 2 - system.damping)
+        if -c * gamma <= 0:  # until then q falls in every iteration (Liu & Roosta)
+            monitor.may_rise(x)
+            if stop_indefinite:
+                reason = Status.RESIDUAL_CURVATURE
+                break
+        length = math.hypot(gamma, beta)
+        Ar = math.hypot(gamma, c * beta) / (system.norm + abs(system.damping) or 1.0)  # ‖A r‖ / ‖A‖‖r‖
+        if Ar <= options.rtol or (Ar <= sqrt_eps and beta > 0.999 * length):
             reason = Status.LEAST_SQUARES
             monitor.success = monitor.solved = True
             break
-        length = np.hypot(gamma, beta)
-        d, d_before = _combine(v, delta, d, epsilon, d_before, length), d
-        epsilon, delta, c, s = s * beta, -c * beta, gamma / length, beta / length
-        axpy(x, c * phi, d)
+        d, d_before = _combine(v, delta / d_length, d, epsilon, d_before), d
+        epsilon, delta, c, s = s * beta / d_length, -c * beta, gamma / length, beta / length
+        d_length = length
+        axpy(x, c * phi / length, d)
         phi *= s
         u_before, u, w = u, w, u_before
         if beta:
@@ -115,17 +122,9 @@ def minres(
     return monitor.result(x, reason)
 
 
-def _stagnates(before: float, after: float = 0.0) -> bool:
-    """Whether the last iteration lowered ‖r‖ by less than a thousandth."""
-    return before < 1.001 * after
-
-
-def _combine(
-    v: np.ndarray, delta: float, d: np.ndarray, epsilon: float, d_before: np.ndarray, length: float
-) -> np.ndarray:
-    """Return (v − δ d − ε d_before) / length, which overwrites d_before."""
-    d_before *= -epsilon
+def _combine(v: np.ndarray, a: float, d: np.ndarray, b: float, d_before: np.ndarray) -> np.ndarray:
+    """Return v − a d − b d_before, which overwrites d_before."""
+    d_before *= -b
     d_before += v
-    axpy(d_before, -delta, d)
-    d_before *= 1 / length
+    axpy(d_before, -a, d)
     return d_before

@@ -1,13 +1,13 @@
-"""Stopping rules of a Krylov solve: their options, and the monitor that applies them to each iterate."""
+"""When a Krylov solve stops, and what it returns: options, tests of each iterate, statuses, the result."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
 
-from hfnb.krylov.result import KrylovResult, Status
 from hfnb.krylov.system import ROUNDING, System
 from hfnb.krylov.vectors import dot, norm
 from hfnb.validation import (
@@ -18,6 +18,104 @@ from hfnb.validation import (
     check_positive,
     check_positive_int,
 )
+
+
+class Status(StrEnum):
+    """Why a Krylov solver stopped; the value of each member is a sentence for the reader.
+
+    A member is a string: it prints as its sentence, equals it and has the methods of `str`.
+
+    Examples
+    --------
+    >>> Status.CALLBACK
+    'stopped by the callback'
+    >>> Status("stopped by the callback") is Status.CALLBACK
+    True
+    """
+
+    # A stopping test was met.
+    CONVERGED = "converged: the residual is within the tolerance"
+    CONVERGED_TO_ROUNDING = "converged: the residual is as small as rounding allows"
+    SUBSPACE_CONVERGED = "converged: what is left out of the Krylov space is within the tolerance"
+    SUBSPACE_EXHAUSTED = "converged: the Krylov space is exhausted"
+    LEAST_SQUARES = "least squares: A maps the residual to zero within the tolerance"
+    LITTLE_PROGRESS = "truncated: the model gained too little over the last iterations"
+    LITTLE_GAIN = "truncated: the last iteration gained less than the mean one"
+    ZERO_RIGHT_HAND_SIDE = "the right-hand side is zero: x = 0"
+    BOUNDARY = "boundary: a longer step leads out of the trust region"
+    BOUNDARY_BY_CURVATURE = "boundary: non-positive curvature leads out of the trust region"
+    # A direction of negative curvature, of A or of A + damping I, ended the solve.
+    NON_POSITIVE_CURVATURE = "non-positive curvature: the model has no minimum along the last direction"
+    RESIDUAL_CURVATURE = "non-positive curvature: along the residual the model has no minimum"
+    INDEFINITE = "negative curvature: the model has no minimum"
+    DIRECTION_CURVATURE = "negative curvature: at most -damping/2 along the last direction"
+    STEP_CURVATURE = "negative curvature: at most -damping/2 along the step from x0"
+    SLOW_RESIDUAL = "negative curvature: the residual falls too slowly for positive curvature"
+    # The solve ended early.
+    MAX_ITER = "max_iter iterations done"
+    MAX_PRODUCTS = "max_iter products done"
+    CALLBACK = "stopped by the callback"
+    # The solve cannot go on.
+    BREAKDOWN = "breakdown: A maps the residual to zero, so that no step reduces it"
+    STAGNATED = "stagnated: the true residual is above the tolerance"
+    DIVERGED = "diverged: x grew until rounding leaves no digit of the residual"
+    OVERFLOW = "out of range: the squares of the right-hand side overflow; scale the system"
+    UNDERFLOW = "out of range: the squares of the right-hand side vanish; scale the system"
+
+    def __repr__(self) -> str:
+        """Return the sentence in quotes, as a string is shown."""
+        return repr(self.value)
+
+
+@dataclass
+class KrylovResult:
+    """The result of a Krylov solver of (A + damping I) x = b.
+
+    Attributes
+    ----------
+    x : ndarray (n,)
+        The solution if the residual test was met, otherwise ``best``.
+    status : Status or str
+        Why the solver stopped; a solver of your own may give any sentence.
+    success : bool
+        Whether a stopping test was met.
+    iterations : int
+        Iterates after x0.
+    products : int
+        How often A was applied.
+    residual_norms, models : list of float
+        ‖b − (A + damping I)x‖ and q(x) = ½xᵀ(A + damping I)x − bᵀx of each iterate, x0 first.
+    best : ndarray (n,)
+        The iterate of least q.
+    direction : ndarray (n,) or None
+        The unit vector d of most negative curvature of the undamped A among the vectors of the solve; None
+        if no curvature was negative by more than rounding.
+    curvature : float or None
+        dᵀAd, its Rayleigh quotient.
+    iterates : list of (int, ndarray (n,))
+        Iterates for backtracking, each with its number: several of them including the last one, or only the
+        best one.
+    norm : float
+        The largest ‖Av‖/‖v‖ of the solve, a lower bound of ‖A‖; 0 if unknown.
+    """
+
+    x: np.ndarray
+    status: str
+    success: bool
+    iterations: int
+    products: int
+    residual_norms: list[float]
+    models: list[float]
+    best: np.ndarray
+    direction: np.ndarray | None = None
+    curvature: float | None = None
+    iterates: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    norm: float = 0.0
+
+    @property
+    def model(self) -> float:
+        """The least value of the quadratic model among the iterates, q(best)."""
+        return min(self.models)
 
 
 @dataclass(frozen=True)
@@ -157,6 +255,11 @@ def option_names(solver: Callable[..., Any]) -> list[str] | None:
     return names
 
 
+# Iterations between two computations of ‖x‖, which the estimate of rounding needs, unless q shows that x has
+# grown, and between two copies of the iterate of a solver that lowers q in every iteration.
+INTERVAL = 4
+
+
 class Monitor:
     """Records the iterates of one solve, keeps the best of them and decides when the solve ends.
 
@@ -170,6 +273,9 @@ class Monitor:
         Whether to keep iterates 1, 2, 3, ..., ⌈1.3ʲ⌉, ... for backtracking, and not only the best one.
     restarts : bool
         Whether the solver can go on from a residual that the monitor has replaced (see Notes).
+    descends : bool
+        Whether each step of the solver lowers q, until the solver calls `may_rise`. The last iterate is then
+        the best. A copy of it is made only in every fourth iteration, in case x diverges.
     default_max_iter : int, optional
         The largest number of iterations if ``stopping`` has none; 10 n by default.
 
@@ -191,7 +297,8 @@ class Monitor:
 
     Notes
     -----
-    q(x) = ½xᵀ(A + damping I)x − bᵀx = −½xᵀ(b + r) is computed from the residual r, without a product.
+    q(x) = ½xᵀ(A + damping I)x − bᵀx = −½xᵀ(b + r) is computed from the residual r, without a product, unless
+    the solver knows how much its step has changed q.
 
     A residual that is updated and not recomputed deviates from b − (A + damping I)x by rounding errors of
     about eps(‖A‖‖x‖ + ‖r‖) an iteration. If r meets the tolerance, but the sum of these errors exceeds it,
@@ -211,6 +318,7 @@ class Monitor:
         *,
         keep: bool = False,
         restarts: bool = True,
+        descends: bool = False,
         default_max_iter: int | None = None,
     ) -> None:
         self.system, self.stopping, self.keep, self.restarts = system, stopping, keep, restarts
@@ -220,41 +328,59 @@ class Monitor:
         self.models: list[float] = []
         self.residual_norms: list[float] = []
         self.iterates: list[tuple[int, np.ndarray]] = []
-        self.best, self.solved, self.success = np.empty_like(system.b), False, False
+        self.descends, self.best = descends, np.empty_like(system.b)
+        self._copy, self._copied = self.best, 0
+        self.solved = self.success = False
         self.replaced = False
         self._least: list[float] = []
-        self._next_kept, self._drift, self._attained = 1.0, 0.0, False
-        self._eps = float(np.finfo(system.b.dtype).eps)
+        self._next_kept, self._x_norm, self._drift, self._attained = 1.0, 0.0, 0.0, False
 
     @property
     def iteration(self) -> int:
         """The number of iterates after x0."""
         return len(self.models) - 1
 
-    def stop(self, x: np.ndarray, r: np.ndarray) -> Status | None:
+    def stop(
+        self,
+        x: np.ndarray,
+        r: np.ndarray,
+        *,
+        q: float | None = None,
+        r_norm: float | None = None,
+    ) -> Status | None:
         """Record an iterate and say whether to stop there.
 
         Parameters
         ----------
         x, r : ndarray (n,)
             The iterate and its residual, which may be overwritten by a recomputed one.
+        q, r_norm : float, optional
+            q(x) and ‖r‖, if the solver knows them; this saves two dot products and one.
 
         Returns
         -------
         Status or None
             The reason to stop, None to go on.
         """
-        r_norm, self.replaced = norm(r), False
-        rounding = self._eps * (self.system.norm * norm(x) + r_norm)
+        r_norm, self.replaced = norm(r) if r_norm is None else r_norm, False
+        q = self._model(x, r) if q is None else q
+        grown = 2 * abs(q) > self._x_norm * (self.system.b_norm + r_norm)  # since 2|q| ≤ ‖x‖ ‖b + r‖
+        if grown or len(self.models) % INTERVAL == 0 or r_norm <= self.tolerance:
+            self._x_norm = norm(x)
+        rounding = self.system.eps * (self.system.norm * self._x_norm + r_norm)
         self._drift += rounding
         if self.models and r_norm <= self.tolerance < self._drift:
             self.system.residual(x, out=r)
             r_norm, self._drift, self.replaced = norm(r), rounding, True
-            self._attained = r_norm <= ROUNDING * rounding
-        q = -0.5 * (dot(x, self.system.b) + dot(x, r))
+            self._attained, q = r_norm <= ROUNDING * rounding, self._model(x, r)
         if self.models and not rounding < max(self.system.b_norm, self.residual_norms[0]):
+            self._go_back()
             return Status.DIVERGED
         return self.record(x, q, r_norm)
+
+    def _model(self, x: np.ndarray, r: np.ndarray) -> float:
+        """Return q(x) = −½xᵀ(b + r)."""
+        return -0.5 * (dot(x, self.system.b) + dot(x, r))
 
     def record(self, x: np.ndarray, q: float, r_norm: float) -> Status | None:
         """Record an iterate whose q and ‖r‖ the solver knows, and say whether to stop there.
@@ -271,10 +397,12 @@ class Monitor:
         Status or None
             The reason to stop, None to go on.
         """
-        if not self._least or q < self._least[-1]:
-            np.copyto(self.best, x)
         self.models.append(q)
         self.residual_norms.append(r_norm)
+        if self.descends and self.iteration % INTERVAL:
+            self.best = x
+        elif self.descends or not self._least or q < self._least[-1]:
+            self._copy_best(x)
         self._least.append(min(q, self._least[-1]) if self._least else q)
         if self.keep and self.iteration >= self._next_kept:
             self._keep(x)
@@ -282,6 +410,31 @@ class Monitor:
         if self.iteration > 0 and self.stopping.callback is not None:
             stopped = asks_to_stop(self.stopping.callback, x)
         return self._reason(r_norm, stopped)
+
+    def may_rise(self, x: np.ndarray) -> None:
+        """Note, before a solver that ``descends`` changes x, that q may rise from now on.
+
+        Parameters
+        ----------
+        x : ndarray (n,)
+            The last iterate.
+        """
+        if self.descends:
+            self._copy_best(x)
+            self.descends = False
+
+    def _copy_best(self, x: np.ndarray) -> None:
+        """Keep a copy of x, the iterate of least q."""
+        np.copyto(self._copy, x)
+        self.best, self._copied = self._copy, self.iteration
+
+    def _go_back(self) -> None:
+        """Forget the iterates after the last copy: rounding may have left no digit of their residuals."""
+        if self.best is not self._copy:
+            self.best, kept = self._copy, self._copied + 1
+            for records in (self.models, self.residual_norms, self._least):
+                del records[kept:]
+            self.iterates = [each for each in self.iterates if each[0] < kept]
 
     def _reason(self, r_norm: float, stopped: bool) -> Status | None:
         """Apply the tests in turn to the iterate that was recorded last."""

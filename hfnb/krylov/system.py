@@ -1,5 +1,6 @@
 """The damped system that a solver solves: its products, and the most negative curvature among them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -8,7 +9,7 @@ from numpy.typing import DTypeLike
 from scipy.sparse import sparray, spmatrix
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from hfnb.krylov.vectors import axpy, dot, norm
+from hfnb.krylov.vectors import dot, norm
 from hfnb.validation import FLOATS, check_finite, check_plain_array, shown
 
 # What a solver accepts as a matrix: an operator, a dense or sparse array, or a nested list of numbers.
@@ -27,7 +28,8 @@ class System:
     """(A + damping I) x = b with a preconditioner M ≈ (A + damping I)⁻¹.
 
     It counts the products with A and keeps the direction of most negative curvature of the undamped A among
-    the vectors that A was applied to. This costs three dot products for each product.
+    the vectors that A was applied to. This costs three dot products for each product, two if the solver knows
+    vᵀv.
 
     Parameters
     ----------
@@ -49,10 +51,14 @@ class System:
     ----------
     products, preconditionings : int
         How often A and M were applied.
+    eps : float
+        The distance from 1 to the next larger number in the precision of b.
     norm : float
         The largest ‖Av‖/‖v‖ so far, a lower bound of ‖A‖.
     rounding : float
         The size of vᵀ(A + damping I)v that rounding can explain, for the v of the last product.
+    product_norm : float
+        ‖(A + damping I)v‖ of the last product.
     direction : ndarray (n,) or None
         The unit vector of most negative curvature so far; `lowest` checks it against rounding.
     curvature : float or None
@@ -83,12 +89,13 @@ class System:
         check: bool = False,
     ) -> None:
         self.b = check_right_hand_side("b", b)
+        self.eps = float(np.finfo(self.b.dtype).eps)
         self._A = _square("A", A, self.b.size)
         self._M = None if M is None else _square("M", M, self.b.size)
         self.x0 = None if x0 is None else _start("x0", x0, self.b)
         self.damping, self.b_norm = _damping(damping, self.b.dtype), norm(self.b)
         self.products = self.preconditionings = 0
-        self.norm = self.rounding = 0.0
+        self.norm = self.rounding = self.product_norm = 0.0
         self.direction: np.ndarray | None = None
         self.curvature: float | None = None
         if check or not isinstance(A, LinearOperator):
@@ -101,7 +108,7 @@ class System:
         self.products += 2 * counted
         self.norm = float(np.nan_to_num(norm(Au) / norm(u)))
         scale = norm(u) * norm(Av) + norm(v) * norm(Au)
-        if abs(dot(u, Av) - dot(v, Au)) > np.sqrt(float(np.finfo(self.b.dtype).eps)) * scale:
+        if abs(dot(u, Av) - dot(v, Au)) > math.sqrt(self.eps) * scale:
             raise ValueError("A: expected a symmetric operator, but uᵀAv differs from vᵀAu for random u, v")
 
     def start(self) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +140,7 @@ class System:
         self.product(x, out=out)
         np.subtract(self.b, out, out=out)
 
-    def product(self, v: np.ndarray, out: np.ndarray) -> float:
+    def product(self, v: np.ndarray, out: np.ndarray, vv: float | None = None) -> float:
         """Multiply a vector by the damped operator and observe the curvature of A along it.
 
         Parameters
@@ -142,6 +149,8 @@ class System:
             The vector.
         out : ndarray (n,)
             Receives (A + damping I) v.
+        vv : float, optional
+            vᵀv, if the solver knows it; this saves a dot product.
 
         Returns
         -------
@@ -155,19 +164,26 @@ class System:
         """
         self.products += 1
         try:  # as in `_apply`, which is not called here to save a function call in every product
-            np.copyto(out, self._A.matvec(v), casting="same_kind")
+            Av = self._A.matvec(v).astype(v.dtype, casting="same_kind", copy=False)
         except (TypeError, ValueError) as error:
             _name_operator("A", self.products, error)
             raise
-        vv, vAv, AvAv = dot(v, v), dot(v, out), dot(out, out)
-        if not np.isfinite(AvAv):
+        vAv, AvAv = dot(v, Av), dot(Av, Av)
+        if vv is None or vAv < 0:  # the quotient of a direction that may be kept has to be its own
+            vv = dot(v, v)
+        if not math.isfinite(AvAv):
             raise NonFiniteProduct(f"A: product {self.products} is not finite")
         if vv:
-            self.norm = max(self.norm, np.sqrt(AvAv / vv))
+            self.norm = max(self.norm, math.sqrt(AvAv / vv))
             self.observe(v, vAv / vv)
         if self.damping:
-            axpy(out, self.damping, v)
-        self.rounding = ROUNDING * float(np.finfo(v.dtype).eps) * (self.norm + abs(self.damping)) * vv
+            np.multiply(v, self.damping, out=out)
+            out += Av
+        else:
+            np.copyto(out, Av)
+        squares = AvAv + self.damping * (2 * vAv + self.damping * vv)  # ‖Av + damping v‖²
+        self.product_norm = norm(out) if squares < 0.01 * AvAv else math.sqrt(squares)  # digits may cancel
+        self.rounding = ROUNDING * self.eps * (self.norm + abs(self.damping)) * vv
         return vAv + self.damping * vv
 
     def observe(self, d: np.ndarray, quotient: float) -> None:
@@ -208,15 +224,17 @@ class System:
     @property
     def noise(self) -> float:
         """The size of a Rayleigh quotient that rounding can explain."""
-        return ROUNDING * float(np.finfo(self.b.dtype).eps) * self.norm
+        return ROUNDING * self.eps * self.norm
 
-    def precondition(self, r: np.ndarray) -> tuple[np.ndarray, float]:
+    def precondition(self, r: np.ndarray, r_norm: float | None = None) -> tuple[np.ndarray, float]:
         """Apply the preconditioner to a residual.
 
         Parameters
         ----------
         r : ndarray (n,)
             The residual.
+        r_norm : float, optional
+            ‖r‖, if the solver knows it; without an M this saves a dot product.
 
         Returns
         -------
@@ -233,7 +251,7 @@ class System:
             If rᵀMr shows that M is not positive definite.
         """
         if self._M is None:
-            return r, dot(r, r)
+            return r, dot(r, r) if r_norm is None else r_norm * r_norm
         self.preconditionings += 1
         z = _apply("M", self._M, r, self.preconditionings)
         rz = dot(r, z)
