@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hfnb import Dataset, Sample
-from hfnb.objectives.sampling import Shards
+from hfnb.objectives.sampling import Draws, Shards
 
 
 @pytest.mark.parametrize(("n", "partitions"), [(100, 24), (7, 3), (5, 24), (60, 1)])
@@ -58,3 +58,43 @@ def test_batches_of_everything_are_views_of_at_most_a_chunk():
     batches = list(Shards.of(Dataset(X, np.arange(50)), 4).batches(chunk=5))
     assert max(len(Y) for _, Y in batches) == 5
     assert all(np.shares_memory(part, X) for part, _ in batches)
+
+
+def test_growing_batches_are_doubled_up_to_a_quarter_of_the_data_and_then_are_all_of_it():
+    draws, sizes = Draws(0, "growing", "part", n=60_000), []
+    while not draws.whole:
+        sizes.append((draws.loss(3).size, draws.curvature(3).size))
+        draws = draws.enlarged()
+    assert sizes == [(500 * 2**k, 125 * 2**k) for k in range(5)]  # 8,000, but not 16,000 of 60,000
+    assert (draws.loss(3), draws.curvature(3).size) == (None, 6000)
+    assert draws.enlarged() == draws.after(1.0, -1.0) == draws
+    assert Draws(0, "growing", "part", n=1999).whole
+    assert Draws(0, "growing", "part", n=2000).loss(0).size == 500
+    assert Draws(0, "growing", "part", n=400).curvature(0) is None  # all samples are fewer than 500
+    assert Draws(0, "growing", "part", n=60_000).enlarged(everything=True).whole
+
+
+def test_batches_that_a_user_chose_do_not_grow():
+    for batch_size in (100, "all"):
+        draws = Draws(0, batch_size, "same", n=60_000)
+        assert draws.after(1.0, -1.0) == draws.enlarged() == draws.enlarged(everything=True) == draws
+        assert draws.curvature(2) == draws.loss(2)
+
+
+@pytest.mark.parametrize(
+    ("shown", "grows"), [(1.0, False), (0.7, False), (0.5, False), (0.3, True), (-0.5, True)]
+)
+def test_a_batch_grows_if_fresh_samples_show_too_little_of_the_decrease(shown, grows):
+    """Each step lowers the loss by 1 on its own batch, and by ``shown``, but for noise, on fresh samples."""
+    random = np.random.default_rng(0)
+    draws = Draws(0, "growing", "part", n=10**6)
+    for _ in range(30):
+        draws = draws.after(1.0, shown + 0.05 * random.standard_normal())
+    assert (draws.size > 500) == grows
+
+
+def test_a_single_unlucky_batch_does_not_let_it_grow():
+    draws = Draws(0, "growing", "part", n=10**6)
+    for shown in (1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0):
+        draws = draws.after(1.0, shown)
+    assert draws.size == 500
