@@ -39,7 +39,7 @@ found = [[record.loss, record.gradient_norm, record.products, record.batch_size]
 print(json.dumps([found, result.x[::500].tolist()]))
 """
 GAUSS_NEWTON = {"solver": "cg", "curvature": "gauss-newton", "max_iter": 4}
-AUTO = {"method": "auto", "max_iter": 12, "samples": 2400, "noise": 4.0}  # mini-batches of 500, at last all
+AUTO = {"method": "auto", "max_iter": 6, "samples": 2400, "noise": 4.0}  # mini-batches of 500, at last all
 SUBSPACE = {"solver": "saddle_free", "step": "subspace", "max_iter": 2, "solver_options": {"max_iter": 12}}
 
 
