@@ -109,9 +109,10 @@ def hessian_free(
     batch_size : int, "all" or "growing"
         Samples for loss and gradient: a number; "all"; or "growing", at first 500, then twice as many
         whenever fresh samples do not show the decrease of the loss, and at last all
-        (`hfnb.objectives.sampling.Draws`). All are taken at once if there are fewer than 2,000, after 10
-        rejected steps, and where the gradient vanishes. The methods "paper" and "martens" stand for "all",
-        "auto" for "growing".
+        (`hfnb.objectives.sampling.Draws`). All are taken from the start if there are fewer than 2,000, and at
+        once after 10 rejected steps and where the gradient vanishes. Until then the loss of a `Record` is
+        that of a fresh mini-batch, and so is ``fun`` if the run ends before. The methods "paper" and
+        "martens" stand for "all", "auto" for "growing".
     damping : float or "gradient"
         The first λ: a number, or "gradient", a third of the curvature along the first gradient, which costs a
         product (`damping.first_damping`). The methods "paper" and "martens" stand for 1, "auto" for
@@ -220,7 +221,8 @@ def hessian_free(
             solution, proposed, exact = None, state.trusted, True
             taken, state = step_off_saddle(objective, state, certificate)
         moved = _move(objective, state, taken, solution, exact)
-        growth = moved.samples.size / state.samples.size
+        fell = state.loss - taken.loss > PLATEAU * abs(state.loss)
+        growth = moved.samples.size / state.samples.size if fell else 1.0
         state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected, growth))
         stop = recorder.add(state.w, **_entries(state, taken, solution or certificate))
         if store:

@@ -94,18 +94,21 @@ def next_damping(damping: float, proposed: float, rejections: int, growth: float
     rejections : int
         Number of steps in a row that were rejected, including the last one; 0 if it was accepted.
     growth : float
-        The factor by which the mini-batch grew after the step.
+        The factor by which the mini-batch grew after the step; 1 if the loss hardly fell.
 
     Returns
     -------
     float
-        ``proposed`` / ``growth``, because λ also keeps a step from fitting the noise of a mini-batch, which
-        is smaller with more samples; after k rejections in a row at least λ × 1.5ᵏ. λ may be far below the
+        ``proposed`` / ``growth``: λ also keeps a step from fitting the noise of a mini-batch, which is
+        smaller with more samples. On a plateau, such as a saddle, that says nothing about the λ needed after
+        it. After k rejections in a row at least λ × 1.5ᵏ. λ may be far below the
         scale of the curvature, and so grows faster with each rejection.
 
     Examples
     --------
     >>> next_damping(1.0, 1.5, rejections=0), next_damping(1.0, 1.5, rejections=3)
     (1.5, 3.375)
+    >>> next_damping(1.0, 1.5, rejections=0, growth=2.0)
+    0.75
     """
     return max(proposed, 1.5**rejections * damping) if rejections else proposed / growth
