@@ -1,45 +1,98 @@
 """Time until the training loss of a network is at a target: our methods beside the best of their baselines.
 
-Each run is a process of its own, ``python -m bench.target TASK``. First every baseline is tuned over its grid
-from one start; then the best setting of each runs from other starts, one after another, start by start.
+Each run is a process of its own, ``python -m bench.target TASK``. First every baseline is tuned from one
+start: its options move on geometric grids until the quickest values lie inside of what was tried. Then the
+best setting of each runs from other starts, one after another, start by start. Ours comes first, without any
+option.
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.baselines import BASELINES, Over, Watch
 from bench.report import about, save, show
-from bench.rule import METHODS, images
+from bench.rule import images
 from hfnb import models
 from hfnb.engines import blas
 from hfnb.threads import THREAD_VARIABLES
 
-TARGET, BAR, SIZES = 0.1, 0.5, [784, 400, 150, 10]
-FIRST_ORDER = "torch Adam"
-DAMPINGS = (1.0, 0.1)  # what is tuned of ours, at the start
-GRIDS: dict[str, list[dict]] = {
-    **{
-        f"ours, {name}": [{"method": name, "damping": damping} for damping in DAMPINGS]
-        for name in list(METHODS)[:3]
-    },
-    "SciPy L-BFGS-B": [{"maxcor": 10}, {"maxcor": 30}],
-    "SciPy Newton-CG": [{}],
-    "SciPy trust-krylov": [{"initial_trust_radius": 1.0}, {"initial_trust_radius": 10.0}],
-    "pytorch-minimize newton-cg": [{"cg_max_iter": 10}, {"cg_max_iter": 50}],
-    "pytorch-minimize trust-krylov": [{"initial_trust_radius": 1.0}, {"initial_trust_radius": 10.0}],
-    "torch L-BFGS": [{"history_size": 10}, {"history_size": 30}],
-    FIRST_ORDER: [{"lr": lr, "batch": 256} for lr in (3e-4, 1e-3, 3e-3)],
+TARGET, SIZES = 0.1, [784, 400, 150, 10]
+IMAGES, ACTIVATIONS = (6000, 60000), ("tanh", "sigmoid", "relu")
+OURS, FIRST_ORDER = "ours, auto without options", "torch Adam"
+BAR, BAR_FIRST_ORDER = 0.5, 4.0
+MOST = 20  # settings of a baseline that are tried at most
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An option to tune: its first value, and the factor between neighbours on its grid."""
+
+    first: float
+    factor: float
+
+    def value(self, position: int) -> float:
+        """Return the value at a position of the grid, to 2 digits; a whole number if the first one is."""
+        value = self.first * self.factor**position
+        return max(round(value), 1) if isinstance(self.first, int) else float(f"{value:.1e}")
+
+
+DAMPING = {"damping": Axis(0.1, 10.0)}
+MEMORY = Axis(10, 3)
+# baseline: options that stay as they are, and options to tune
+SETTINGS: dict[str, tuple[dict, dict[str, Axis]]] = {
+    OURS: ({"method": "auto"}, {}),
+    "ours, auto, all images": ({"method": "auto", "batch_size": "all"}, {}),
+    "ours, auto, all images, damping tuned": ({"method": "auto", "curvature_batch_size": 30}, DAMPING),
+    "ours, GN-CG": ({"method": "martens", "curvature_batch_size": 30}, DAMPING),
+    "ours, Bi-CG-STAB": ({"method": "paper", "curvature_batch_size": 30}, DAMPING),
+    "SciPy L-BFGS-B": ({}, {"maxcor": MEMORY}),
+    "SciPy Newton-CG": ({}, {}),
+    "SciPy trust-krylov": ({}, {"initial_trust_radius": Axis(1.0, 10.0)}),
+    "pytorch-minimize newton-cg": ({}, {"cg_max_iter": Axis(20, 3)}),
+    "pytorch-minimize trust-krylov": ({}, {"initial_trust_radius": Axis(1.0, 10.0)}),
+    "torch L-BFGS": ({}, {"history_size": MEMORY}),
+    FIRST_ORDER: ({}, {"lr": Axis(1e-3, 3.0), "batch": Axis(256, 2)}),
 }
+
+
+def tuned(fixed: dict, axes: dict[str, Axis], attempt: Callable[[dict], float]) -> dict:
+    """Return the options with the least value of ``attempt``; both neighbours on each axis have more.
+
+    One option at a time moves along its grid, while that lowers the value; at most `MOST` settings are tried.
+    """
+    tried: dict[tuple, float] = {}
+
+    def settings(position: tuple) -> dict:
+        return fixed | {name: axis.value(k) for (name, axis), k in zip(axes.items(), position, strict=True)}
+
+    def cost(position: tuple) -> float:
+        key = tuple(settings(position).values())
+        if key not in tried:
+            tried[key] = attempt(settings(position)) if len(tried) < MOST else np.inf
+        return tried[key]
+
+    best, moving = (0,) * len(axes), True
+    cost(best)
+    while moving:
+        moving = False
+        for axis in range(len(axes)):
+            for sign in (1, -1):
+                while cost(other := tuple(k + sign * (i == axis) for i, k in enumerate(best))) < cost(best):
+                    best, moving = other, True
+    return settings(best)
 
 
 def race(task: dict) -> dict:
     """Run one baseline here; return its seconds to the target, None if it never got there, and its loss."""
     baseline = BASELINES[task["baseline"].partition(",")[0]]
-    net, data, watch = models.mlp(SIZES), images(task["images"]), Watch(TARGET, task["limit"])
+    net, data = models.mlp(SIZES, task["activation"]), images(task["images"])
+    watch = Watch(TARGET, task["limit"])
     try:
         baseline(net, data, net.init(task["seed"]), watch, task["options"])
         ended = "gave up"
@@ -69,72 +122,82 @@ def raced(task: dict, threads: int) -> dict:
     return answer
 
 
-def best(runs: list[dict]) -> dict[str, dict]:
-    """Return the options of each baseline that were quickest, of those that reached the target."""
-    found: dict[str, dict] = {}
-    for run in sorted((run for run in runs if run["seconds"]), key=lambda run: run["seconds"]):
-        found.setdefault(run["baseline"], run["options"])
-    return found
-
-
-def table(runs: list[dict]) -> list[dict]:
-    """Return a row for each baseline at its best: median and range of its seconds over the starts."""
-    chosen, rows = best(runs), []
-    for baseline in GRIDS:
-        mine = [run for run in runs if run["baseline"] == baseline]
-        at_best = [run for run in mine if run["options"] == chosen.get(baseline)]
-        seconds = [run["seconds"] or np.inf for run in at_best]
-        row = {"baseline": baseline, "options": json.dumps(chosen.get(baseline)), "starts": len(seconds)}
-        row["seconds"] = float(np.median(seconds)) if seconds else None
-        row["range"] = f"{min(seconds):.3g}–{max(seconds):.3g}" if seconds else ""
-        row["loss"] = min((run["least loss"] for run in mine if run["least loss"]), default=None)
-        rows.append(row)
-    return sorted(rows, key=lambda row: row["seconds"] or np.inf)
+def table(runs: list[dict], chosen: dict[str, dict]) -> list[dict]:
+    """Return a row for each baseline with its chosen options: median and range of seconds over the starts."""
+    rows = []
+    for baseline, options in chosen.items():
+        mine = [run for run in runs if (run["baseline"], run["options"]) == (baseline, options)]
+        seconds = [run["seconds"] or np.inf for run in mine]
+        rows.append(
+            {
+                "images": mine[0]["images"],
+                "activation": mine[0]["activation"],
+                "baseline": baseline,
+                "options": json.dumps(options),
+                "starts": len(seconds),
+                "seconds": float(np.median(seconds)),
+                "range": f"{min(seconds):.3g}–{max(seconds):.3g}",
+                "loss": min((run["least loss"] for run in mine if run["least loss"]), default=None),
+            }
+        )
+    return sorted(rows, key=lambda row: row["seconds"])
 
 
 def verdict(rows: list[dict]) -> list[dict]:
-    """Return ours over the best second-order baseline, and over Adam."""
+    """Return ours without options over the best second-order baseline, and over Adam."""
+    mine = next(row for row in rows if row["baseline"] == OURS)
+    others = [row for row in rows if not row["baseline"].startswith("ours") and np.isfinite(row["seconds"])]
+    second = next((row for row in others if row["baseline"] != FIRST_ORDER), None)
+    adam = next((row for row in others if row["baseline"] == FIRST_ORDER), None)
+    return [
+        {
+            "images": mine["images"],
+            "activation": mine["activation"],
+            "÷": peer["baseline"],
+            "at most": bar,
+            "measured": mine["seconds"] / peer["seconds"],
+            "": "holds" if mine["seconds"] <= bar * peer["seconds"] else "DOES NOT HOLD",
+        }
+        for peer, bar in ((second, BAR), (adam, BAR_FIRST_ORDER))
+        if peer is not None
+    ]
 
-    def quickest(keep):
-        return min(
-            (row for row in rows if keep(row["baseline"]) and row["seconds"]),
-            key=lambda row: row["seconds"],
-            default=None,
-        )
 
-    mine = quickest(lambda baseline: baseline.startswith("ours"))
-    other = quickest(lambda baseline: not baseline.startswith("ours") and baseline != FIRST_ORDER)
-    adam = quickest(lambda baseline: baseline == FIRST_ORDER)
-    found = []
-    for peer, bar in ((other, BAR), (adam, None)):
-        if mine and peer:
-            ratio = mine["seconds"] / peer["seconds"]
-            word = "" if bar is None else "holds" if ratio <= bar else "DOES NOT HOLD"
-            found.append(
-                {"ours": mine["baseline"], "÷": peer["baseline"], "at most": bar, "measured": ratio, "": word}
-            )
-    return found
+def compared(common: dict, baselines: list[str], starts: int, threads: int) -> tuple[list[dict], list[dict]]:
+    """Tune each baseline from the first start, run it from the others; return the rows and all runs."""
+    runs: list[dict] = []
+
+    def attempt(baseline: str, options: dict, seed: int = 0) -> float:
+        run = raced({"baseline": baseline, "options": options, "seed": seed, **common}, threads)
+        runs.append(run)
+        return run["seconds"] or np.inf
+
+    chosen = {
+        baseline: tuned(*SETTINGS[baseline], lambda options, name=baseline: attempt(name, options))
+        for baseline in baselines
+    }
+    for seed in range(1, starts):
+        for baseline, options in chosen.items():
+            attempt(baseline, options, seed)
+    return table(runs, chosen), runs
 
 
 def run(options) -> None:
     """Tune, race, show, and write results/target.json."""
-    n, limit, starts = (6000, 20, 1) if options.quick else (60000, 60, 3)
-    threads = max(options.threads)
-    common = {"images": n, "limit": limit}
-    settings = about(network="784-400-150-10, float32", target=TARGET, threads=threads, grids=GRIDS, **common)
-    tasks = [
-        {"baseline": baseline, "options": each, "seed": 0, **common}
-        for baseline, grid in GRIDS.items()
-        for each in grid
-    ]
-    runs = [raced(task, threads) for task in tasks]
-    for seed in range(1, starts):
-        for baseline, chosen in best(runs).items():
-            runs.append(raced({"baseline": baseline, "options": chosen, "seed": seed, **common}, threads))
-            save("target", {"about": settings, "rows": table(runs), "runs": runs})
-    rows = show(table(runs))
-    found = show(verdict(rows))
-    save("target", {"about": settings, "rows": rows, "verdict": found, "runs": runs})
+    limit, starts = (20, 1) if options.quick else (60, 3)
+    sizes = options.images or (IMAGES[:1] if options.quick else IMAGES)
+    activations = options.activations or (ACTIVATIONS[:1] if options.quick else ACTIVATIONS)
+    threads, baselines = max(options.threads), options.methods or list(SETTINGS)
+    if OURS not in baselines or not set(baselines) <= set(SETTINGS):
+        raise SystemExit(f"--methods: expected {OURS!r} and others of {list(SETTINGS)}, got {baselines}")
+    settings = about(network="784-400-150-10, float32", target=TARGET, threads=threads, limit=limit)
+    rows, found, runs = [], [], []
+    for n in sizes:
+        for activation in activations:
+            common = {"images": n, "activation": activation, "limit": limit}
+            new, ran = compared(common, baselines, starts, threads)
+            rows, found, runs = rows + show(new), found + show(verdict(new)), runs + ran
+            save("target", {"about": settings, "rows": rows, "verdict": found, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from itertools import pairwise
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from scipy.optimize import minimize, rosen
+from scipy.optimize import minimize, rosen, rosen_der, rosen_hess
 from scipy.sparse.linalg import aslinearoperator
 
 from hfnb import Dataset, Objective, first_order, hessian_free
@@ -37,6 +37,8 @@ BY_HAND = {
         "line_search_sample": "curvature",
     },
 }
+# What "auto" stands for beside this, if no number of samples is given.
+BY_ITSELF = {"batch_size": "growing", "curvature_batch_size": "part", "damping": "gradient"}
 
 
 @pytest.mark.parametrize("method", BY_HAND)
@@ -49,6 +51,79 @@ def test_a_method_is_a_set_of_public_options(method):
     assert [record.products for record in named.history][1:] == [
         record.products for record in by_hand.history
     ][1:]
+
+
+def many_samples(net=None):
+    """A classification of 4,000 samples, for which mini-batches of 500 are drawn at first."""
+    random = np.random.default_rng(1)
+    inputs = random.standard_normal((4000, 6))
+    noise = random.standard_normal(4000)
+    labels = (np.sin(2 * inputs @ random.standard_normal(6)) + 0.3 * noise > 0).astype(int)
+    return Objective(net or mlp([6, 16, 2]), Dataset(inputs, labels))
+
+
+def test_auto_without_options_is_a_set_of_public_options():
+    objective = many_samples()
+    w0 = objective.net.init(0, dtype=float)
+    named = hessian_free(objective, w0, method="auto", max_iter=60)
+    by_hand = hessian_free(objective, w0, max_iter=60, **BY_HAND["auto"], **BY_ITSELF)
+    np.testing.assert_array_equal(named.x, by_hand.x)
+    sizes = [record.batch_size for record in named.history]
+    assert sizes == sorted(sizes)
+    assert set(sizes) == {500, 1000, 4000}
+    assert named.fun == pytest.approx(objective.value(named.x), rel=1e-12)  # all samples at the end
+
+
+def test_a_run_on_growing_batches_costs_less_than_one_on_all_samples():
+    objective, costs = many_samples(), {}
+    for batch_size in ("growing", "all"):
+
+        def close(record):
+            return objective.value(record.w) <= 0.45
+
+        w0 = objective.net.init(0, dtype=float)
+        result = hessian_free(
+            objective, w0, method="auto", batch_size=batch_size, callback=close, max_iter=100
+        )
+        assert result.status == Status.CALLBACK
+        costs[batch_size] = result.history[-1].passes
+    assert costs["growing"] < 0.7 * costs["all"]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 12])
+def test_a_run_on_growing_batches_resumes_where_it_was(stop):
+    objective, memory = many_samples(), Memory()
+    w0 = objective.net.init(0, dtype=float)
+    whole = hessian_free(objective, w0, method="auto", max_iter=25)
+    hessian_free(objective, w0, method="auto", max_iter=stop, checkpoint=memory)
+    assert memory.state["samples"]["batch_size"] == "growing"
+    resumed = hessian_free(objective, w0, method="auto", max_iter=25, checkpoint=memory)
+    np.testing.assert_array_equal(resumed.x, whole.x)
+    assert [record.batch_size for record in resumed.history] == [
+        record.batch_size for record in whole.history
+    ]
+
+
+def test_a_gradient_that_vanishes_on_a_batch_is_looked_at_on_all_samples():
+    random = np.random.default_rng(2)
+    inputs, w = random.standard_normal((4000, 3)), np.array([1.0, -2.0, 0.5, 0.25])
+    data = Dataset(inputs, inputs @ w[:3, None] + w[3])
+    objective = Objective(mlp([3, 1], loss="squared_error"), data)
+    result = hessian_free(objective, w, method="auto", tol=1e-9)
+    assert (result.status, result.nit) == (Status.MINIMUM, 0)
+    assert objective.counts.samples >= 4000  # a certificate of a mini-batch would not do
+    result = hessian_free(objective, np.zeros(4), method="auto", tol=1e-9)
+    assert result.status == Status.MINIMUM
+    np.testing.assert_allclose(result.x, w, atol=1e-7)
+    assert result.history[-2].batch_size in (500, 1000, 4000)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+def test_the_first_damping_is_a_third_of_the_curvature_along_the_gradient(scale):
+    w0 = np.array([-1.2, 1.0])
+    g, H = rosen_der(w0), rosen_hess(w0)
+    found = hessian_free(rosenbrock().scaled(scale), w0, damping="gradient", max_iter=0).history[0].damping
+    assert found == pytest.approx(scale * (g @ H @ g) / (g @ g) / 3, rel=1e-9)
 
 
 class Memory:
@@ -112,7 +187,8 @@ def test_the_paper_method_escapes_a_saddle_where_gauss_newton_sees_nothing():
 
 @pytest.mark.parametrize("distance", [0.0, 1e-6, 1e-2])
 @pytest.mark.parametrize("seed", range(3))
-def test_auto_leaves_every_saddle_on_the_way_of_a_deep_linear_network(distance, seed):
+@pytest.mark.parametrize("damping", [1.0, "gradient"])
+def test_auto_leaves_every_saddle_on_the_way_of_a_deep_linear_network(distance, seed, damping):
     """W₂W₁x fits y best with the leading singular pairs alone (Eckart & Young); each is behind a saddle."""
     random = np.random.default_rng(seed)
     U, V = (np.linalg.qr(random.standard_normal((5, 5)))[0] for _ in range(2))
@@ -126,9 +202,10 @@ def test_auto_leaves_every_saddle_on_the_way_of_a_deep_linear_network(distance, 
     w0 = distance * random.standard_normal(net.size)
     w0[biases] = 0
     objective = Objective(net, data, partitions=2)
-    result = hessian_free(objective, w0, method="auto", max_iter=100, tol=1e-7, seed=seed)
+    result = hessian_free(objective, w0, method="auto", damping=damping, max_iter=100, tol=1e-7, seed=seed)
     assert result.fun == pytest.approx(0.5 * np.sum(singular[3:] ** 2), rel=1e-6)
-    if distance < 1e-2:  # from farther away the gradient can lead around the saddles
+    # From farther away, or with a small λ, the gradient can lead around the saddles.
+    if distance < 1e-2 and damping == 1.0:
         assert any("negative curvature" in record.direction for record in result.history)
 
 

@@ -28,10 +28,10 @@ class Untouched:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("batch_size", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", [3]]),
-        ("curvature_batch_size", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", [3]]),
+        ("batch_size", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", "part", [3]]),
+        ("curvature_batch_size", [0, -1, 21, 2.7, 2.0, np.nan, True, "3", "growing", [3]]),
         ("max_iter", [-3, 2.7, np.inf, None, True]),
-        ("damping", [-1.0, np.nan, np.inf, None, "1", 1j]),
+        ("damping", [-1.0, np.nan, np.inf, "1", "curvature", [1.0], 1j]),
         ("tol", [-1.0, np.nan, None, "1"]),
         ("warm_start_decay", [2.0, -0.1, np.nan, None, True]),
         ("seed", [-1, 0.5, None, True]),

@@ -23,10 +23,11 @@ import numpy as np
 import hfnb
 from hfnb import Cluster, Dataset, Objective, hessian_free, models
 engines, threads, options = json.loads(sys.argv[1])
+n, noise = options.pop("samples", 1200), options.pop("noise", 0.5)
 os.environ.pop("OPENBLAS_CORETYPE", None)  # engines must learn the kernel from hfnb, not by inheritance
 random = np.random.default_rng(0)
-labels = random.integers(10, size=1200)
-images = random.random((10, 784))[labels] + 0.5 * random.standard_normal((1200, 784))
+labels = random.integers(10, size=n)
+images = random.random((10, 784))[labels] + noise * random.standard_normal((n, 784))
 net, data = models.mlp([784, 60, 10], weight_decay=1e-5), Dataset(images, labels)
 w0 = net.init(0, dtype=float)
 if engines is None:
@@ -34,10 +35,11 @@ if engines is None:
 else:
     with Cluster(n=engines[1], engines=engines[0], threads=threads) as cluster:
         result = cluster.minimize(net, data, w0, progress=False, **options)
-found = [[record.loss, record.gradient_norm, record.products] for record in result.history]
+found = [[record.loss, record.gradient_norm, record.products, record.batch_size] for record in result.history]
 print(json.dumps([found, result.x[::500].tolist()]))
 """
 GAUSS_NEWTON = {"solver": "cg", "curvature": "gauss-newton", "max_iter": 4}
+AUTO = {"method": "auto", "max_iter": 6, "samples": 2400, "noise": 4.0}  # mini-batches of 500, at last all
 SUBSPACE = {"solver": "saddle_free", "step": "subspace", "max_iter": 2, "solver_options": {"max_iter": 12}}
 
 
@@ -71,6 +73,16 @@ def test_threads_of_one_process(options, variables):
 def test_engines_and_their_threads(engines, threads):
     one = run(None, 1, json.dumps(GAUSS_NEWTON), OPENBLAS_NUM_THREADS="1")
     assert_same(run(engines, threads, json.dumps(GAUSS_NEWTON)), one)
+
+
+@pytest.mark.parametrize(
+    "engines", [("local", 1), ("local", 4), pytest.param(("mpi", 3), marks=MPI)], ids=str
+)
+def test_growing_batches_on_engines(engines):
+    one = run(None, 1, json.dumps(AUTO), OPENBLAS_NUM_THREADS="1")
+    sizes = [size for *_, size in one[0]]
+    assert {sizes[0], sizes[-1]} == {500, 2400}
+    assert_same(run(engines, 1, json.dumps(AUTO)), one)
 
 
 @pytest.mark.skipif(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hfnb import Dataset, Sample
-from hfnb.objectives.sampling import Shards, default_partitions
+from hfnb.objectives.sampling import Draws, Shards, default_partitions
 
 
 @pytest.mark.parametrize(("n", "partitions"), [(100, 24), (7, 3), (5, 24), (60, 1)])
@@ -89,3 +89,43 @@ def test_partitions_by_default(n, least):
     assert count % 24 == 0 or 24 % count == 0  # so that mini-batches have the same strata
     fewer = [each for each in (1, 4, 6, 8, 12, 24) if each < count]
     assert n >= 512 * count or all(each < least for each in fewer)
+
+
+def test_growing_batches_are_doubled_up_to_a_quarter_of_the_data_and_then_are_all_of_it():
+    draws, sizes = Draws(0, "growing", "part", n=60_000), []
+    while not draws.whole:
+        sizes.append((draws.loss(3).size, draws.curvature(3).size))
+        draws = draws.enlarged()
+    assert sizes == [(500 * 2**k, 125 * 2**k) for k in range(5)]  # 8,000, but not 16,000 of 60,000
+    assert (draws.loss(3), draws.curvature(3).size) == (None, 6000)
+    assert draws.enlarged() == draws.after(1.0, -1.0) == draws
+    assert Draws(0, "growing", "part", n=1999).whole
+    assert Draws(0, "growing", "part", n=2000).loss(0).size == 500
+    assert Draws(0, "growing", "part", n=400).curvature(0) is None  # all samples are fewer than 500
+    assert Draws(0, "growing", "part", n=60_000).enlarged(everything=True).whole
+
+
+def test_batches_that_a_user_chose_do_not_grow():
+    for batch_size in (100, "all"):
+        draws = Draws(0, batch_size, "same", n=60_000)
+        assert draws.after(1.0, -1.0) == draws.enlarged() == draws.enlarged(everything=True) == draws
+        assert draws.curvature(2) == draws.loss(2)
+
+
+@pytest.mark.parametrize(
+    ("shown", "grows"), [(1.0, False), (0.7, False), (0.5, False), (0.3, True), (-0.5, True)]
+)
+def test_a_batch_grows_if_fresh_samples_show_too_little_of_the_decrease(shown, grows):
+    """Each step lowers the loss by 1 on its own batch, and by ``shown``, but for noise, on fresh samples."""
+    random = np.random.default_rng(0)
+    draws = Draws(0, "growing", "part", n=10**6)
+    for _ in range(30):
+        draws = draws.after(1.0, shown + 0.05 * random.standard_normal())
+    assert (draws.size > 500) == grows
+
+
+def test_a_single_unlucky_batch_does_not_let_it_grow():
+    draws = Draws(0, "growing", "part", n=10**6)
+    for shown in (1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0):
+        draws = draws.after(1.0, shown)
+    assert draws.size == 500

@@ -1,7 +1,7 @@
 """Partitions of a dataset and mini-batches drawn from them, which are the same on any number of engines."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Protocol, TypeAlias
@@ -83,38 +83,122 @@ class Sample:
         return np.sort(order[position * self.size : (position + 1) * self.size])
 
 
+FIRST = 500  # samples of the first mini-batch, if mini-batches grow
+GROWTH = 2  # the factor by which a mini-batch grows
+WHOLE = 4  # a mini-batch of more than 1/WHOLE of all samples is not drawn: all samples are taken instead
+MEMORY = 0.8  # weight of an iteration in the sums of `Draws`, relative to the next one
+DOUBTFUL = 0.6  # a mini-batch grows if fresh samples do not show this fraction of the decrease of the loss
+
+
 @dataclass(frozen=True)
 class Draws:
-    """Which samples an iteration uses.
+    """Which samples an iteration uses, and when mini-batches grow.
 
     Parameters
     ----------
     seed : int
         Seed of the draws.
-    batch_size : int or None
-        Samples for loss and gradient; None for all.
-    curvature_batch_size : int or None
-        Samples for the curvature; None for those of loss and gradient.
+    batch_size : int, "all" or "growing"
+        Samples for loss and gradient. "growing" stands for a mini-batch of 500 samples that is doubled
+        whenever `after` finds it too small, up to all samples.
+    curvature_batch_size : int, "same" or "part"
+        Samples for the curvature. "same" stands for those of loss and gradient; "part" for a quarter of a
+        mini-batch, but at least 125 samples, and for a tenth of all samples, but at least 500.
+    n : int
+        Number of all samples.
+    size : int, optional
+        Samples for loss and gradient now; those of the first iteration by default.
+    gained, missed : float
+        Sums over the last iterations, the older ones with less weight: how much each step lowered the loss on
+        its own mini-batch, and how much of that decrease the next mini-batch does not show.
+
+    Notes
+    -----
+    Every iteration draws a fresh mini-batch. A step is chosen on one mini-batch and lowers its loss from a to
+    b. The loss after the step is b on that mini-batch, and c on the next one. If the mini-batch represents
+    all samples well, c is about b. If the step only fits the mini-batch, c is above b, so that the part
+    (c − b) / (a − b) of the decrease is not real. This needs no evaluation that the optimizer does not make
+    anyway. Sums over several iterations reduce the noise of a, b and c.
+
+    References
+    ----------
+    Byrd, Chin, Nocedal, Wu, "Sample size selection in optimization methods for machine learning", Math.
+    Program. 134 (2012), and Jahani et al., "Efficient distributed Hessian-free algorithm for large-scale
+    empirical risk minimization via accumulating sample strategy" (DANCE), arXiv 1810.11507 (2018), for
+    samples that grow. The test of `after` is our own.
 
     Examples
     --------
-    >>> Draws(seed=1, batch_size=None, curvature_batch_size=32).curvature(5)
+    >>> Draws(seed=1, batch_size="all", curvature_batch_size=32, n=100).curvature(5)
     Sample(size=32, seed=2, index=5)
+    >>> draws = Draws(seed=1, batch_size="growing", curvature_batch_size="part", n=60_000)
+    >>> draws.loss(0).size, draws.curvature(0).size, draws.enlarged().loss(1).size
+    (500, 125, 1000)
     """
 
     seed: int
-    batch_size: int | None
-    curvature_batch_size: int | None
+    batch_size: int | str
+    curvature_batch_size: int | str
+    n: int
+    size: int = 0
+    gained: float = 0.0
+    missed: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.size:
+            first = {"growing": FIRST, "all": self.n}.get(str(self.batch_size), self.batch_size)
+            object.__setattr__(self, "size", self._allowed(int(first)))
+
+    def _allowed(self, size: int) -> int:
+        """Return the size of a growing mini-batch, or n if it would be a large part of all samples."""
+        return self.n if self.batch_size == "growing" and WHOLE * size > self.n else size
+
+    @property
+    def whole(self) -> bool:
+        """Whether loss and gradient are those over all samples, always the same."""
+        return self.batch_size == "all" or (self.batch_size == "growing" and self.size == self.n)
 
     def loss(self, iteration: int) -> Sample | None:
         """Return the samples of loss and gradient in an iteration; None for all."""
-        return None if self.batch_size is None else Sample(self.batch_size, self.seed, iteration)
+        return None if self.whole else Sample(self.size, self.seed, iteration)
 
     def curvature(self, iteration: int) -> Sample | None:
         """Return the samples of curvature in an iteration; None for all."""
-        if self.curvature_batch_size is None:
-            return self.loss(iteration)
-        return Sample(self.curvature_batch_size, self.seed + 1, iteration)
+        size = self.curvature_batch_size
+        if size == "part":
+            part = max(self.size // 10, FIRST) if self.whole else max(self.size // 4, FIRST // 4)
+            size = part if part < self.size else "same"
+        return self.loss(iteration) if size == "same" else Sample(int(size), self.seed + 1, iteration)
+
+    def after(self, gained: float, shown: float) -> "Draws":
+        """Return the draws after a step: with a larger mini-batch, if the last ones were too small.
+
+        Parameters
+        ----------
+        gained : float
+            How much the step lowered the loss on its own mini-batch.
+        shown : float
+            How much lower the loss on the next mini-batch is than the loss before the step was on its own.
+
+        Returns
+        -------
+        Draws
+            The draws of the next iteration.
+        """
+        if self.whole or self.batch_size != "growing":
+            return self
+        missed = MEMORY * self.missed + (gained - shown)
+        gained = MEMORY * self.gained + gained
+        if missed > DOUBTFUL * gained:
+            return self.enlarged()
+        return replace(self, gained=gained, missed=missed)
+
+    def enlarged(self, everything: bool = False) -> "Draws":
+        """Return the draws with a growing mini-batch of twice the size, or with all samples."""
+        if self.whole or self.batch_size != "growing":
+            return self
+        size = self.n if everything else self._allowed(GROWTH * self.size)
+        return replace(self, size=size, gained=0.0, missed=0.0)
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from hfnb.krylov import KrylovResult, NonFiniteProduct, norm
+from hfnb.krylov import KrylovResult, NonFiniteProduct, dot, norm
 from hfnb.objectives.protocols import CurvatureFunction, ObjectiveLike
 from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.certificate import (
@@ -22,7 +22,7 @@ from hfnb.optimizers.certificate import (
     why_no_progress,
 )
 from hfnb.optimizers.checkpoint import CheckpointLike, resumable
-from hfnb.optimizers.damping import levenberg_marquardt, next_damping
+from hfnb.optimizers.damping import first_damping, levenberg_marquardt, next_damping
 from hfnb.optimizers.history import Record, Recorder, State, Status, watched
 from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
 from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
@@ -57,9 +57,9 @@ def hessian_free(
     probe: bool | None = None,
     line_search_sample: str | None = None,
     step: str = "better",
-    curvature_batch_size: int | None = None,
-    batch_size: int | None = None,
-    damping: float = 1.0,
+    curvature_batch_size: int | str | None = None,
+    batch_size: int | str | None = None,
+    damping: float | str | None = None,
     warm_start_decay: float = 0.95,
     preconditioner: str | PreconditionerFunction | None = None,
     max_iter: int = 50,
@@ -83,10 +83,10 @@ def hessian_free(
     w0 : ndarray, shape (p,)
         The start, of float32 or float64.
     method : {"paper", "martens", "auto"}
-        A name for values of the next five options (`options.METHODS`); each option that is given replaces
-        the method's value. "paper" follows He et al. (2016), "martens" follows Martens (2010). "auto" is
-        "martens" with the marginal-gain stopping rule, line searches on the curvature sample, and a probe for
-        negative curvature of the Hessian on plateaus.
+        A name for values of other options (`options.METHODS`); each option that is given replaces the
+        method's value. "paper" follows He et al. (2016), "martens" follows Martens (2010). "auto" is
+        "martens" with the marginal-gain stopping rule, line searches on the curvature sample, a probe for
+        negative curvature of the Hessian on plateaus, mini-batches that grow, and a first λ from the problem.
     solver : str or callable
         "bicgstab", "cg", another name of `krylov.SOLVERS`, or a function of the same form.
     curvature : str or callable
@@ -102,11 +102,22 @@ def hessian_free(
         and on plateaus, where "loss" is used; the step is kept only if the loss over all samples falls.
     step : {"better", "curvilinear", "subspace"}
         How the solution and the direction of negative curvature become a step.
-    curvature_batch_size, batch_size : int, optional
-        Number of samples for the curvature, by default the same samples as for the gradient; and number of
-        samples for loss and gradient, by default all.
-    damping : float
-        The first λ.
+    curvature_batch_size : int, "same" or "part"
+        Samples for the curvature: a number; "same", those of the gradient; or "part", a quarter of a
+        mini-batch and a tenth of all samples, but at least 125 and 500. The methods "paper" and "martens"
+        stand for "same", "auto" for "part".
+    batch_size : int, "all" or "growing"
+        Samples for loss and gradient: a number; "all"; or "growing", at first 500, then twice as many
+        whenever fresh samples do not show the decrease of the loss, and at last all
+        (`hfnb.objectives.sampling.Draws`). All are taken from the start if there are fewer than 2,000, and at
+        once after 10 rejected steps and where the gradient vanishes. Until then the loss of a `Record` is
+        that of a fresh mini-batch, and so is ``fun`` if the run ends before. The methods "paper" and
+        "martens" stand for "all", "auto" for "growing".
+    damping : float or "gradient"
+        The first λ: a number, or "gradient", a third of the curvature along the first gradient, which costs a
+        product (`damping.first_damping`). The methods "paper" and "martens" stand for 1, "auto" for
+        "gradient". If a number of samples is given, "auto" stands for the values of "martens" of these three
+        options.
     warm_start_decay : float
         Each solve starts from this multiple of the last solution.
     preconditioner : {"lbfgs", "diagonal"} or callable, optional
@@ -165,28 +176,32 @@ def hessian_free(
     >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
     True
     """
-    given = {"solver": solver, "curvature": curvature, "stopping_rule": stopping_rule, "probe": probe}
+    given: dict[str, Any] = {
+        "solver": solver,
+        "curvature": curvature,
+        "stopping_rule": stopping_rule,
+        "probe": probe,
+    }
+    given |= {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size, "damping": damping}
     chosen = expand(method, **given, line_search_sample=line_search_sample)
-    sizes = {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size}
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
-    check_hessian_free(
-        objective, w0, chosen, step=step, damping=damping, warm_start_decay=warm_start_decay, **sizes, **run
-    )
-    samples = Draws(seed, batch_size, curvature_batch_size)
+    check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
     solve = truncated(chosen["solver"], STOPPING_RULES[chosen["stopping_rule"]], solver_options)
     choose_step, preconditioned = STEPS[step], find_preconditioner(preconditioner)
     store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
     saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
-    state = State.restored(saved) if saved else _start(objective, w0, damping, samples)
+    state = State.restored(saved) if saved else _start(objective, w0, chosen, seed)
     stop, ending = bool(not saved and recorder.add(state.w, **_entries(state))), None
 
     while not (stop or state.iteration >= max_iter or gives_up(state, tol)):
-        certificate = certificate_at(objective, state, samples) if needs_certificate(state, tol) else None
+        if needs_certificate(state, tol):  # of all samples: the gradient of a mini-batch may vanish by chance
+            state = _redrawn(objective, state, state.samples.enlarged(everything=True))
+        certificate = certificate_at(objective, state) if needs_certificate(state, tol) else None
         if certificate and (ending := ending_at(state, certificate, tol)):
             break
         if certificate is None or certificate.verdict != "saddle":
-            problem = _subproblem(objective, state, samples, chosen)
+            problem = _subproblem(objective, state, chosen)
             A, M = preconditioned.prepare(problem.B, state)
             start = None if state.solution is None else state.w.dtype.type(warm_start_decay) * state.solution
             try:
@@ -200,48 +215,61 @@ def hessian_free(
                 proposed = levenberg_marquardt(state.damping, *agreement)
             state, exact = preconditioned.remember(state), problem.exact
             if chosen["probe"] and state.plateau and state.iteration >= state.next_probe:
-                taken, state = _probe(objective, problem, state, taken, samples)
+                taken, state = _probe(objective, problem, state, taken)
             del problem, A, M  # to free their arrays before those of the next point are made
         else:  # a saddle: steps rejected here say nothing about λ, which returns to its last trusted value
             solution, proposed, exact = None, state.trusted, True
-            taken, state = step_off_saddle(objective, state, certificate, samples)
-        moved = _move(objective, state, taken, solution, samples, exact)
-        state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected))
+            taken, state = step_off_saddle(objective, state, certificate)
+        moved = _move(objective, state, taken, solution, exact)
+        fell = state.loss - taken.loss > PLATEAU * abs(state.loss)
+        growth = moved.samples.size / state.samples.size if fell else 1.0
+        state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected, growth))
         stop = recorder.add(state.w, **_entries(state, taken, solution or certificate))
         if store:
-            store.save({**vars(state), "history": recorder.history})
+            store.save({**state.saved(), "history": recorder.history})
 
     return recorder.result(state.w, *(ending or _ending(state, stop, tol, max_iter)))
 
 
-def _start(objective: ObjectiveLike, w0: np.ndarray, damping: float, samples: Draws) -> State:
+def _start(objective: ObjectiveLike, w0: np.ndarray, chosen: dict[str, Any], seed: int) -> State:
     """Return the state before the first iteration."""
-    w = np.array(w0)
+    w, samples = np.array(w0), Draws(seed, chosen["batch_size"], chosen["curvature_batch_size"], objective.n)
     loss, g = objective.value_and_gradient(w, samples.loss(0))
     if not (np.isfinite(loss) and np.all(np.isfinite(g))):
         raise ValueError("w0: expected a start with finite loss and gradient, got NaN or infinity")
-    return State(w, g, loss, damping)
+    damping = chosen["damping"]
+    if damping == "gradient":
+        B = objective.curvature(w, chosen["curvature"], samples.curvature(0))
+        damping = first_damping(dot(g, B @ g), dot(g, g))
+    return State(w, g, loss, damping, samples=samples)
 
 
-def _subproblem(objective: ObjectiveLike, state: State, samples: Draws, chosen: dict[str, Any]) -> Subproblem:
+def _redrawn(objective: ObjectiveLike, state: State, samples: Draws) -> State:
+    """Return the state with other draws; if they have more samples, with loss and gradient over these."""
+    if samples.size == state.samples.size:
+        return replace(state, samples=samples)
+    loss, g = objective.value_and_gradient(state.w, samples.loss(state.iteration))
+    finite = np.isfinite(loss) and np.all(np.isfinite(g))
+    return replace(state, loss=loss, g=g, samples=samples) if finite else state
+
+
+def _subproblem(objective: ObjectiveLike, state: State, chosen: dict[str, Any]) -> Subproblem:
     """Return the sub-problem at w, with the loss that line searches are to lower.
 
     On a plateau and with mini-batches line searches evaluate the loss itself, because the noise of another
     sample would be larger than the decrease. Otherwise they may evaluate the loss over the curvature sample.
     """
-    sample = samples.curvature(state.iteration)
+    samples, sample = state.samples, state.samples.curvature(state.iteration)
     B = objective.curvature(state.w, chosen["curvature"], sample)
-    exact = chosen["line_search_sample"] == "loss" or bool(samples.batch_size) or state.plateau
+    exact = chosen["line_search_sample"] == "loss" or not samples.whole or state.plateau
     f = partial(objective.value, sample=samples.loss(state.iteration) if exact else sample)
     loss = state.loss if exact else f(state.w)
     return Subproblem(f, state.w, loss, state.g, B, state.damping, exact)
 
 
-def _probe(
-    objective: ObjectiveLike, problem: Subproblem, state: State, step: Step, samples: Draws
-) -> tuple[Step, State]:
+def _probe(objective: ObjectiveLike, problem: Subproblem, state: State, step: Step) -> tuple[Step, State]:
     """Try to improve a step by negative curvature of the Hessian; if that fails, double the interval."""
-    H = objective.curvature(state.w, "hessian", samples.curvature(state.iteration))
+    H = objective.curvature(state.w, "hessian", state.samples.curvature(state.iteration))
     try:
         found = probe_negative_curvature(problem.f, state.w, problem.loss, state.g, H, step)
     except NonFiniteProduct:
@@ -260,34 +288,31 @@ def _ending(state: State, stop: bool, tol: float, max_iter: int) -> tuple[Status
 
 
 def _move(
-    objective: ObjectiveLike,
-    state: State,
-    step: Step,
-    solution: KrylovResult | None,
-    samples: Draws,
-    exact: bool,
+    objective: ObjectiveLike, state: State, step: Step, solution: KrylovResult | None, exact: bool
 ) -> State:
     """Return the state after the step, or the same point with one more rejection.
 
     A step is rejected if its length is zero, if loss or gradient is not finite after it, or, without
     mini-batches, if it does not lower the loss. ``exact`` says that the line search evaluated the loss
-    itself, so that its value is known.
+    itself, so that its value is known. Afterwards a growing mini-batch may have more samples.
     """
-    before, trouble = state.loss, step.trouble
+    before, trouble, samples = state.loss, step.trouble, state.samples
     state = replace(state, iteration=state.iteration + 1, plateau=True)
     if step.alpha > 0:
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
         loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
-        if finite and exact and not samples.batch_size:  # the next iteration has another mini-batch
+        if finite and exact and samples.whole:  # the next iteration has another mini-batch
             loss = step.loss  # the same loss in float64; value_and_gradient rounds it to the precision of w
-        if finite and (samples.batch_size or loss < before):
+        if finite and (not samples.whole or loss < before):
             plateau, start = before - loss <= PLATEAU * abs(before), solution.x if solution else None
-            return replace(
+            state = replace(
                 state, w=w, g=g, loss=loss, solution=start, plateau=plateau, rejected=0, trouble=""
             )
+            return _redrawn(objective, state, samples.after(before - step.loss, before - loss))
         trouble = "" if finite else "the loss or its gradient is not finite after the step"
-    return replace(state, solution=None, rejected=state.rejected + 1, trouble=trouble)
+    state = replace(state, solution=None, rejected=state.rejected + 1, trouble=trouble)
+    return _redrawn(objective, state, samples.enlarged())
 
 
 def _entries(
@@ -306,6 +331,7 @@ def _entries(
         "iteration": state.iteration,
         "loss": state.loss,
         "gradient_norm": state.gradient_norm,
+        "batch_size": state.samples.size,
         "damping": state.damping,
         "direction": step.name if step else "none",
         "alpha": step.alpha if step else 0.0,

@@ -13,7 +13,6 @@ from hfnb.krylov import NonFiniteProduct, System, lanczos_process, norm, random_
 from hfnb.krylov.system import Operator
 from hfnb.krylov.vectors import combine
 from hfnb.objectives.protocols import ObjectiveLike
-from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.history import State, Status
 from hfnb.optimizers.steps import Step, negative_curvature_step
 from hfnb.validation import check_methods, check_nonnegative, check_positive_int, check_probability
@@ -280,10 +279,10 @@ def needs_certificate(state: State, tol: float) -> bool:
     return state.gradient_norm <= vanishing or (tol > 0 and state.rejected >= REJECTIONS)
 
 
-def certificate_at(objective: ObjectiveLike, state: State, samples: Draws) -> Certificate:
+def certificate_at(objective: ObjectiveLike, state: State) -> Certificate:
     """Return a certificate at w; its random start differs between iterations, but not between engines."""
-    H = objective.curvature(state.w, "hessian", samples.loss(state.iteration))
-    seed = int(np.random.SeedSequence([samples.seed, state.iteration]).generate_state(1)[0])
+    H = objective.curvature(state.w, "hessian", state.samples.loss(state.iteration))
+    seed = int(np.random.SeedSequence([state.samples.seed, state.iteration]).generate_state(1)[0])
     try:
         return certify_operator(H, seed=seed)
     except NonFiniteProduct as error:
@@ -323,15 +322,13 @@ def ending_at(state: State, certificate: Certificate, tol: float) -> tuple[Statu
     return Status.MINIMUM if minimum and fall <= rounding else Status.NO_PROGRESS, message
 
 
-def step_off_saddle(
-    objective: ObjectiveLike, state: State, certificate: Certificate, samples: Draws
-) -> tuple[Step, State]:
+def step_off_saddle(objective: ObjectiveLike, state: State, certificate: Certificate) -> tuple[Step, State]:
     """Return a step along the direction that proves a point to be a saddle, and the state.
 
     A run that starts at a saddle has had no large gradient yet, with which later ones can be compared. The
     gradient after this step s has a norm of about |dᵀHd|‖s‖, which the state returned includes in `steepest`.
     """
-    f, d = partial(objective.value, sample=samples.loss(state.iteration)), certificate.direction
+    f, d = partial(objective.value, sample=state.samples.loss(state.iteration)), certificate.direction
     step = negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
     met = abs(certificate.eigenvalue) * step.alpha * norm(step.direction)
     return step, replace(state, steepest=max(state.steepest, met))

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+FRACTION = 1 / 3  # of the curvature along the gradient, which is larger than that along most other directions
+
 
 def levenberg_marquardt(
     damping: float, change: float, predicted: float, curvature: float = 0.0, rounding: float = 0.0
@@ -53,7 +55,34 @@ def levenberg_marquardt(
     return damping
 
 
-def next_damping(damping: float, proposed: float, rejections: int) -> float:
+def first_damping(curvature: float, squared: float) -> float:
+    """Return the first λ from the curvature along the gradient, a `FRACTION` of gᵀBg / gᵀg.
+
+    Parameters
+    ----------
+    curvature, squared : float
+        gᵀBg and gᵀg.
+
+    Returns
+    -------
+    float
+        λ > 0; 1 if the gradient or the curvature along it is zero or not finite.
+
+    Notes
+    -----
+    This λ has the scale of the problem: if the loss is multiplied by a number, or w is measured in another
+    unit, λ and B change in the same proportion.
+
+    Examples
+    --------
+    >>> first_damping(12.0, 2.0), first_damping(0.0, 0.0)
+    (2.0, 1.0)
+    """
+    along = abs(curvature) / squared if squared > 0 else 0.0
+    return FRACTION * along if 0 < along < np.inf else 1.0
+
+
+def next_damping(damping: float, proposed: float, rejections: int, growth: float = 1.0) -> float:
     """Return λ of the next iteration.
 
     Parameters
@@ -64,16 +93,22 @@ def next_damping(damping: float, proposed: float, rejections: int) -> float:
         The λ that `levenberg_marquardt` returns, which is taken if the step was accepted.
     rejections : int
         Number of steps in a row that were rejected, including the last one; 0 if it was accepted.
+    growth : float
+        The factor by which the mini-batch grew after the step; 1 if the loss hardly fell.
 
     Returns
     -------
     float
-        ``proposed``; after k rejections in a row at least λ × 1.5ᵏ. λ may be far below the scale of the
-        curvature, and so grows faster with each rejection.
+        ``proposed`` / ``growth``: λ also keeps a step from fitting the noise of a mini-batch, which is
+        smaller with more samples. On a plateau, such as a saddle, that says nothing about the λ needed after
+        it. After k rejections in a row at least λ × 1.5ᵏ. λ may be far below the
+        scale of the curvature, and so grows faster with each rejection.
 
     Examples
     --------
     >>> next_damping(1.0, 1.5, rejections=0), next_damping(1.0, 1.5, rejections=3)
     (1.5, 3.375)
+    >>> next_damping(1.0, 1.5, rejections=0, growth=2.0)
+    0.75
     """
-    return max(proposed, 1.5**rejections * damping) if rejections else proposed
+    return max(proposed, 1.5**rejections * damping) if rejections else proposed / growth

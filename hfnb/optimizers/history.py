@@ -17,6 +17,7 @@ from hfnb.krylov import norm
 from hfnb.objectives.costs import COSTS
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import ObjectiveLike
+from hfnb.objectives.sampling import Draws
 from hfnb.validation import asks_to_stop, check_callable, check_extra, check_nonnegative_int, shown
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class Record(dict[str, Any]):
         F(w) after the iteration, over all samples or the mini-batch of the iteration.
     gradient_norm : float
         ‖∇F(w)‖ on the same samples.
+    batch_size : int
+        Number of these samples (`hessian_free`).
     damping : float
         λ for the next iteration (`hessian_free`).
     direction : str
@@ -331,6 +334,9 @@ def report_interrupt(iteration: int | None) -> None:
     log.warning("stopped%s by an interrupt; run the cell again", after)
 
 
+ALL_SAMPLES = Draws(seed=0, batch_size="all", curvature_batch_size="same", n=1)
+
+
 @dataclass(frozen=True)
 class State:
     """What one iteration of `hessian_free` passes on to the next, and a checkpoint saves.
@@ -361,6 +367,8 @@ class State:
         What was not finite, if that is why the last step was rejected.
     memory : dict, optional
         Data that a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
+    samples : Draws, optional
+        Which samples the next iteration uses; `hessian_free` always sets it.
     """
 
     w: np.ndarray
@@ -377,6 +385,7 @@ class State:
     trusted: float = 0.0
     trouble: str = ""
     memory: dict[str, Any] | None = None
+    samples: Draws = ALL_SAMPLES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steepest", max(self.steepest, self.gradient_norm))
@@ -387,7 +396,11 @@ class State:
         """Return the state that a checkpoint holds; ValueError if another version of hfnb wrote it."""
         if saved.keys() != {field.name for field in fields(cls)}:
             raise ValueError("checkpoint: expected one of this version of hfnb, got one of another version")
-        return cls(**saved)
+        return cls(**saved | {"samples": Draws(**saved["samples"])})
+
+    def saved(self) -> dict[str, Any]:
+        """Return this state as a dictionary of arrays, numbers and text, for a checkpoint."""
+        return vars(self) | {"samples": vars(self.samples)}
 
     @property
     def gradient_norm(self) -> float:

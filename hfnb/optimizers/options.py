@@ -25,6 +25,8 @@ from hfnb.validation import (
 # The methods of an objective that an optimizer calls.
 OBJECTIVE_METHODS = ("value", "value_and_gradient", "curvature")
 
+# The samples and the first λ of the methods that do not choose them by the problem.
+FIXED: dict[str, Any] = {"batch_size": "all", "curvature_batch_size": "same", "damping": 1.0}
 # name: the options of `hessian_free` that the method stands for
 METHODS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -33,6 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "stopping_rule": "martens",
         "probe": False,
         "line_search_sample": "loss",
+        **FIXED,
     },
     "martens": {
         "solver": "cg",
@@ -40,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "stopping_rule": "martens",
         "probe": False,
         "line_search_sample": "loss",
+        **FIXED,
     },
     "auto": {
         "solver": "cg",
@@ -47,20 +51,30 @@ METHODS: dict[str, dict[str, Any]] = {
         "stopping_rule": "marginal-gain",
         "probe": True,
         "line_search_sample": "curvature",
+        "batch_size": "growing",
+        "curvature_batch_size": "part",
+        "damping": "gradient",
     },
 }
 LINE_SEARCH_SAMPLES = ("loss", "curvature")
+SAMPLES = {"batch_size": ("all", "growing"), "curvature_batch_size": ("same", "part")}
 
 # Martens' rule (2010, §4.4); with it Bi-CG-STAB, like CG, stops at negative curvature.
 MARTENS: dict[str, dict[str, Any]] = {name: {"progress": 5e-4, "max_iter": 100} for name in SOLVERS}
 MARTENS["bicgstab"]["stop_indefinite"] = True
-# The marginal-gain rule: the gradient and the losses around a solve cost about 12 products.
+# The marginal-gain rule: with the samples that "growing" and "part" stand for, the gradient and the losses
+# around a solve cost about 12 products. A gradient costs about as much as a product over the same samples, a
+# loss half as much, and an iteration has about four. In a mini-batch of 4 c samples, c of them for the
+# curvature, this is (4 c + 4/2 · 4 c) / c = 12 products; with all samples, 10 c, and losses over c, it is
+# (10 c + 4/2 · c) / c = 12.
 MARGINAL_GAIN: dict[str, dict[str, Any]] = {"cg": {"progress": 0.0, "overhead": 12.0, "max_iter": 100}}
 STOPPING_RULES = {"martens": MARTENS, "marginal-gain": MARGINAL_GAIN}
 
 
 def expand(method: str, **given: Any) -> dict[str, Any]:
     """Return the options that a method stands for, replaced by those that are given.
+
+    If a number of samples is given, the method's samples and first λ are `FIXED`.
 
     Parameters
     ----------
@@ -88,6 +102,8 @@ def expand(method: str, **given: Any) -> dict[str, Any]:
         warnings.warn('hessian_free: curvature="auto" is method="auto" now', DeprecationWarning, stacklevel=6)
         method, given["curvature"] = "auto", None
     chosen = METHODS[check_choice("method", method, METHODS)]
+    if not all(isinstance(given.get(name), str | None) for name in ("batch_size", "curvature_batch_size")):
+        chosen = chosen | FIXED
     return chosen | {name: value for name, value in given.items() if value is not None}
 
 
@@ -163,9 +179,6 @@ def check_hessian_free(
     chosen: dict[str, Any],
     *,
     step: Any,
-    batch_size: Any,
-    curvature_batch_size: Any,
-    damping: Any,
     warm_start_decay: Any,
     **run: Any,
 ) -> None:
@@ -179,8 +192,13 @@ def check_hessian_free(
     if not isinstance(chosen["probe"], (bool, np.bool_)):
         raise TypeError(f"probe: expected True, False or None, got {shown(chosen['probe'])}")
     check_choice("step", step, STEPS)
-    for name, size in (("batch_size", batch_size), ("curvature_batch_size", curvature_batch_size)):
-        if size is not None:
-            check_positive_int(name, size, at_most=objective.n)
-    check_nonnegative("damping", damping, finite=True)
+    for name, words in SAMPLES.items():
+        if isinstance(chosen[name], str):
+            check_choice(name, chosen[name], words, " or a number of samples")
+        else:
+            check_positive_int(name, chosen[name], at_most=objective.n)
+    if isinstance(chosen["damping"], str):
+        check_choice("damping", chosen["damping"], ("gradient",), " or a number")
+    else:
+        check_nonnegative("damping", chosen["damping"], finite=True)
     check_fraction("warm_start_decay", warm_start_decay)
