@@ -65,6 +65,18 @@ def test_negative_curvature_leaves_the_saddle_downhill(y):
     assert y * reached[1] >= 0  # the side on which it stands is the way down
 
 
+@pytest.mark.parametrize("slope", [1e-14, -1e-14, 0.0])
+def test_a_slope_that_rounding_decides_does_not_decide_the_side(slope):
+    """f = −x²/2 − x³/3 + x⁴/4 has minima at (1 ± √5)/2; the one on the right is 13 times as low."""
+
+    def f(w):
+        return -(w[0] ** 2) / 2 - w[0] ** 3 / 3 + w[0] ** 4 / 4
+
+    step = negative_curvature_step(f, np.zeros(1), np.ones(1), 0.0, np.array([slope]), -1.0)
+    assert step.alpha * step.direction[0] > 1
+    assert step.loss < 0.5 * f([(1 + 5**0.5) / 2])
+
+
 class Counted:
     """A function that counts its calls."""
 

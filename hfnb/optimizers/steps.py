@@ -274,21 +274,26 @@ def negative_curvature_step(
 
     Notes
     -----
-    The step goes along −sign(gᵀd) d, a direction of descent. If gᵀd is zero to rounding, both signs are
-    tried: at a saddle the loss falls in both directions, but not equally far. The quadratic model has no
-    minimum along d and so gives no length. The first length tried is |dᵀBd|, which is right if loss and
-    parameters are of order 1, as those of networks are.
+    The step goes along −sign(gᵀd) d, a direction of descent. At a saddle, where gᵀd is zero, both signs are
+    tried: the loss falls in both directions, but not equally far. So they are if gᵀd is zero to rounding, or
+    so small that, for the length that was found, it adds less than √eps of the decrease by curvature: the
+    rounding of d may then decide its sign. The quadratic model has no minimum along d and so gives no length.
+    The first length tried is |dᵀBd|, which is right if loss and parameters are of order 1, as those of
+    networks are.
     """
-    slope = dot(g, d)
-    rounding = float(np.finfo(w.dtype).eps) * norm(g) * np.sqrt(w.size)
-    length = w.dtype.type(abs(curvature))
-    signs = [-1.0, 1.0] if abs(slope) <= rounding else [-np.sign(slope)]
-    steps = []
-    for sign in signs:
+    slope, length = dot(g, d), w.dtype.type(abs(curvature))
+
+    def along(sign: float) -> Step:
         s = (length * w.dtype.type(sign)) * d
         line = Line(f, w, s, f0, -abs(slope) * float(length), curvature * float(length) ** 2)
-        steps.append(wide_search(line, "negative curvature"))
-    return min(steps, key=lambda step: step.loss)
+        return wide_search(line, "negative curvature")
+
+    sign = -1.0 if slope >= 0 else 1.0
+    step = along(sign)
+    eps, by_curvature = float(np.finfo(w.dtype).eps), 0.5 * abs(curvature) * float(step.alpha * length)
+    if abs(slope) <= max(eps * norm(g) * np.sqrt(w.size), np.sqrt(eps) * by_curvature):
+        step = min(step, along(-sign), key=lambda each: each.loss)
+    return step
 
 
 @dataclass(frozen=True)
