@@ -1190,7 +1190,7 @@ LATER = {
             "x0": without(STARTS_2, made_plain_by_scipy),
             "maxiter": without(counts(3, zero=True, optional=True), whole),  # SciPy takes 100.0
             "gtol": numbers(1e-4, optional=True),
-            "damping": finite(0.5),
+            "damping": finite(0.5, optional=True),
             "seed": seeds(),
             "jac": without(functions(rosen_der), lambda v: v is True or np.ndim(v)),  # SciPy's own cases
             "hessp": functions(rosen_hess_prod),
