@@ -139,7 +139,11 @@ def change_sums(module: ModuleType, noise: Noise) -> None:
 
             return add
 
-        bound.arguments["terms"] = [[perturbed(term) for term in share] for share in bound.arguments["terms"]]
+        # A group's sum is perturbed once, after its last term: who adds the groups does not matter.
+        shares = bound.arguments["shares"]
+        bound.arguments["shares"] = [
+            [[*group[:-1], perturbed(group[-1])] for group in each] for each in shares
+        ]
         return original(*bound.args, **bound.kwargs)
 
     module.LocalEvaluator._total = total
