@@ -86,7 +86,7 @@ class Sample:
 FIRST = 500  # samples of the first mini-batch, if mini-batches grow
 GROWTH = 2  # the factor by which a mini-batch grows
 WHOLE = 4  # a mini-batch of more than 1/WHOLE of all samples is not drawn: all samples are taken instead
-MEMORY = 0.8  # weight of an iteration in the sums of `Draws`, relative to the next one
+DECAY = 0.8  # weight of an iteration in the sums of `Draws`, relative to the next one
 DOUBTFUL = 0.6  # a mini-batch grows if fresh samples do not show this fraction of the decrease of the loss
 
 
@@ -187,8 +187,8 @@ class Draws:
         """
         if self.whole or self.batch_size != "growing":
             return self
-        missed = MEMORY * self.missed + (gained - shown)
-        gained = MEMORY * self.gained + gained
+        missed = DECAY * self.missed + (gained - shown)
+        gained = DECAY * self.gained + gained
         if missed > DOUBTFUL * gained:
             return self.enlarged()
         return replace(self, gained=gained, missed=missed)
