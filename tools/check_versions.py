@@ -1,9 +1,9 @@
 """Run the unit tests on every Python that this machine has, and once with the oldest dependencies admitted.
 
 ``python tools/check_versions.py [pytest's arguments]``. Each Python from 3.11 on, except the one that runs
-this program, gets an environment of its own, ``.venv-3.12`` for example. In ``.venv-oldest`` are the lowest
-versions that pyproject.toml names, on the oldest of these Pythons. The environments are made at the same
-time. The tests then run in one after the other, as `make test` runs them: those of engines start dozens of
+this program, gets an environment of its own: the oldest of them ``.venv-oldest``, with the lowest versions
+that pyproject.toml names, any other one the versions of the lock, in ``.venv-3.13`` for example. The
+environments are made at the same time. The tests then run in one after the other, as `make test` runs them: those of engines start dozens of
 processes, and three suites at once would spend their time waiting for each other. Tests of the repository
 itself (its tools, texts and style) are left out: each environment has just been made by those tools.
 """
@@ -96,9 +96,9 @@ def check(python, arguments):
 
 def main():
     arguments, found = sys.argv[1:], interpreters()
-    jobs = {f".venv-{major}.{minor}": (locked, python) for (major, minor), python in found.items()}
-    jobs.pop(f".venv-{sys.version_info[0]}.{sys.version_info[1]}", None)
-    jobs[".venv-oldest"] = oldest, found[min(found)]
+    others = [number for number in sorted(found) if number != sys.version_info[:2]] or [min(found)]
+    jobs = {f".venv-{major}.{minor}": (locked, found[major, minor]) for major, minor in others[1:]}
+    jobs[".venv-oldest"] = oldest, found[others[0]]
     say(f"making {', '.join(jobs)}")
     with ThreadPoolExecutor() as pool:
         made = dict(zip(jobs, pool.map(lambda name: jobs[name][0](jobs[name][1], name), jobs), strict=True))
