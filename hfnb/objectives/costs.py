@@ -11,8 +11,8 @@ class Counts:
 
     Attributes
     ----------
-    losses, gradients, products : int
-        Evaluations.
+    losses, gradients, products, averages : int
+        Evaluations. What cells evaluate for an average counts only as samples.
     samples : int
         Samples that these evaluations saw; divided by n, they are data passes.
     reductions, numbers, bytes : int
@@ -26,7 +26,9 @@ class Counts:
         reductions = L + G + P,  numbers = L + (p + 1) G + p P,  bytes = 16 L + b ((p + 1) G + p P),
 
     where b = 16 in float64, because a sum is sent with its rounding error
-    (`hfnb.objectives.compensated_sums`), and 4 in float32. A loss alone is always in float64. An engine
+    (`hfnb.objectives.compensated_sums`), and 4 in float32. A loss alone is always in float64. The losses of
+    one call of `hfnb.Objective.values_along` are one reduction. An average of m numbers is one reduction of
+    m + 2 numbers, since two count the samples that the cells saw. An engine
     contributes these bytes as its buffer of an Allreduce, or as its replies to the client. A client-driven
     run also sends w or v to each engine in every evaluation: p numbers of 8 or 4 bytes, and w once more with
     the first product at a point. In one process the numbers are those that engines would send. Two things are
@@ -38,24 +40,27 @@ class Counts:
     losses: int = 0
     gradients: int = 0
     products: int = 0
+    averages: int = 0
     samples: int = 0
     reductions: int = 0
     numbers: int = 0
     bytes: int = 0
 
-    def add(self, what: str, samples: int, numbers: int = 0, bytes: int = 0) -> None:
-        """Count one evaluation and its reduction.
+    def add(self, what: str, samples: int, numbers: int = 0, bytes: int = 0, times: int = 1) -> None:
+        """Count one or several evaluations that are one reduction.
 
         Parameters
         ----------
-        what : {"losses", "gradients", "products"}
+        what : {"losses", "gradients", "products", "averages"}
             What was evaluated.
         samples : int
-            Number of samples that it saw.
+            Number of samples that all of them saw.
         numbers, bytes : int
             Size of the reduction, from each engine.
+        times : int
+            Number of evaluations.
         """
-        setattr(self, what, getattr(self, what) + 1)
+        setattr(self, what, getattr(self, what) + times)
         self.samples += samples
         self.reductions += 1
         self.numbers += numbers

@@ -20,7 +20,7 @@ from hfnb.models.network import Network
 from hfnb.objectives import compensated_sums, run_identity
 from hfnb.objectives.curvature import Autograd, curvature_sum
 from hfnb.objectives.profiler import Clock
-from hfnb.objectives.protocols import CurvatureFunction, Model, Product
+from hfnb.objectives.protocols import CurvatureFunction, Model, Product, Task
 from hfnb.objectives.sampling import Batch, Sample, Shards
 
 CHUNK = 512  # rows in a chunk: with more, activations leave the cache; with fewer, matrix products are slower
@@ -66,6 +66,13 @@ class LocalEvaluator:
     memory : int, optional
         The bytes that a linearization may keep between products, at least 0; `default_memory` by default.
         Chunks beyond it are linearized again for each product.
+    cells : bool
+        Whether the partitions are cells, random parts of the data (`hfnb.objectives.cells`).
+
+    Attributes
+    ----------
+    cells : int or None
+        Number of cells of the whole dataset; None if the partitions are not cells.
 
     Notes
     -----
@@ -83,10 +90,17 @@ class LocalEvaluator:
     clock: Clock | None = None  # one process waits for no other, so that there is nothing to profile
 
     def __init__(
-        self, net: Model, shards: Shards, chunk: int | None = None, memory: int | None = None
+        self,
+        net: Model,
+        shards: Shards,
+        chunk: int | None = None,
+        memory: int | None = None,
+        cells: bool = False,
     ) -> None:
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
         self.memory = default_memory() if memory is None else memory
+        self.cells = shards.partitions if cells else None
+        self._cells: dict[int, LocalEvaluator] = {}
         self.autograd = Autograd(net)
         self.model: Backend = ManualBackprop(net) if isinstance(net, Network) else self.autograd
         self._workspaces: dict[tuple[type, np.dtype], list[Any]] = {}
@@ -105,6 +119,29 @@ class LocalEvaluator:
 
         shares = self._shares(model, w, sample)
         return self._total(model, _terms(add, shares), 1, np.dtype(float), w)
+
+    def losses_along(
+        self, w: np.ndarray, d: np.ndarray, alphas: np.ndarray, sample: Sample | None = None
+    ) -> np.ndarray:
+        """Return the totals of the losses at several points, as `Evaluator.losses_along` says."""
+        directions = [d] * len(alphas) if d.ndim == 1 else d
+        points = (w + w.dtype.type(alpha) * each for alpha, each in zip(alphas, directions, strict=True))
+        return np.concatenate([self.loss(point, sample) for point in points], axis=-1)
+
+    def average(self, task: Task, w: np.ndarray, arguments: tuple[Any, ...], size: int) -> np.ndarray:
+        """Return the total of what a task returns for the cells held here, as `Evaluator.average` says."""
+        total = compensated_sums.zeros(size, w.dtype)
+        for number in self.shards.held:
+            compensated_sums.add(total, task(self._cell(number), number, w, *arguments))
+        return total
+
+    def _cell(self, number: int) -> "LocalEvaluator":
+        """Return the evaluator of one cell, as a dataset of its own, which is made once."""
+        if number not in self._cells:
+            X, Y = self.shards.parts[number]
+            shards = Shards(len(X), 1, {range(1): (X, Y)})
+            self._cells[number] = LocalEvaluator(self.net, shards, self.chunk, self.memory)
+        return self._cells[number]
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""

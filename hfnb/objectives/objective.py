@@ -2,19 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from hfnb.datasets import Dataset
 from hfnb.krylov import dot
 from hfnb.objectives import compensated_sums, run_identity
+from hfnb.objectives.cells import COUNTED, checked, in_cells, packed, unpacked
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
 from hfnb.objectives.evaluator import LocalEvaluator
 from hfnb.objectives.profiler import Clock
-from hfnb.objectives.protocols import CurvatureFunction, Evaluator, Model
+from hfnb.objectives.protocols import CurvatureFunction, Evaluator, Model, Task
 from hfnb.objectives.sampling import Sample, Shards, default_partitions
 from hfnb.validation import (
     check_callable,
@@ -48,11 +51,20 @@ class Objective:
         Bytes that may be kept between curvature products at one w, so that they are faster; what exceeds it
         is computed again for each product. By default an eighth of the machine's memory; it must be at
         least 0.
+    cells : int, optional
+        Number of random parts of the data that can work alone (`average`), which local solves and local steps
+        need; 16 are usual. They are then the partitions, and the data is put in random order.
+    cell_seed : int, optional
+        Seed of that order; None keeps the order of the data.
 
     Attributes
     ----------
     n : int
         Number of samples.
+    cells : int or None
+        Number of cells; None without.
+    number : int
+        The number of the cell whose objective this is, from 0; 0 for the objective over all samples.
     counts : Counts
         What has been evaluated so far: losses, gradients, products, samples, reductions, bytes.
 
@@ -85,9 +97,12 @@ class Objective:
         partitions: int | None = None,
         chunk: int | None = None,
         memory: int | None = None,
+        cells: int | None = None,
+        cell_seed: int | None = 0,
     ) -> None:
         chunk, memory = check_objective(net, data, chunk, memory)
-        self._set(net, LocalEvaluator(net, Shards.of(data, partitions), chunk, memory))
+        data, partitions = in_cells(data, partitions, cells, cell_seed)
+        self._set(net, LocalEvaluator(net, Shards.of(data, partitions), chunk, memory, cells is not None))
 
     @classmethod
     def from_evaluator(cls, net: Model, evaluator: Evaluator) -> "Objective":
@@ -121,6 +136,8 @@ class Objective:
         partitions: int | None = None,
         chunk: int | None = None,
         memory: int | None = None,
+        cells: int | None = None,
+        cell_seed: int | None = 0,
     ) -> "Objective":
         """Return the objective of any loss that autograd can differentiate, plus ½ c ‖w‖².
 
@@ -135,7 +152,7 @@ class Objective:
             curvature needs. Give both or none.
         weight_decay : float
             c.
-        partitions, chunk, memory : int, optional
+        partitions, chunk, memory, cells, cell_seed : int, optional
             As for `Objective`, except that the default is one partition for fewer than 2,048 samples: each
             has a record of its own, and autograd may take long for a record of few rows.
 
@@ -162,13 +179,22 @@ class Objective:
         """
         model = AnyLoss(loss, outputs, output_loss, weight_decay)
         check_data("data", data)
-        if partitions is None:
+        if partitions is None and cells is None:
             partitions = default_partitions(len(data), least=1)
-        return cls(model, data, partitions=partitions, chunk=chunk, memory=memory)
+        return cls(
+            model,
+            data,
+            partitions=partitions,
+            chunk=chunk,
+            memory=memory,
+            cells=cells,
+            cell_seed=cell_seed,
+        )
 
     def _set(self, net: Model, evaluator: Evaluator) -> None:
         """Set the attributes of a new objective."""
         self.net, self.evaluator, self.n, self.counts = net, evaluator, evaluator.n, Counts()
+        self.number = 0
         self._decays = net.weight_decay > 0 if hasattr(net, "weight_decay") else False
         self._at: tuple[np.ndarray, LinearOperator] | None = None
 
@@ -176,6 +202,11 @@ class Objective:
     def clock(self) -> Clock | None:
         """The clock that measures where the time goes on engines; None in one process."""
         return self.evaluator.clock
+
+    @property
+    def cells(self) -> int | None:
+        """The number of cells; None if the data is not cut into cells."""
+        return self.evaluator.cells
 
     def identity(self) -> dict[str, str]:
         """Return a description of this objective, by which a checkpoint recognizes its run.
@@ -245,6 +276,108 @@ class Objective:
             gradient += decay
         return value, gradient
 
+    def values_along(
+        self, w: np.ndarray, d: np.ndarray, alphas: ArrayLike, sample: Sample | None = None
+    ) -> np.ndarray:
+        """Return F(w + αd) for several α: one reduction of as many numbers, for a whole line search.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+        d : ndarray, shape (p,) or (k, p)
+            A direction, or one for each α.
+        alphas : array_like, shape (k,)
+            Step lengths α, at least one.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        ndarray, shape (k,)
+            The values, in float64.
+
+        Examples
+        --------
+        >>> import autograd.numpy as np
+        >>> from hfnb import Dataset
+        >>> data = Dataset(np.array([[1.0], [3.0]]), np.array([[1.0], [3.0]]))
+        >>> mean = Objective.from_loss(lambda w, X, Y: np.mean((w - X) ** 2), data)
+        >>> mean.values_along(np.zeros(1), np.ones(1), [0, 1, 2])
+        array([5., 2., 1.])
+        """
+        size, d, steps = self._size(w, sample), np.asarray(d), np.asarray(alphas, dtype=float)
+        if steps.ndim != 1 or not steps.size:
+            raise ValueError(f"alphas: expected a list of step lengths, at least one, got {shown(alphas)}")
+        if d.shape not in (w.shape, (steps.size, w.size)):
+            shapes = f"({w.size},) or ({steps.size}, {w.size})"
+            raise ValueError(f"d: expected shape {shapes} to match w and alphas, got {d.shape}")
+        d = np.ascontiguousarray(d, dtype=w.dtype)
+        nbytes = compensated_sums.nbytes(steps.size, float)
+        self.counts.add("losses", size * steps.size, steps.size, nbytes, times=steps.size)
+        values = compensated_sums.value(self.evaluator.losses_along(w, d, steps, sample)) / size
+        if self._decays:
+            directions = [d] * steps.size if d.ndim == 1 else d
+            for index, (alpha, each) in enumerate(zip(steps, directions, strict=True)):
+                point = w + w.dtype.type(alpha) * each
+                values[index] += 0.5 * dot(point, self.net.decay(point))
+        return values
+
+    def average(self, task: Task, w: np.ndarray, *arguments: Any, size: int) -> np.ndarray:
+        """Return the mean over the cells of what a task returns in each: one reduction of its numbers.
+
+        Parameters
+        ----------
+        task : callable
+            (cell, w, *arguments) -> vector of ``size`` numbers. ``cell`` is the objective over the samples of
+            one cell, with its ``number``. The result must depend on these arguments alone, because a cell may
+            move to another engine.
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+        *arguments
+            Further arguments of the task.
+        size : int
+            Length of the vectors.
+
+        Returns
+        -------
+        ndarray, shape (size,)
+            Σₖ nₖ vₖ / n with the vector vₖ of a cell of nₖ samples, in the precision of w.
+
+        Raises
+        ------
+        ValueError
+            If the objective has no cells, or the task returns something else.
+
+        Notes
+        -----
+        Since the cells hold all samples, the mean of losses or gradients is the loss or gradient over all.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from hfnb import Dataset, models
+        >>> net = models.mlp([4, 2])
+        >>> data = Dataset(np.eye(4), np.array([0, 1, 0, 1]))
+        >>> objective, w = Objective(net, data, cells=2), np.zeros(net.size)
+        >>> mean = objective.average(lambda cell, w: cell.value_and_gradient(w)[1], w, size=net.size)
+        >>> np.allclose(mean, objective.value_and_gradient(w)[1])
+        True
+        """
+        self._size(w, None)
+        check_callable("task", task, "(cell, w, *arguments) -> vector")
+        if self.cells is None:
+            raise ValueError(
+                "average: expected an objective with cells, got one without: give cells=16 where it is made"
+            )
+        size = check_positive_int("size", size)
+        numbers = size + COUNTED
+        total = self.evaluator.average(partial(_in_cell, task, size), w, arguments, numbers)
+        sums = compensated_sums.value(total)
+        nbytes = compensated_sums.nbytes(numbers, w.dtype)
+        self.counts.add("averages", unpacked(sums[size:]), numbers, nbytes)
+        return sums[:size] / w.dtype.type(self.n)
+
     def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ∇²F(w) v, in the form that ``scipy.optimize.minimize`` takes as ``hessp``.
 
@@ -313,6 +446,16 @@ class Objective:
         if v.size != w.size:
             raise ValueError(f"v: expected shape ({w.size},) to match w, got {v.shape}")
         return np.ascontiguousarray(v, dtype=w.dtype).ravel()
+
+
+def _in_cell(
+    task: Task, size: int, evaluator: LocalEvaluator, number: int, w: np.ndarray, *arguments: Any
+) -> np.ndarray:
+    """Run a task in one cell; return its vector times the number of samples, and how many it has seen."""
+    cell = Objective.from_evaluator(evaluator.net, evaluator)
+    cell.number = number
+    vector = checked(task(cell, w, *arguments), size, w, task) * w.dtype.type(cell.n)
+    return np.concatenate([vector, packed(cell.counts.samples, w.dtype)])
 
 
 def check_objective(

@@ -13,6 +13,9 @@ from hfnb.objectives.sampling import Sample
 # v ↦ B v, and the function (net, w, X, Y) ↦ (v ↦ B v) that a user may give as the kind of curvature.
 Product: TypeAlias = Callable[[np.ndarray], np.ndarray]
 CurvatureFunction: TypeAlias = Callable[[Any, np.ndarray, np.ndarray, np.ndarray], Product]
+# (cell, w, *arguments) ↦ a vector: what `hfnb.Objective.average` evaluates in each cell, and the form in
+# which an evaluator takes it, (evaluator of the cell, number of the cell, w, *arguments) ↦ a vector.
+Task: TypeAlias = Callable[..., np.ndarray]
 
 
 @runtime_checkable
@@ -105,6 +108,8 @@ class Evaluator(Protocol):
         Number of samples.
     clock : Clock or None
         Measures where the time goes on engines (`hfnb.objectives.profiler`); None in one process.
+    cells : int or None
+        Number of cells of the dataset; None if its partitions are not cells (`hfnb.objectives.cells`).
 
     Notes
     -----
@@ -113,6 +118,7 @@ class Evaluator(Protocol):
     """
 
     n: int
+    cells: int | None
 
     @property
     def clock(self) -> Clock | None:
@@ -159,6 +165,51 @@ class Evaluator(Protocol):
         -------
         ndarray
             A total of p + 1 numbers, in the precision of w.
+        """
+        ...
+
+    def losses_along(
+        self, w: np.ndarray, d: np.ndarray, alphas: np.ndarray, sample: Sample | None = None
+    ) -> np.ndarray:
+        """Return the totals of the losses over a sample at the points w + αd.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters.
+        d : ndarray, shape (p,) or (k, p)
+            A direction, or one for each α.
+        alphas : ndarray, shape (k,)
+            Step lengths α.
+        sample : Sample, optional
+            A mini-batch; all samples by default.
+
+        Returns
+        -------
+        ndarray
+            A total of k numbers, in float64.
+        """
+        ...
+
+    def average(self, task: Task, w: np.ndarray, arguments: tuple[Any, ...], size: int) -> np.ndarray:
+        """Return the total of the vectors that a task returns for each cell.
+
+        Parameters
+        ----------
+        task : callable
+            (evaluator of the cell, number of the cell, w, *arguments) -> vector of ``size`` numbers, in the
+            precision of w.
+        w : ndarray, shape (p,)
+            Parameters.
+        arguments : tuple
+            Further arguments of the task, the same for all cells.
+        size : int
+            Length of the vectors.
+
+        Returns
+        -------
+        ndarray
+            A total of ``size`` numbers, in the precision of w.
         """
         ...
 
