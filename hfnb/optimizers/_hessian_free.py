@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from hfnb.krylov import KrylovResult, NonFiniteProduct, dot, norm
+from hfnb.objectives.objective import Objective
 from hfnb.objectives.protocols import CurvatureFunction, ObjectiveLike
 from hfnb.objectives.sampling import Draws
 from hfnb.optimizers.certificate import (
@@ -24,12 +25,21 @@ from hfnb.optimizers.certificate import (
 from hfnb.optimizers.checkpoint import CheckpointLike, resumable
 from hfnb.optimizers.damping import first_damping, levenberg_marquardt, next_damping
 from hfnb.optimizers.history import Record, Recorder, State, Status, watched
-from hfnb.optimizers.options import STOPPING_RULES, check_hessian_free, expand, truncated
+from hfnb.optimizers.local_solves import CellCurvature, LossInCells, mean_solution
+from hfnb.optimizers.options import (
+    STOPPING_RULES,
+    check_communication,
+    check_hessian_free,
+    default_trial_steps,
+    expand,
+    truncated,
+)
 from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
 from hfnb.optimizers.steps import (
     LONGEST_INTERVAL,
     PLATEAU,
     STEPS,
+    LossAround,
     Step,
     Subproblem,
     backtrack,
@@ -62,6 +72,8 @@ def hessian_free(
     damping: float | str | None = None,
     warm_start_decay: float = 0.95,
     preconditioner: str | PreconditionerFunction | None = None,
+    solves: str = "global",
+    trial_steps: int | None = None,
     max_iter: int = 50,
     tol: float = 1e-6,
     seed: int = 0,
@@ -124,6 +136,17 @@ def hessian_free(
         M ≈ (B + λI)⁻¹ for the solver, which is updated before each solve: from curvature pairs of the last
         solve, from an estimate of the diagonal, or by a function of the `State` that returns an operator
         (`hfnb.optimizers.preconditioning`). "capped_cg" and "saddle_free" take no preconditioner.
+    solves : {"global", "local"}
+        Who solves the sub-problem. "global": all engines together, with a reduction for each product.
+        "local": each cell of the data alone, with the curvature of its own samples and the global gradient;
+        the mean of the solutions becomes the direction (`hfnb.optimizers.local_solves`). The objective then
+        needs cells (``Objective(net, data, cells=16)``), loss and gradient are those over all samples, line
+        searches too, and ``curvature_batch_size`` is a number over all cells, or "part", a quarter of each
+        cell but at least 500.
+    trial_steps : int, optional
+        How many losses a line search evaluates in one reduction: those that it asks for, and others at
+        lengths next to them, which it may ask for next. The steps are the same for any number. By default 1
+        in one process and 5 on engines; 7 with local solves.
     max_iter : int
         The most iterations.
     tol : float
@@ -183,10 +206,13 @@ def hessian_free(
         "probe": probe,
     }
     given |= {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size, "damping": damping}
-    chosen = expand(method, **given, line_search_sample=line_search_sample)
+    chosen = expand(method, **given, line_search_sample=line_search_sample, solves=solves)
+    chosen["trial_steps"] = trial_steps or default_trial_steps(objective, solves)
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
+    check_communication(objective, chosen, step=step, preconditioner=preconditioner)
     solve = truncated(chosen["solver"], STOPPING_RULES[chosen["stopping_rule"]], solver_options)
+    solve = solve if solves == "global" else partial(mean_solution, solve)
     choose_step, preconditioned = STEPS[step], find_preconditioner(preconditioner)
     store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
     saved = store.load() if store else None
@@ -214,12 +240,17 @@ def hessian_free(
                 agreement = candidate.change, candidate.predicted, found.norm, problem.rounding
                 proposed = levenberg_marquardt(state.damping, *agreement)
             state, exact = preconditioned.remember(state), problem.exact
-            if chosen["probe"] and state.plateau and state.iteration >= state.next_probe:
+            if (
+                chosen["probe"]
+                and solves == "global"
+                and state.plateau
+                and state.iteration >= state.next_probe
+            ):
                 taken, state = _probe(objective, problem, state, taken)
             del problem, A, M  # to free their arrays before those of the next point are made
         else:  # a saddle: steps rejected here say nothing about λ, which returns to its last trusted value
             solution, proposed, exact = None, state.trusted, True
-            taken, state = step_off_saddle(objective, state, certificate)
+            taken, state = step_off_saddle(objective, state, certificate, chosen["trial_steps"])
         moved = _move(objective, state, taken, solution, exact)
         fell = state.loss - taken.loss > PLATEAU * abs(state.loss)
         growth = moved.samples.size / state.samples.size if fell else 1.0
@@ -259,12 +290,17 @@ def _subproblem(objective: ObjectiveLike, state: State, chosen: dict[str, Any]) 
     On a plateau and with mini-batches line searches evaluate the loss itself, because the noise of another
     sample would be larger than the decrease. Otherwise they may evaluate the loss over the curvature sample.
     """
-    samples, sample = state.samples, state.samples.curvature(state.iteration)
+    samples, sample, at_once = state.samples, state.samples.curvature(state.iteration), chosen["trial_steps"]
+    if chosen["solves"] == "local":
+        cells = cast(Objective, objective)
+        probe = chosen["probe"] and state.plateau
+        curvature = CellCurvature(cells, state.w, chosen["curvature"], samples, state.iteration, probe)
+        f = LossInCells(cells, state.w, at_once, likely=state.alpha)
+        return Subproblem(f, state.w, state.loss, state.g, curvature, state.damping)
     B = objective.curvature(state.w, chosen["curvature"], sample)
     exact = chosen["line_search_sample"] == "loss" or not samples.whole or state.plateau
-    f = partial(objective.value, sample=samples.loss(state.iteration) if exact else sample)
-    loss = state.loss if exact else f(state.w)
-    return Subproblem(f, state.w, loss, state.g, B, state.damping, exact)
+    around = LossAround(objective, state.w, samples.loss(state.iteration) if exact else sample, at_once)
+    return Subproblem(around, state.w, state.loss if exact else None, state.g, B, state.damping, exact)
 
 
 def _probe(objective: ObjectiveLike, problem: Subproblem, state: State, step: Step) -> tuple[Step, State]:
@@ -300,14 +336,25 @@ def _move(
     state = replace(state, iteration=state.iteration + 1, plateau=True)
     if step.alpha > 0:
         w = state.w + state.w.dtype.type(step.alpha) * step.direction
-        loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
+        if step.gradient is None:
+            loss, g = objective.value_and_gradient(w, samples.loss(state.iteration))
+        else:
+            loss, g = step.loss, step.gradient
         finite = np.isfinite(loss) and np.all(np.isfinite(g))
         if finite and exact and samples.whole:  # the next iteration has another mini-batch
             loss = step.loss  # the same loss in float64; value_and_gradient rounds it to the precision of w
         if finite and (not samples.whole or loss < before):
             plateau, start = before - loss <= PLATEAU * abs(before), solution.x if solution else None
             state = replace(
-                state, w=w, g=g, loss=loss, solution=start, plateau=plateau, rejected=0, trouble=""
+                state,
+                w=w,
+                g=g,
+                loss=loss,
+                solution=start,
+                plateau=plateau,
+                rejected=0,
+                trouble="",
+                alpha=step.alpha if step.name == "newton" else 1.0,
             )
             return _redrawn(objective, state, samples.after(before - step.loss, before - loss))
         trouble = "" if finite else "the loss or its gradient is not finite after the step"

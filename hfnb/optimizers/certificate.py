@@ -4,7 +4,6 @@ The certificate is asked for if the gradient vanishes, or if many steps in a row
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hfnb.krylov.system import Operator
 from hfnb.krylov.vectors import combine
 from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.optimizers.history import State, Status
-from hfnb.optimizers.steps import Step, negative_curvature_step
+from hfnb.optimizers.steps import LossAround, Step, negative_curvature_step
 from hfnb.validation import check_methods, check_nonnegative, check_positive_int, check_probability
 
 REJECTIONS = 10  # rejected steps in a row before a certificate is made; λ has then grown by a factor of 5·10⁹
@@ -322,13 +321,18 @@ def ending_at(state: State, certificate: Certificate, tol: float) -> tuple[Statu
     return Status.MINIMUM if minimum and fall <= rounding else Status.NO_PROGRESS, message
 
 
-def step_off_saddle(objective: ObjectiveLike, state: State, certificate: Certificate) -> tuple[Step, State]:
+def step_off_saddle(
+    objective: ObjectiveLike, state: State, certificate: Certificate, at_once: int
+) -> tuple[Step, State]:
     """Return a step along the direction that proves a point to be a saddle, and the state.
+
+    ``at_once`` is the number of losses that are evaluated in one reduction.
 
     A run that starts at a saddle has had no large gradient yet, with which later ones can be compared. The
     gradient after this step s has a norm of about |dᵀHd|‖s‖, which the state returned includes in `steepest`.
     """
-    f, d = partial(objective.value, sample=state.samples.loss(state.iteration)), certificate.direction
+    d, sample = certificate.direction, state.samples.loss(state.iteration)
+    f = LossAround(objective, state.w, sample, at_once)
     step = negative_curvature_step(f, state.w, d, state.loss, state.g, certificate.eigenvalue)
     met = abs(certificate.eigenvalue) * step.alpha * norm(step.direction)
     return step, replace(state, steepest=max(state.steepest, met))

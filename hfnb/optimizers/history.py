@@ -365,6 +365,8 @@ class State:
         λ after the last accepted step.
     trouble : str
         What was not finite, if that is why the last step was rejected.
+    alpha : float
+        The step length along the last solution; 1 after a step of another kind.
     memory : dict, optional
         Data that a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
     samples : Draws, optional
@@ -384,6 +386,7 @@ class State:
     steepest: float = 0.0
     trusted: float = 0.0
     trouble: str = ""
+    alpha: float = 1.0
     memory: dict[str, Any] | None = None
     samples: Draws = ALL_SAMPLES
 
@@ -406,6 +409,11 @@ class State:
     def gradient_norm(self) -> float:
         """‖g‖."""
         return norm(self.g)
+
+    @property
+    def probe_is_due(self) -> bool:
+        """Whether to look for negative curvature now: on a plateau, not soon after a probe in vain."""
+        return self.plateau and self.iteration >= self.next_probe
 
     def with_damping(self, damping: float) -> "State":
         """Return this state with another λ; ``trusted`` becomes λ unless the last step was rejected."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from hfnb.krylov import SOLVERS, KrylovResult, find_solver, option_names
 from hfnb.objectives.curvature import CURVATURES
+from hfnb.optimizers.local_solves import AT_ONCE
 from hfnb.optimizers.steps import STEPS
 from hfnb.validation import (
     check_callable,
@@ -57,6 +58,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 LINE_SEARCH_SAMPLES = ("loss", "curvature")
+SOLVES = ("global", "local")
+ON_ENGINES = 5  # trial steps in one reduction by default: a line search mostly asks for two to four losses
 SAMPLES = {"batch_size": ("all", "growing"), "curvature_batch_size": ("same", "part")}
 
 # Martens' rule (2010, §4.4); with it Bi-CG-STAB, like CG, stops at negative curvature.
@@ -71,15 +74,18 @@ MARGINAL_GAIN: dict[str, dict[str, Any]] = {"cg": {"progress": 0.0, "overhead": 
 STOPPING_RULES = {"martens": MARTENS, "marginal-gain": MARGINAL_GAIN}
 
 
-def expand(method: str, **given: Any) -> dict[str, Any]:
+def expand(method: str, *, solves: str = "global", **given: Any) -> dict[str, Any]:
     """Return the options that a method stands for, replaced by those that are given.
 
-    If a number of samples is given, the method's samples and first λ are `FIXED`.
+    If a number of samples is given, the method's samples and first λ are `FIXED`. With local solves, loss,
+    gradient and line searches always take all samples.
 
     Parameters
     ----------
     method : str
         A name of `METHODS`.
+    solves : {"global", "local"}
+        Who solves the sub-problem.
     **given
         Options; None stands for the option of the method.
 
@@ -104,7 +110,9 @@ def expand(method: str, **given: Any) -> dict[str, Any]:
     chosen = METHODS[check_choice("method", method, METHODS)]
     if not all(isinstance(given.get(name), str | None) for name in ("batch_size", "curvature_batch_size")):
         chosen = chosen | FIXED
-    return chosen | {name: value for name, value in given.items() if value is not None}
+    if check_choice("solves", solves, SOLVES) == "local":
+        chosen = chosen | {"batch_size": "all", "line_search_sample": "loss"}
+    return chosen | {"solves": solves} | {name: value for name, value in given.items() if value is not None}
 
 
 def truncated(
@@ -171,6 +179,47 @@ def check_run(
     check_callable("callback", callback, "(record) -> whether to stop", optional=True)
     if checkpoint is not None:
         check_methods("checkpoint", checkpoint, ("load", "save"), "hfnb.Checkpoint(folder)")
+
+
+def default_trial_steps(objective: Any, solves: str) -> int:
+    """Return how many losses are evaluated in one reduction if the user gives no number.
+
+    Parameters
+    ----------
+    objective : Objective or ObjectiveLike
+        What is minimized.
+    solves : {"global", "local"}
+        Who solves the sub-problem.
+
+    Returns
+    -------
+    int
+        1 where a reduction costs nothing, in one process.
+    """
+    if solves == "local":
+        return AT_ONCE
+    return ON_ENGINES if getattr(objective, "clock", None) is not None else 1
+
+
+def check_communication(objective: Any, chosen: dict[str, Any], *, step: Any, preconditioner: Any) -> None:
+    """Check the options of `hessian_free` that decide what is a reduction; an error names the argument."""
+    check_positive_int("trial_steps", chosen["trial_steps"])
+    if chosen["trial_steps"] > 1:
+        check_methods("objective", objective, ("values_along",), "hfnb.Objective(net, data)")
+    if chosen["solves"] == "global":
+        return
+    if getattr(objective, "cells", None) is None:
+        raise ValueError(
+            "objective: expected one with cells for solves='local', such as Objective(net, data, cells=16), "
+            "got one without"
+        )
+    for name, value in (("batch_size", "all"), ("line_search_sample", "loss")):
+        if chosen[name] != value:
+            raise ValueError(f"{name}: expected {value!r} with solves='local', got {chosen[name]!r}")
+    if step == "subspace":
+        raise ValueError("step: expected 'better' or 'curvilinear' with solves='local', got 'subspace'")
+    if preconditioner is not None:
+        raise ValueError("preconditioner: expected None with solves='local', whose products are local")
 
 
 def check_hessian_free(

@@ -1,8 +1,9 @@
 """From the solution of a sub-problem to a step: its direction, and its length by a line search."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -10,6 +11,8 @@ from scipy.sparse.linalg import LinearOperator
 from hfnb import threads
 from hfnb.krylov import KrylovResult, NonFiniteProduct, cg, dot, norm
 from hfnb.krylov.vectors import combine
+from hfnb.objectives.protocols import ObjectiveLike
+from hfnb.objectives.sampling import Sample
 
 WIDEST = 100  # step lengths of a wide search are from 2⁻¹⁰⁰ to 2¹⁰⁰ times the first one
 
@@ -31,6 +34,8 @@ class Step(NamedTuple):
         The name of the direction: "newton", "negative curvature", … or "none".
     trouble : str
         What was not finite, if that is why no step was accepted.
+    gradient : ndarray, shape (p,), optional
+        The gradient after the step, if it was evaluated together with losses.
     """
 
     alpha: float
@@ -38,6 +43,126 @@ class Step(NamedTuple):
     direction: np.ndarray
     name: str
     trouble: str = ""
+    gradient: np.ndarray | None = None
+
+
+class LossAround:
+    """The loss over a sample at points w + αd, of which several can be evaluated in one reduction.
+
+    Parameters
+    ----------
+    objective : Objective or ObjectiveLike
+        The objective; `hfnb.Objective.values_along` is needed if ``at_once`` exceeds 1.
+    w : ndarray, shape (p,)
+        Parameters.
+    sample : Sample, optional
+        The samples; all by default.
+    at_once : int
+        Number of values in a reduction.
+
+    Notes
+    -----
+    If a value is asked for that is not known yet, it is evaluated together with those at the ``at_once - 1``
+    lengths next to it (`nearby`), which a line search may ask for next. The values themselves are the same
+    for any ``at_once``.
+
+    Examples
+    --------
+    >>> from hfnb import Dataset, Objective, models
+    >>> net = models.mlp([2, 2])
+    >>> objective = Objective(net, Dataset(np.eye(2), np.array([0, 1])))
+    >>> w, d = np.zeros(net.size), np.array([1.0, -1, -1, 1, 0, 0])
+    >>> f = LossAround(objective, w, at_once=5)
+    >>> [round(f.at(d, alpha), 3) for alpha in (1.0, 2.0, 0.5)], objective.counts.reductions
+    ([0.127, 0.018, 0.313], 1)
+    """
+
+    def __init__(
+        self, objective: ObjectiveLike, w: np.ndarray, sample: Sample | None = None, at_once: int = 1
+    ) -> None:
+        self.objective, self.w, self.sample, self.at_once = objective, w, sample, at_once
+        self._gradients: dict[tuple[int, float], np.ndarray] = {}
+        self._known: dict[tuple[int, float], float] = {}
+        self._directions: list[np.ndarray] = []  # kept, so that their ids stay theirs
+
+    def __call__(self, point: np.ndarray) -> float:
+        """Return the loss at any point."""
+        return self.objective.value(point, self.sample)
+
+    def at(self, d: np.ndarray, alpha: float) -> float:
+        """Return the loss at w + αd, which is evaluated only once."""
+        if _key(d, alpha) not in self._known:
+            self.evaluate([(d, each) for each in nearby(alpha, self.at_once)])
+        return self._known[_key(d, alpha)]
+
+    def evaluate(self, points: Sequence[tuple[np.ndarray, float]]) -> None:
+        """Evaluate the loss at the points (d, α) where it is not known, in one reduction."""
+        points = [(d, alpha) for d, alpha in points if _key(d, alpha) not in self._known]
+        values: Sequence[float] | np.ndarray = ()
+        if self.at_once == 1:
+            values = [self(self.w + self.w.dtype.type(alpha) * d) for d, alpha in points]
+        elif points:
+            objective, first = cast(Any, self.objective), points[0][0]
+            d = first if all(each is first for each, _ in points) else np.stack([each for each, _ in points])
+            values = objective.values_along(self.w, d, [alpha for _, alpha in points], self.sample)
+        for (d, alpha), value in zip(points, values, strict=True):
+            self.remember(d, alpha, float(value))
+
+    def remember(self, d: np.ndarray, alpha: float, value: float, gradient: np.ndarray | None = None) -> None:
+        """Keep the loss at w + αd, and the gradient there if it is known."""
+        self._known[_key(d, alpha)] = value
+        self._directions.append(d)
+        if gradient is not None:
+            self._gradients[_key(d, alpha)] = gradient
+
+    def gradient(self, d: np.ndarray, alpha: float) -> np.ndarray | None:
+        """Return the gradient at w + αd if it is known."""
+        return self._gradients.get(_key(d, alpha))
+
+    def prepare(self, iterates: Sequence[np.ndarray], origin: bool) -> None:
+        """Evaluate what backtracking over iterates, the last one first, and a line search ask for.
+
+        Nothing is evaluated in advance if ``at_once`` is 1. ``origin`` says whether the loss at w is needed.
+        """
+        if self.at_once > 1:
+            last = iterates[-1]
+            points = [(last, alpha) for alpha in ((0.0, 1.0) if origin else (1.0,))]
+            points += [(last, 2.0), *((each, 1.0) for each in iterates[-2:-4:-1]), (last, 0.5)]
+            self.evaluate(points[: self.at_once + origin])
+
+
+def _key(d: np.ndarray, alpha: float) -> tuple[int, float]:
+    """Return the key of the point w + αd."""
+    return (id(d) if alpha else 0), alpha
+
+
+def nearby(alpha: float, count: int) -> list[float]:
+    """Return α and the lengths next to it that differ by powers of two, nearest first.
+
+    Parameters
+    ----------
+    alpha : float
+        A step length.
+    count : int
+        How many lengths, at least 1.
+
+    Returns
+    -------
+    list of float
+        α, 2α, α/2, 4α, α/4, …; α alone if it is 0.
+
+    Examples
+    --------
+    >>> nearby(1.0, 5)
+    [1.0, 2.0, 0.5, 4.0, 0.25]
+    """
+    powers = [(k + 1) // 2 * (1 if k % 2 else -1) for k in range(count if alpha else 1)]
+    return [alpha * 2.0**power for power in powers]
+
+
+def _loss(f: Loss, w: np.ndarray, d: np.ndarray, alpha: float) -> float:
+    """Return f(w + αd)."""
+    return f.at(d, alpha) if isinstance(f, LossAround) else f(w + w.dtype.type(alpha) * d)
 
 
 class Line:
@@ -77,7 +202,7 @@ class Line:
 
     def loss(self, alpha: float) -> float:
         """Return f(w + αd), or infinity if it is not finite."""
-        return self.checked(self.f(self.w + self.w.dtype.type(alpha) * self.d))
+        return self.checked(_loss(self.f, self.w, self.d, alpha))
 
     def checked(self, value: float) -> float:
         """Return a loss, or infinity if it is not finite, and note whether any loss was finite."""
@@ -101,7 +226,8 @@ class Line:
 
     def step(self, alpha: float, value: float, name: str) -> Step:
         """Return the step of length α, with the loss ``value`` there."""
-        return Step(alpha, value, self.d, name)
+        gradient = self.f.gradient(self.d, alpha) if isinstance(self.f, LossAround) else None
+        return Step(alpha, value, self.d, name, gradient=gradient)
 
     def no_step(self) -> Step:
         """Return the step of length 0, when no length was accepted."""
@@ -306,12 +432,12 @@ class Subproblem:
         The loss as a function of the parameters, on the samples on which line searches evaluate it.
     w : ndarray, shape (p,)
         The parameters.
-    loss : float
-        f(w).
+    known : float or None
+        f(w) if it is known.
     g : ndarray, shape (p,)
         The gradient.
-    B : LinearOperator, shape (p, p)
-        The curvature.
+    B : LinearOperator, shape (p, p), or CellCurvature
+        The curvature; with local solves that of each cell, by which only the cells multiply.
     damping : float
         λ.
     exact : bool
@@ -320,11 +446,16 @@ class Subproblem:
 
     f: Loss
     w: np.ndarray
-    loss: float
+    known: float | None
     g: np.ndarray
-    B: LinearOperator
+    B: Any
     damping: float
     exact: bool = True
+
+    @cached_property
+    def loss(self) -> float:
+        """f(w)."""
+        return _loss(self.f, self.w, self.g, 0.0) if self.known is None else self.known
 
     @property
     def rounding(self) -> float:
@@ -372,7 +503,7 @@ def backtrack_iterates(
     best = None
     for position in reversed(range(len(iterates))):
         x = iterates[position][1]
-        loss = f(w + x)
+        loss = _loss(f, w, x, 1.0)
         if best is not None and not loss < best[2]:
             break
         best = (position, x, loss if np.isfinite(loss) else np.inf)
@@ -383,6 +514,8 @@ def backtrack_iterates(
 def backtrack(problem: Subproblem, solution: KrylovResult) -> Candidate:
     """Return the iterate to step along: go back from that of least q through the kept ones while f falls."""
     kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
+    if isinstance(problem.f, LossAround):
+        problem.f.prepare([x for _, x in kept], origin=problem.known is None)
     position, s, loss = backtrack_iterates(problem.f, problem.w, kept)
     model = solution.model if s is solution.best else solution.models[kept[position][0]]
     return Candidate(s, loss, loss - problem.loss, model - 0.5 * problem.damping * dot(s, s))
