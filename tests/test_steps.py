@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from hfnb import hessian_free
+from hfnb import Dataset, Objective, hessian_free
 from hfnb.krylov import bicgstab
+from hfnb.models import mlp
 from hfnb.optimizers.damping import levenberg_marquardt, next_damping
 from hfnb.optimizers.steps import (
     STEPS,
@@ -210,3 +211,33 @@ def test_the_curve_bends_from_negative_curvature_to_newton():
     step = curvilinear_step(problem, solution, backtrack(problem, solution))
     assert quartic_saddle(w + step.alpha * step.direction) == pytest.approx(step.loss)
     assert step.loss < quartic_saddle(w)
+
+
+@pytest.mark.parametrize("method", ["paper", "martens", "auto"])
+@pytest.mark.parametrize("trial_steps", [2, 5, 8])
+def test_losses_evaluated_in_one_reduction_change_no_step(method, trial_steps):
+    random = np.random.default_rng(0)
+    X = random.standard_normal((90, 6))
+    data = Dataset(X, (X @ random.standard_normal((6, 3))).argmax(axis=1))
+    net = mlp([6, 5, 3])
+    # Near the saddle at zero, where searches are wide and negative curvature is met.
+    w0, options = 0.1 * net.init(0, dtype=float), {"method": method, "max_iter": 12, "tol": 0.0}
+    one = hessian_free(Objective(net, data), w0, trial_steps=1, **options)
+    counted = Objective(net, data)
+    together = hessian_free(counted, w0, trial_steps=trial_steps, **options)
+    np.testing.assert_array_equal(together.x, one.x)
+    assert [r.loss for r in together.history] == [r.loss for r in one.history]
+    last, alone = together.history[-1], one.history[-1]
+    assert last.products == alone.products
+    searches = counted.counts.reductions - counted.counts.products - counted.counts.gradients
+    assert counted.counts.losses <= (trial_steps + 1) * searches
+    assert last.reductions < alone.reductions
+
+
+def test_default_of_trial_steps_is_one_loss_in_a_reduction_in_one_process():
+    data = Dataset(np.eye(4), np.arange(4) % 2)
+    net = mlp([4, 2])
+    objective = Objective(net, data)
+    hessian_free(objective, net.init(0, dtype=float), max_iter=3)
+    counts = objective.counts
+    assert counts.reductions == counts.losses + counts.gradients + counts.products

@@ -32,6 +32,7 @@ from hfnb.optimizers.options import (
     check_hessian_free,
     default_trial_steps,
     expand,
+    shortened,
     truncated,
 )
 from hfnb.optimizers.preconditioning import PreconditionerFunction, find_preconditioner
@@ -140,9 +141,10 @@ def hessian_free(
         Who solves the sub-problem. "global": all engines together, with a reduction for each product.
         "local": each cell of the data alone, with the curvature of its own samples and the global gradient;
         the mean of the solutions becomes the direction (`hfnb.optimizers.local_solves`). The objective then
-        needs cells (``Objective(net, data, cells=16)``), loss and gradient are those over all samples, line
-        searches too, and ``curvature_batch_size`` is a number over all cells, or "part", a quarter of each
-        cell but at least 500.
+        needs cells (``Objective(net, data, cells=16)``). Other options then have other defaults
+        (`options.LOCAL`): loss, gradient, line searches and curvature take all samples, and a solve has at
+        most 10 iterations. A ``curvature_batch_size`` is divided among the cells; "part" is a quarter of
+        each, but at least 500.
     trial_steps : int, optional
         How many losses a line search evaluates in one reduction: those that it asks for, and others at
         lengths next to them, which it may ask for next. The steps are the same for any number. By default 1
@@ -207,11 +209,13 @@ def hessian_free(
     }
     given |= {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size, "damping": damping}
     chosen = expand(method, **given, line_search_sample=line_search_sample, solves=solves)
-    chosen["trial_steps"] = trial_steps or default_trial_steps(objective, solves)
+    given = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
+    chosen["trial_steps"] = given
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
     check_communication(objective, chosen, step=step, preconditioner=preconditioner)
-    solve = truncated(chosen["solver"], STOPPING_RULES[chosen["stopping_rule"]], solver_options)
+    rule = STOPPING_RULES[chosen["stopping_rule"]]
+    solve = truncated(chosen["solver"], rule if solves == "global" else shortened(rule), solver_options)
     solve = solve if solves == "global" else partial(mean_solution, solve)
     choose_step, preconditioned = STEPS[step], find_preconditioner(preconditioner)
     store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
@@ -252,9 +256,8 @@ def hessian_free(
             solution, proposed, exact = None, state.trusted, True
             taken, state = step_off_saddle(objective, state, certificate, chosen["trial_steps"])
         moved = _move(objective, state, taken, solution, exact)
-        fell = state.loss - taken.loss > PLATEAU * abs(state.loss)
-        growth = moved.samples.size / state.samples.size if fell else 1.0
-        state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected, growth))
+        divisor = max(moved.alpha, 1.0) if solves == "local" else _growth(state, moved, taken)
+        state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected, divisor))
         stop = recorder.add(state.w, **_entries(state, taken, solution or certificate))
         if store:
             store.save({**state.saved(), "history": recorder.history})
@@ -360,6 +363,12 @@ def _move(
         trouble = "" if finite else "the loss or its gradient is not finite after the step"
     state = replace(state, solution=None, rejected=state.rejected + 1, trouble=trouble)
     return _redrawn(objective, state, samples.enlarged())
+
+
+def _growth(before: State, after: State, step: Step) -> float:
+    """Return the factor by which the mini-batch grew after a step, 1 if the loss hardly fell."""
+    fell = before.loss - step.loss > PLATEAU * abs(before.loss)
+    return after.samples.size / before.samples.size if fell else 1.0
 
 
 def _entries(

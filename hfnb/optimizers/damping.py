@@ -82,7 +82,7 @@ def first_damping(curvature: float, squared: float) -> float:
     return FRACTION * along if 0 < along < np.inf else 1.0
 
 
-def next_damping(damping: float, proposed: float, rejections: int, growth: float = 1.0) -> float:
+def next_damping(damping: float, proposed: float, rejections: int, divisor: float = 1.0) -> float:
     """Return λ of the next iteration.
 
     Parameters
@@ -93,22 +93,24 @@ def next_damping(damping: float, proposed: float, rejections: int, growth: float
         The λ that `levenberg_marquardt` returns, which is taken if the step was accepted.
     rejections : int
         Number of steps in a row that were rejected, including the last one; 0 if it was accepted.
-    growth : float
-        The factor by which the mini-batch grew after the step; 1 if the loss hardly fell.
+    divisor : float
+        By which λ is divided after an accepted step: the factor by which the mini-batch grew, if the loss
+        fell; with local solves, the step length if it exceeds 1.
 
     Returns
     -------
     float
-        ``proposed`` / ``growth``: λ also keeps a step from fitting the noise of a mini-batch, which is
+        ``proposed`` / ``divisor``: λ also keeps a step from fitting the noise of a mini-batch, which is
         smaller with more samples. On a plateau, such as a saddle, that says nothing about the λ needed after
-        it. After k rejections in a row at least λ × 1.5ᵏ. λ may be far below the
+        it. A mean of local solutions that is lengthened was too short, because λ is too large. After k
+        rejections in a row at least λ × 1.5ᵏ. λ may be far below the
         scale of the curvature, and so grows faster with each rejection.
 
     Examples
     --------
     >>> next_damping(1.0, 1.5, rejections=0), next_damping(1.0, 1.5, rejections=3)
     (1.5, 3.375)
-    >>> next_damping(1.0, 1.5, rejections=0, growth=2.0)
+    >>> next_damping(1.0, 1.5, rejections=0, divisor=2.0)
     0.75
     """
-    return max(proposed, 1.5**rejections * damping) if rejections else proposed / growth
+    return max(proposed, 1.5**rejections * damping) if rejections else proposed / divisor

@@ -59,6 +59,14 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 LINE_SEARCH_SAMPLES = ("loss", "curvature")
 SOLVES = ("global", "local")
+# Options of the methods with local solves, where reductions are to be few and computing is shared.
+LOCAL: dict[str, Any] = {
+    "batch_size": "all",
+    "curvature_batch_size": "same",
+    "line_search_sample": "loss",
+    "stopping_rule": "martens",
+}
+LOCAL_ITERATIONS = 10  # of a local solve: with more, a cell fits what sets its samples apart from the others
 ON_ENGINES = 5  # trial steps in one reduction by default: a line search mostly asks for two to four losses
 SAMPLES = {"batch_size": ("all", "growing"), "curvature_batch_size": ("same", "part")}
 
@@ -77,8 +85,8 @@ STOPPING_RULES = {"martens": MARTENS, "marginal-gain": MARGINAL_GAIN}
 def expand(method: str, *, solves: str = "global", **given: Any) -> dict[str, Any]:
     """Return the options that a method stands for, replaced by those that are given.
 
-    If a number of samples is given, the method's samples and first λ are `FIXED`. With local solves, loss,
-    gradient and line searches always take all samples.
+    If a number of samples is given, the method's samples and first λ are `FIXED`. With local solves some
+    options are those of `LOCAL`.
 
     Parameters
     ----------
@@ -111,8 +119,13 @@ def expand(method: str, *, solves: str = "global", **given: Any) -> dict[str, An
     if not all(isinstance(given.get(name), str | None) for name in ("batch_size", "curvature_batch_size")):
         chosen = chosen | FIXED
     if check_choice("solves", solves, SOLVES) == "local":
-        chosen = chosen | {"batch_size": "all", "line_search_sample": "loss"}
+        chosen = chosen | LOCAL
     return chosen | {"solves": solves} | {name: value for name, value in given.items() if value is not None}
+
+
+def shortened(rule: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return a stopping rule with at most `LOCAL_ITERATIONS` iterations of each solver."""
+    return {name: {**options, "max_iter": LOCAL_ITERATIONS} for name, options in rule.items()}
 
 
 def truncated(
