@@ -143,7 +143,7 @@ def test_curvature_batch_size_counts_the_samples_of_all_cells():
 
 
 def cell_product(net, w, X, Y):
-    """The Gauss–Newton product, summed over the rows and without the weight decay, as curvatures are given."""
+    """The Gauss–Newton product as a kind of curvature: the sum over the rows, without the weight decay."""
     B = Objective(net, Dataset(X, Y), partitions=1).curvature(w, "gauss-newton")
     return lambda v: len(X) * (B @ v - net.decay(v))
 

@@ -208,9 +208,8 @@ def hessian_free(
         "probe": probe,
     }
     given |= {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size, "damping": damping}
-    chosen = expand(method, **given, line_search_sample=line_search_sample, solves=solves)
-    given = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
-    chosen["trial_steps"] = given
+    chosen = expand(method, solves=solves, **given, line_search_sample=line_search_sample)
+    chosen["trial_steps"] = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
     check_communication(objective, chosen, step=step, preconditioner=preconditioner)
