@@ -1,14 +1,17 @@
 """Preconditioners in the optimizer: against dense inverses, SciPy's minimum, and uninterrupted runs."""
 
+import pickle
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from test_hessian_free import LABELS, Memory, X, logistic, small_network
 
-from hfnb import Checkpoint, Dataset, Objective, hessian_free
+from hfnb import Checkpoint, Dataset, Objective, hessian_free, krylov
+from hfnb.models import mlp
 from hfnb.optimizers.history import State
-from hfnb.optimizers.preconditioning import Jacobi, find_preconditioner
+from hfnb.optimizers.preconditioning import Jacobi, SharedSamples, find_preconditioner
 from hfnb.problems.saddles import Problem
 
 NAMES = ("lbfgs", "diagonal")
@@ -155,3 +158,77 @@ def test_products_that_are_not_finite_cost_an_iteration_and_leave_no_trace(name)
     assert result.history[3].alpha == 0
     assert result.success
     assert result.fun == pytest.approx(expected.fun, rel=1e-10)
+
+
+def separable(n, seed=0):
+    random = np.random.default_rng(seed)
+    inputs = random.standard_normal((n, 12)) * np.logspace(0, -1.5, 12)
+    return Dataset(inputs, (inputs @ random.standard_normal((12, 4))).argmax(axis=1))
+
+
+def test_shared_samples_give_the_inverse_on_the_span_of_their_curvature():
+    """With as many iterations as directions of curvature, (B + λI) M v = v for v in the Krylov space."""
+    net, data = mlp([12, 4]), separable(30)
+    w = net.init(0, dtype=float)
+    g = Objective(net, data).value_and_gradient(w)[1]
+    state = State(w, g, 1.0, damping=1.0)
+    M = SharedSamples(net, data, iterations=12)(state)
+    B = Objective(net, data, partitions=1).curvature(w, "gauss-newton") @ np.eye(w.size)
+    solution = np.linalg.solve(B + np.eye(w.size), -g)
+    found = M @ -g
+    # The solve of 12 iterations is nearly exact, and L-BFGS made of its conjugate pairs repeats it.
+    assert np.linalg.norm(found - solution) < 0.02 * np.linalg.norm(solution)
+    dense = np.array([M @ v for v in np.eye(w.size)]).T
+    np.testing.assert_allclose(dense, dense.T, rtol=0, atol=1e-12 * np.abs(dense).max())
+    assert np.linalg.eigvalsh((dense + dense.T) / 2)[0] > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_half_of_the_samples_precondition_the_solve_with_all_without_a_reduction(seed):
+    net, data = mlp([12, 4]), separable(2000, seed)
+    objective, w = Objective(net, data), net.init(seed, dtype=float)
+    g = objective.value_and_gradient(w)[1]
+    B, state = objective.curvature(w, "gauss-newton"), State(w, g, 1.0, damping=1e-4)
+    before = objective.counts.reductions
+    M = SharedSamples(net, data[::2], iterations=40)(state)
+    assert objective.counts.reductions == before
+    options = {"damping": 1e-4, "rtol": 1e-6, "progress": 0.0, "max_iter": 300}
+    alone, shared = (krylov.cg(B, -g, M=each, **options) for each in (None, M))
+    assert alone.success
+    assert shared.success
+    assert shared.products <= alone.products / 2
+
+
+def test_shared_samples_travel_and_resume(tmp_path):
+    net, data = mlp([12, 8, 4]), separable(300)
+    shared, w0 = SharedSamples(net, data[:50], iterations=7), net.init(0, dtype=float)
+    copy = pickle.loads(pickle.dumps(shared))
+    state = State(w0, Objective(net, data).value_and_gradient(w0)[1], 1.0, damping=0.1)
+    np.testing.assert_array_equal(copy(state) @ state.g, shared(state) @ state.g)
+    whole = hessian_free(Objective(net, data), w0, preconditioner=shared, max_iter=6, tol=0.0)
+    for limit in (3, 6):
+        found = hessian_free(
+            Objective(net, data),
+            w0,
+            preconditioner=SharedSamples(net, data[:50], iterations=7),
+            max_iter=limit,
+            tol=0.0,
+            checkpoint=tmp_path,
+        )
+    np.testing.assert_array_equal(found.x, whole.x)
+    with pytest.raises(ValueError, match="preconditioner"):
+        hessian_free(
+            Objective(net, data),
+            w0,
+            preconditioner=SharedSamples(net, data[:51], iterations=7),
+            max_iter=8,
+            tol=0.0,
+            checkpoint=tmp_path,
+        )
+
+
+@pytest.mark.parametrize(("name", "options"), [("iterations", {"iterations": 0}), ("data", {"data": X})])
+def test_shared_samples_refuse_other_arguments(name, options):
+    options = {"net": mlp([12, 4]), "data": separable(20), **options}
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+        SharedSamples(**options)

@@ -135,8 +135,9 @@ def hessian_free(
         Each solve starts from this multiple of the last solution.
     preconditioner : {"lbfgs", "diagonal"} or callable, optional
         M ≈ (B + λI)⁻¹ for the solver, which is updated before each solve: from curvature pairs of the last
-        solve, from an estimate of the diagonal, or by a function of the `State` that returns an operator
-        (`hfnb.optimizers.preconditioning`). "capped_cg" and "saddle_free" take no preconditioner.
+        solve, from an estimate of the diagonal, or by a function of the `State` that returns an operator,
+        such as `SharedSamples` (`hfnb.optimizers.preconditioning`). "capped_cg" and "saddle_free" take no
+        preconditioner.
     solves : {"global", "local"}
         Who solves the sub-problem. "global": all engines together, with a reduction for each product.
         "local": each cell of the data alone, with the curvature of its own samples and the global gradient;
