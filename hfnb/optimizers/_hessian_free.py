@@ -256,7 +256,7 @@ def hessian_free(
             solution, proposed, exact = None, state.trusted, True
             taken, state = step_off_saddle(objective, state, certificate, chosen["trial_steps"])
         moved = _move(objective, state, taken, solution, exact)
-        divisor = max(moved.alpha, 1.0) if solves == "local" else _growth(state, moved, taken)
+        divisor = _lengthened(taken) if solves == "local" else _growth(state, moved, taken)
         state = moved.with_damping(next_damping(state.damping, proposed, moved.rejected, divisor))
         stop = recorder.add(state.w, **_entries(state, taken, solution or certificate))
         if store:
@@ -298,7 +298,7 @@ def _subproblem(objective: ObjectiveLike, state: State, chosen: dict[str, Any]) 
         cells = cast(Objective, objective)
         probe = chosen["probe"] and state.plateau
         curvature = CellCurvature(cells, state.w, chosen["curvature"], samples, state.iteration, probe)
-        f = LossInCells(cells, state.w, at_once, likely=state.alpha)
+        f = LossInCells(cells, state.w, at_once=at_once)
         return Subproblem(f, state.w, state.loss, state.g, curvature, state.damping)
     B = objective.curvature(state.w, chosen["curvature"], sample)
     exact = chosen["line_search_sample"] == "loss" or not samples.whole or state.plateau
@@ -357,7 +357,6 @@ def _move(
                 plateau=plateau,
                 rejected=0,
                 trouble="",
-                alpha=step.alpha if step.name == "newton" else 1.0,
             )
             return _redrawn(objective, state, samples.after(before - step.loss, before - loss))
         trouble = "" if finite else "the loss or its gradient is not finite after the step"
@@ -369,6 +368,11 @@ def _growth(before: State, after: State, step: Step) -> float:
     """Return the factor by which the mini-batch grew after a step, 1 if the loss hardly fell."""
     fell = before.loss - step.loss > PLATEAU * abs(before.loss)
     return after.samples.size / before.samples.size if fell else 1.0
+
+
+def _lengthened(step: Step) -> float:
+    """Return the length of a step along the solution if it is longer than the solution, else 1."""
+    return max(step.alpha, 1.0) if step.name == "newton" else 1.0
 
 
 def _entries(

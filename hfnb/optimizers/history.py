@@ -365,8 +365,6 @@ class State:
         λ after the last accepted step.
     trouble : str
         What was not finite, if that is why the last step was rejected.
-    alpha : float
-        The step length along the last solution; 1 after a step of another kind.
     memory : dict, optional
         Data that a preconditioner keeps between iterations (`hfnb.optimizers.preconditioning`).
     samples : Draws, optional
@@ -386,7 +384,6 @@ class State:
     steepest: float = 0.0
     trusted: float = 0.0
     trouble: str = ""
-    alpha: float = 1.0
     memory: dict[str, Any] | None = None
     samples: Draws = ALL_SAMPLES
 

@@ -3,7 +3,7 @@
 A global solve needs a reduction for each product. Here every cell solves (Bₖ + λI) sₖ = −g with the curvature
 Bₖ of its own samples and the global gradient g, and the mean of the sₖ becomes the direction of the step. An
 iteration then has two or three reductions: the mean of the solutions; the losses at several step lengths
-together with the gradient at the most likely one; and the gradient, if another length was taken.
+together with the gradient for the length 1; and the gradient, if another length was taken.
 
 Wang, Roosta-Khorasani, Xu & Mahoney, "GIANT: Globally improved approximate Newton method for distributed
 optimization" (2018), for convex losses. Here B may be indefinite.
@@ -212,32 +212,16 @@ def mean_solution(
 class LossInCells(LossAround):
     """The loss around w over all samples, whose first values come with a gradient in the same reduction.
 
-    Parameters
-    ----------
-    objective : Objective
-        The objective, with cells.
-    w : ndarray, shape (p,)
-        Parameters.
-    at_once : int
-        Number of values in a reduction.
-    likely : float
-        The step length at which the gradient is evaluated with the first values: that of the last step.
+    The gradient is that at w + d, the step that is taken most often; it saves a reduction then.
     """
 
-    def __init__(self, objective: Objective, w: np.ndarray, at_once: int, likely: float) -> None:
-        super().__init__(objective, w, None, at_once)
-        self.likely = likely
-
     def prepare(self, iterates: Sequence[np.ndarray], origin: bool) -> None:
-        """Evaluate the losses at lengths around the likely one, and the gradient there, in one reduction."""
-        d, alphas = iterates[-1], nearby(self.likely, self.at_once)
-        if 1.0 not in alphas:  # where a line search begins
-            alphas[-1] = 1.0
-        p = self.w.size
+        """Evaluate the losses at lengths around 1, and the gradient for the length 1, in one reduction."""
+        d, alphas, p = iterates[-1], nearby(1.0, self.at_once), self.w.size
         objective = cast(Objective, self.objective)
         mean = objective.average(losses_and_gradient, self.w, d, alphas, size=p + len(alphas))
         for alpha, value in zip(alphas, mean[p:], strict=True):
-            self.remember(d, alpha, float(value), mean[:p] if alpha == self.likely else None)
+            self.remember(d, alpha, float(value), mean[:p] if alpha == 1 else None)
 
 
 def losses_and_gradient(cell: Objective, w: np.ndarray, d: np.ndarray, alphas: Sequence[float]) -> np.ndarray:
