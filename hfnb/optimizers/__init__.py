@@ -5,6 +5,7 @@ from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers.certificate import Certificate, certify
 from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint, FolderInUse
 from hfnb.optimizers.history import Progress, Record, Recorder, Status
+from hfnb.optimizers.preconditioning import SharedSamples
 from hfnb.optimizers.scipy_adapter import scipy_method
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Progress",
     "Record",
     "Recorder",
+    "SharedSamples",
     "Status",
     "certify",
     "first_order",
