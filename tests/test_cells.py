@@ -50,6 +50,18 @@ def test_values_along_are_the_values_at_each_point(dtype, sample, shape):
     np.testing.assert_allclose(found, expected, rtol=1e-14 if dtype == np.float64 else 1e-6)
 
 
+@pytest.mark.parametrize("sizes", [[4, 3], [4, 6, 3], [4, 6, 5, 3]], ids=str)
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "softplus"])
+@pytest.mark.parametrize("chunk", [4, None])
+def test_line_searches_of_a_network_agree_with_its_loss_in_autograd(sizes, activation, chunk):
+    """They share the matrix products of the first layer."""
+    net = mlp(sizes, activation=activation)
+    w, d = net.init(1, dtype=float), net.init(2, dtype=float)
+    expected = [net.loss(w + alpha * d, DATA.X, DATA.Y) for alpha in ALPHAS]
+    found = Objective(net, DATA, chunk=chunk, partitions=3).values_along(w, d, ALPHAS)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
 def test_values_along_are_those_of_least_squares():
     """(1/n) ‖X(w + αd) − y‖² + ½ c ‖w + αd‖²."""
     objective = Objective.from_loss(squares, TARGETS, weight_decay=0.4, cells=5)

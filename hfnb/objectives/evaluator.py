@@ -147,8 +147,17 @@ class LocalEvaluator:
         self, w: np.ndarray, d: np.ndarray, alphas: np.ndarray, sample: Sample | None = None
     ) -> np.ndarray:
         """Return the totals of the losses at several points, as `Evaluator.losses_along` says."""
-        points = (point_along(w, d, alphas, number) for number in range(len(alphas)))
-        return np.concatenate([self.loss(point, sample) for point in points], axis=-1)
+        model = self.model
+        if d.ndim == 2 or not isinstance(model, ManualBackprop):
+            points = (point_along(w, d, alphas, number) for number in range(len(alphas)))
+            return np.concatenate([self.loss(point, sample) for point in points], axis=-1)
+
+        def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
+            losses = model.losses_along(w, d, alphas, X.astype(w.dtype, copy=False), Y, work)
+            total[:] = losses if first else total + losses
+
+        shares = self._shares(model, w, sample)
+        return self._total(model, _terms(add, shares), len(alphas), np.dtype(float), w)
 
     def average(self, task: Task, w: np.ndarray, arguments: tuple[Any, ...], size: int) -> np.ndarray:
         """Return the total of what a task returns for the cells held here, as `Evaluator.average` says."""
