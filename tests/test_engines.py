@@ -376,7 +376,7 @@ def test_bad_clusters(options, error, message):
 
 
 def test_bad_input(pair, data, w0):
-    with pytest.raises(ValueError, match="partitions: expected at least 2, one an engine, got 1"):
+    with pytest.raises(ValueError, match="partitions: expected at least 2, one for each engine, got 1"):
         pair.objective(NET, data, partitions=1)
     with pytest.raises(ValueError, match=r"data.X: expected 3 columns for this network, got shape .603, 20."):
         pair.objective(models.mlp([3, 2]), data)

@@ -237,6 +237,61 @@ def test_ctrl_c_while_data_is_sent_leaves_nothing(pair, data, w0, monkeypatch):
     assert pair.objective(NET, data).value(w0) == pytest.approx(Objective(NET, data).value(w0), rel=1e-12)
 
 
+# Cells
+
+
+def of_cells(cell, w):
+    return [cell.value(w)]
+
+
+def test_cells_are_sent_once_and_freed_with_their_dataset(pair, data, w0):
+    """Also what engines have made of them; another order of the cells is sent for itself."""
+    alive = "sum(type(each).__name__ == 'LocalEvaluator' for each in __import__('gc').get_objects())"
+    before, view = blocks(pair), pair.client[pair.engines]
+    evaluators = view.apply_sync(eval, alive)
+    mine = fresh(data)
+    first, second = (pair.objective(net, mine, cells=6) for net in (NET, models.mlp([20, 5])))
+    third = pair.objective(NET, mine, cells=6, cell_seed=1)
+    assert first.evaluator.placement is second.evaluator.placement is not third.evaluator.placement
+    assert blocks(pair) == before + 4
+    expected = Objective(NET, mine).value(w0)
+    for objective in (first, third):
+        for _ in range(2):
+            assert objective.average(of_cells, w0, size=1) == pytest.approx([expected], rel=1e-12)
+    assert [now - then for now, then in zip(view.apply_sync(eval, alive), evaluators, strict=True)] == [8, 8]
+    del first, second, third, objective
+    assert blocks(pair) == before + 4
+    del mine
+    assert blocks(pair) == before
+    assert view.apply_sync(eval, alive) == evaluators
+    assert view.apply_sync(eval, "len(__import__('hfnb.engines.worker').engines.worker.TASKS)") == [0, 0]
+
+
+def test_cells_of_data_edited_in_place_are_sent_anew(pair, data, w0, tmp_path):
+    """An objective that was made before keeps the data as it was, and makes no checkpoint."""
+    mine = fresh(data)
+    before, old = pair.objective(NET, mine, cells=6), Objective(NET, copy_of(mine)).value(w0)
+    mine.X[:] *= 1.5
+    after = pair.objective(NET, mine, cells=6)
+    assert after.average(of_cells, w0, size=1) == pytest.approx([Objective(NET, mine).value(w0)], rel=1e-12)
+    assert before.average(of_cells, w0, size=1) == pytest.approx([old], rel=1e-12)
+    with pytest.raises(ValueError, match=r"objective: .* edited in place .* make a new objective"):
+        hessian_free(before, w0, max_iter=1, checkpoint=tmp_path)
+    hessian_free(after, w0, max_iter=1, checkpoint=tmp_path)
+    assert hessian_free(Objective(NET, mine, cells=6), w0, max_iter=2, checkpoint=tmp_path).nit == 2
+
+
+@MPI
+def test_a_run_in_cells_leaves_nothing_but_its_data(mpi_pair, data, w0):
+    mine = fresh(data)
+    before = blocks(mpi_pair)
+    for _ in range(2):
+        mpi_pair.minimize(NET, mine, w0, progress=False, max_iter=1, cells=6)
+        assert blocks(mpi_pair) == before + 2
+    del mine
+    assert blocks(mpi_pair) == before
+
+
 # Mapped files
 
 

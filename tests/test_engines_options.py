@@ -96,7 +96,7 @@ def test_what_ssh_engines_are_told(fake):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 25, "partitions": 24}, "partitions: expected at least 25, one an engine, got 24"),
+        ({"n": 25, "partitions": 24}, "partitions: expected at least 25, one for each engine, got 24"),
         ({"n": 3, "partitions": 2}, "partitions: expected at least 3"),
         ({"partitions": 1}, "partitions: expected at least 2"),
         ({"partitions": 0}, "partitions: expected a whole number of at least 1, got 0"),

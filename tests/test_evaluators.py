@@ -21,18 +21,29 @@ def least_squares(w, X, Y):
     return anp.mean((anp.dot(X, w) - Y) ** 2)
 
 
+ALPHAS = np.array([-0.5, 0.0, 2.0])
+
+
+def sum_of_inputs(evaluator, number, w, scale):
+    """A task in the form that evaluators take it: the sum over a cell's rows, and its number."""
+    ((X, _),) = evaluator.shards.parts.values()
+    return np.append(scale * X.sum(axis=0), number).astype(w.dtype)
+
+
 def totals(objective, w0, callback=None, sample=None):
     """An optimizer that only returns what its evaluator does."""
     evaluator = objective.evaluator
     found = {
         "loss": evaluator.loss(w0, sample),
+        "losses_along": evaluator.losses_along(w0, w0[::-1].copy(), ALPHAS, sample),
         "gradient": evaluator.gradient(w0, sample),
+        "average": evaluator.average(sum_of_inputs, w0, (0.5,), 21),
         "product": evaluator.linearize(w0, "hessian", sample)(w0),
     }
-    return OptimizeResult(x=w0, nit=0, n=evaluator.n, totals=found)
+    return OptimizeResult(x=w0, nit=0, n=evaluator.n, cells=evaluator.cells, totals=found)
 
 
-@pytest.mark.parametrize("method", ["loss", "gradient", "linearize", "identity"])
+@pytest.mark.parametrize("method", ["loss", "losses_along", "gradient", "average", "linearize", "identity"])
 @pytest.mark.parametrize("evaluator", [ClientEvaluator, MPIEvaluator])
 def test_methods_take_the_same_arguments(method, evaluator):
     """Those of one process may take more, by default."""
@@ -49,16 +60,21 @@ def test_totals_are_the_same(kind, dtype, sample, data, request):
     """Least squares, whose gradient 2 Xᵀ(Xw − y) and product 2 XᵀX v NumPy gives."""
     cluster, net = request.getfixturevalue(kind), AnyLoss(least_squares)
     w = np.linspace(-1, 1, 20).astype(dtype)
-    local = totals(Objective(net, data), w, sample=sample)
+    local = totals(Objective(net, data, cells=6, cell_seed=None), w, sample=sample)
+    options = {"cells": 6, "cell_seed": None}
     if cluster.has_mpi:
-        remote = cluster.minimize(net, data, w, totals, progress=False, sample=sample)
+        remote = cluster.minimize(net, data, w, totals, progress=False, sample=sample, **options)
     else:
-        remote = totals(cluster.objective(net, data), w, sample=sample)
+        remote = totals(cluster.objective(net, data, **options), w, sample=sample)
     assert remote.n == local.n == len(data)
+    assert remote.cells == local.cells == 6
     rows = slice(None) if sample is None else sample.rows(np.arange(25) * len(data) // 24)
     X, residual = data.X[rows], data.X[rows] @ w.astype(float) - data.Y[rows]
+    change = X @ w[::-1].astype(float)
     expected = {
         "loss": [residual @ residual],
+        "losses_along": [np.sum((residual + alpha * change) ** 2) for alpha in ALPHAS],
+        "average": [*(0.5 * data.X.sum(axis=0)), 0 + 1 + 2 + 3 + 4 + 5],
         "gradient": [*(2 * X.T @ residual), residual @ residual],
         "product": 2 * X.T @ (X @ w.astype(float)),
     }

@@ -708,6 +708,33 @@ def fitted(w, X, Y):
 
 
 LINE = Objective.from_loss(fitted, DATA)
+IN_CELLS = Objective(NET, DATA, cells=4)
+ALPHAS = [-0.5, 0.0, 2.0]
+DIRECTIONS = relabelled(
+    vectors(V, lists=EITHER, not_finite=FINE),
+    EITHER,
+    lambda v: v.shape == (P,) and v.dtype.kind in "fbi" and not masked(v),
+)
+DIRECTIONS += fine(
+    np.outer([1, 2, 3], V), np.asfortranarray(np.outer([1, 2, 3], V)), np.tile(V, 3).reshape(3, P)
+)
+LENGTHS = wrong(
+    None, "abc", 3, 1.5, [], np.array([]), [[1.0]], ["a"], [None], [1j], [[1], [1, 2]], object(), {}
+)
+LENGTHS += wrong(np.ma.masked_array([1.0, 2.0], [0, 1]), sparse.csr_matrix([[1.0]]), identity)
+LENGTHS += fine([1], (0.5, 2), np.array([3, -1]), np.float32([0.5, 2.5]), ALPHAS * 7, [nan], [inf, 1.0])
+
+
+def slope(cell, w):
+    return cell.value_and_gradient(w)[1]
+
+
+def given_line(result, given):
+    d = np.asarray(given["d"], dtype=float)
+    alphas = np.asarray(given["alphas"], dtype=float)
+    points = np.asarray(given["w"], dtype=float) + alphas[:, None] * d
+    finite_or_same(result, [loss(point, *of(given.get("sample"))) for point in points])
+
 
 TARGETS |= {
     "Dataset": Target(Dataset, lambda: {"X": X, "Y": Y}, {"X": DATA_X, "Y": DATA_Y}, kept, {"X": "X|Y"}),
@@ -750,6 +777,8 @@ TARGETS |= {
             "partitions": counts(5, optional=True) + fine(1, 100),
             "chunk": counts(4, optional=True) + fine(1, 10**6),
             "memory": counts(4, optional=True, zero=True) + fine(10**12),
+            "cells": counts(5, optional=True, largest=30) + fine(1, 30),
+            "cell_seed": seeds(optional=True),
         },
         lambda result, given: given_gradient(result, {"w": W}),
     ),
@@ -766,6 +795,38 @@ TARGETS |= {
         {"w": vectors(W, not_finite=FINE), "sample": SAMPLES},
         given_gradient,
         SAMPLE_WORDS,
+    ),
+    "Objective.values_along": Target(
+        OBJECTIVE.values_along,
+        lambda: {"w": W, "d": V, "alphas": ALPHAS},
+        {
+            "w": vectors(W, not_finite=FINE),
+            "d": DIRECTIONS,
+            "alphas": LENGTHS,
+            "sample": SAMPLES,
+        },
+        given_line,
+        {**SAMPLE_WORDS, "alphas": "alphas|d"},
+    ),
+    "Objective.average": Target(
+        IN_CELLS.average,
+        lambda: {"task": slope, "w": W, "size": P},
+        {
+            "w": vectors(W, not_finite=FINE),
+            "task": functions(slope)
+            + wrong(
+                lambda cell, w: None,
+                lambda cell, w: 3.0,
+                lambda cell, w: w[:3],
+                lambda cell, w: w * 1j,
+                lambda cell, w: w[:, None],
+                lambda cell, w: "abc",
+                lambda cell, w: w.astype(object),
+            ),
+            "size": counts(P) + wrong(P - 1, P + 1),
+        },
+        lambda result, given: finite_or_same(result, gradient(np.asarray(given["w"], dtype=float))),
+        {"size": "size|task"},
     ),
     "Objective.hessp": Target(
         OBJECTIVE.hessp,
@@ -806,6 +867,8 @@ TARGETS |= {
             "partitions": counts(5, optional=True),
             "chunk": counts(5, optional=True),
             "memory": counts(5, optional=True, zero=True),
+            "cells": counts(5, optional=True, largest=30),
+            "cell_seed": seeds(optional=True),
         },
         lambda result, given: close(
             result,

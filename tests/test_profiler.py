@@ -13,6 +13,7 @@ from hfnb import Dataset, Objective, Sample, first_order, hessian_free
 from hfnb.engines.pool import Pool
 from hfnb.objectives import profiler
 from hfnb.objectives.objective import AnyLoss
+from hfnb.optimizers import Recorder, Status
 
 P = NET.size
 
@@ -39,6 +40,28 @@ def evaluate(objective, w, callback=None):
             product @ w
 
 
+ALPHAS = np.array([0.5, 1.0, 2.0])
+SIZE, CELLS = 7, {"cells": 6}  # numbers of an average
+
+
+def few(cell, w, v):
+    """A task that sees the samples of its cell once."""
+    return v[:SIZE] * cell.value(w)
+
+
+def communicate(objective, w, callback=None):
+    """Three line searches, the last with a direction for each step length, and two averages."""
+    for d in (w, w, np.outer(ALPHAS, w)):
+        objective.values_along(w, d, ALPHAS)
+    for _ in range(2):
+        objective.average(few, w, w, size=SIZE)
+
+
+def counted_by_hand(dtype):
+    """Reductions, numbers and bytes of `communicate`: an average has two numbers more, to count samples."""
+    return 3 + 2, 3 * 3 + 2 * (SIZE + 2), 16 * 9 + (16 if dtype == np.float64 else 4) * 2 * (SIZE + 2)
+
+
 def run_hessian_free(objective, w, callback=None):
     hessian_free(objective, w, callback=callback, **OPTIONS)
 
@@ -59,6 +82,7 @@ class Counting:
 
 
 RUNS = pytest.mark.parametrize("run", [evaluate, run_hessian_free, run_sgd])
+ALL_RUNS = pytest.mark.parametrize("run", [evaluate, run_hessian_free, run_sgd, communicate])
 PRECISIONS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 # Every buffer handed to MPI on an engine goes through a communicator that writes down its bytes.
@@ -81,41 +105,74 @@ UNWATCH = "from hfnb.engines import engine_driven; engine_driven.communicator = 
 
 
 @MPI
-@RUNS
+@ALL_RUNS
 @PRECISIONS
 def test_bytes_given_to_mpi_are_those_counted(run, dtype, mpi_pair, data):
     view = mpi_pair.client[mpi_pair.engines]
     view.apply_sync(exec, WATCH)
     try:
         w0 = NET.init(0, dtype=dtype)
-        counts = mpi_pair.minimize(NET, data, w0, Counting(run), progress=False).counts
+        options = CELLS if run is communicate else {}
+        counts = mpi_pair.minimize(NET, data, w0, Counting(run), progress=False, **options).counts
         seen = view.apply_sync(eval, SEEN)
     finally:
         view.apply_sync(exec, UNWATCH)
-    assert counted(counts) == formula(counts, dtype)
+    expected = counted_by_hand(dtype) if run is communicate else formula(counts, dtype)
+    assert counted(counts) == expected
     for each in seen:
         assert (len(each), sum(each)) == (counts.reductions, counts.bytes)
 
 
-@RUNS
-@PRECISIONS
-def test_bytes_between_client_and_engines_are_those_counted(run, dtype, pair, data, monkeypatch):
-    """Back come the sums; out go w or v each time, and w once more for the first product at a point."""
-    objective, w0 = pair.objective(NET, data), NET.init(0, dtype=dtype)
-    sent, received, calls, curvatures = Counter(), Counter(), Counter(), Counter()
+@pytest.fixture
+def traffic(monkeypatch):
+    """A function that begins to count what goes between client and engines.
+
+    It returns bytes sent, bytes received, calls, linearizations and tasks, each by engine.
+    """
+    sent, received, calls, curvatures, tasks = (Counter() for _ in range(5))
 
     def call(pool, requests, call=Pool.call):
         for engine, (function, *arguments) in requests.items():
             calls[engine, function.__name__] += 1
             points = [each[0] for each in arguments if isinstance(each, tuple)]  # the w of a new curvature
             curvatures[engine] += len(points)
+            tasks[engine] += sum(isinstance(each, bytes) for each in arguments)
             arrays = [each for each in (*arguments, *points) if isinstance(each, np.ndarray)]
             sent[engine] += sum(each.nbytes for each in arrays)
         values, lost = call(pool, requests)
         received.update({engine: value.nbytes for engine, value in values.items()})
         return values, lost
 
-    monkeypatch.setattr(Pool, "call", call)
+    def begin():
+        monkeypatch.setattr(Pool, "call", call)
+        return sent, received, calls, curvatures, tasks
+
+    return begin
+
+
+@PRECISIONS
+def test_a_line_search_and_an_average_are_one_call_of_every_engine(dtype, pair, data, traffic):
+    """Out go w, directions and arguments as arrays, and the task with the first average alone."""
+    objective, w0 = pair.objective(NET, data, **CELLS), NET.init(0, dtype=dtype)
+    sent, received, calls, _, tasks = traffic()
+    communicate(objective, w0)
+    counts = objective.counts
+    assert counted(counts) == counted_by_hand(dtype)
+    assert (counts.losses, counts.averages, counts.samples) == (9, 2, (9 + 2) * len(data))
+    for engine in pair.engines:
+        assert received[engine] == counts.bytes
+        assert (calls[engine, "losses_along"], calls[engine, "average"]) == (3, 2)
+        assert sum(number for (e, _), number in calls.items() if e == engine) == counts.reductions
+        assert sent[engine] == (2 + 2 + (1 + 3) + 2 * 2) * w0.nbytes + 3 * ALPHAS.nbytes
+        assert tasks[engine] == 1
+
+
+@RUNS
+@PRECISIONS
+def test_bytes_between_client_and_engines_are_those_counted(run, dtype, pair, data, traffic):
+    """Back come the sums; out go w or v each time, and w once more for the first product at a point."""
+    objective, w0 = pair.objective(NET, data), NET.init(0, dtype=dtype)
+    sent, received, calls, curvatures, _ = traffic()
     run(objective, w0)
     counts = objective.counts
     assert counted(counts) == formula(counts, dtype)
@@ -127,12 +184,14 @@ def test_bytes_between_client_and_engines_are_those_counted(run, dtype, pair, da
         assert sum(number for (e, _), number in calls.items() if e == engine) == counts.reductions
 
 
-@RUNS
+@ALL_RUNS
 @PRECISIONS
 def test_one_process_counts_the_same(run, dtype, pair, data):
-    alone, remote, w0 = Objective(NET, data), pair.objective(NET, data), NET.init(0, dtype=dtype)
+    options, w0 = CELLS if run is communicate else {}, NET.init(0, dtype=dtype)
+    alone, remote = Objective(NET, data, **options), pair.objective(NET, data, **options)
     run(alone, w0)
-    assert counted(alone.counts) == formula(alone.counts, dtype)
+    expected = counted_by_hand(dtype) if run is communicate else formula(alone.counts, dtype)
+    assert counted(alone.counts) == expected
     run(remote, w0)
     if run is not run_hessian_free or dtype == np.float64:  # in float32 rounding decides on an iteration
         assert remote.counts == alone.counts
@@ -209,6 +268,44 @@ def test_what_is_measured_for_the_record_is_not_in_the_profile(pair, data, w0):
         assert record.numbers == record.iteration * (P + 1)
         assert all(each["gradient"] > 0 for each in record.profile.values())
     assert not history[0].profile
+
+
+def slow_in_the_last_cell(cell, w):
+    time.sleep(LATE if cell.number == 3 else 0)
+    return w
+
+
+def average_slowly(objective, w0, callback=None):
+    recorder = Recorder(objective, callback)
+    for iteration in range(3):
+        if iteration:
+            objective.average(slow_in_the_last_cell, w0, size=w0.size)
+        recorder.add(w0, iteration=iteration, loss=0.0)
+    return recorder.result(w0, Status.MAX_ITER, "two averages")
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
+def test_work_in_cells_has_a_part_of_its_own_in_the_profile(kind, data, w0, request):
+    cluster = request.getfixturevalue(kind)
+    history = cluster.minimize(NET, data, w0, average_slowly, cells=4, progress=False).history
+    quick, slow = (profiler.totals(history)[engine] for engine in cluster.engines)
+    assert slow["cells"] >= 2 * LATE > quick["cells"]
+    assert quick["waiting"] >= LATE  # half of it: where another program has the engine's core it waits less
+    assert slow["gradient"] == slow["product"] == slow["loss"] == 0
+    assert "cells" in profiler.table(history).split()
+
+
+def test_a_run_without_cells_has_no_such_part(pair, data, w0):
+    """Nor have the records of earlier versions."""
+    history = hessian_free(pair.objective(NET, data), w0, max_iter=1).history
+    expected = profiler.totals(history)
+    assert all(
+        list(each) == [kind for kind in profiler.KINDS if kind != "cells"] for each in expected.values()
+    )
+    for record in history:
+        for each in record.profile.values():
+            del each["cells"]
+    assert profiler.totals(history) == expected
 
 
 def test_one_process_has_no_profile(data, w0):

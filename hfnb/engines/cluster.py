@@ -29,6 +29,7 @@ from hfnb.engines.options import (
 )
 from hfnb.engines.placement import Placements
 from hfnb.engines.pool import Pool, hold_interrupts
+from hfnb.objectives.cells import CELLS, Cells
 from hfnb.objectives.objective import Objective, check_objective
 from hfnb.objectives.protocols import Model
 from hfnb.objectives.sampling import CUTS, default_partitions
@@ -276,18 +277,29 @@ class Cluster:
         return bool(self.client and self._ranks)
 
     def _evaluator(
-        self, net, data, partitions: int | None, chunk: int | None, memory: int | None
+        self,
+        net,
+        data,
+        partitions: int | None,
+        chunk: int | None,
+        memory: int | None,
+        cells: int | None,
+        cell_seed: int | None,
     ) -> ClientEvaluator:
         """Return the evaluator of the network over the data, which is sent unless engines hold it already."""
         placements = self.client and self._placements
         chunk, memory = check_objective(net, data, chunk, memory)
         # With the most engines so far, a run that goes on after one was lost has the same partitions.
         self._most = max(self._most, len(self._pool.engines))
-        partitions = self._partitions if partitions is None else partitions
-        if partitions is None:
-            partitions = default_partitions(len(data), max(self._most, CUTS[0]))
-        check_partitions(partitions, len(self._pool.engines))
-        return ClientEvaluator(net, placements.of(data, fingerprint(data), partitions), chunk, memory)
+        drawn = Cells.of(len(data), partitions, cells, cell_seed)
+        if drawn is not None:
+            partitions = drawn.number
+        elif partitions is None:
+            partitions = self._partitions or default_partitions(len(data), max(self._most, CUTS[0]))
+        check_partitions(partitions, len(self._pool.engines), "partitions" if drawn is None else "cells")
+        seed = None if drawn is None else drawn.seed
+        placement = placements.of(data, fingerprint(data), partitions, seed)
+        return ClientEvaluator(net, placement, chunk, memory, drawn)
 
     def objective(
         self,
@@ -297,6 +309,8 @@ class Cluster:
         partitions: int | None = None,
         chunk: int | None = None,
         memory: int | None = None,
+        cells: int | None = None,
+        cell_seed: int | None = 0,
     ) -> Objective:
         """Return an objective that the engines evaluate, for client-driven runs of any optimizer.
 
@@ -313,6 +327,11 @@ class Cluster:
         memory : int, optional
             Bytes that an engine may keep between curvature products, as for `hfnb.Objective`; by default an
             eighth of its machine's memory divided by the number of engines.
+        cells : int, optional
+            Number of random parts of the data that can work alone, as for `hfnb.Objective`; at least one for
+            each engine. They are then the partitions.
+        cell_seed : int, optional
+            Seed of the order in which the data is cut into cells; None keeps the order of the data.
 
         Returns
         -------
@@ -323,18 +342,22 @@ class Cluster:
         Raises
         ------
         ValueError, TypeError
-            If the data does not fit the network, or there are fewer partitions than engines.
+            If the data does not fit the network, or there are fewer partitions or cells than engines.
         EngineFailure
             If an engine cannot use the network or the data.
 
         Notes
         -----
-        If an engine is lost, its partitions move to the others and the run goes on. Data that was edited in
+        If an engine is lost, its partitions move to the others and the run goes on. An engine holds whole
+        cells, because two engines with parts of one cell could not run its task without further sums; hence
+        there must be at least as many cells as engines. The result does not depend on which engine holds
+        which cells. Data that was edited in
         place is sent anew for a new objective (of an array beyond 1 GiB only samples are compared, see
         `hfnb.datasets.fingerprint`). An older objective keeps the data that it was made with, except that
         engines which share a mapped file see what changes in it.
         """
-        return Objective.from_evaluator(net, self._evaluator(net, data, partitions, chunk, memory))
+        evaluator = self._evaluator(net, data, partitions, chunk, memory, cells, cell_seed)
+        return Objective.from_evaluator(net, evaluator)
 
     @renamed(resume="checkpoint")
     def minimize(
@@ -349,6 +372,8 @@ class Cluster:
         partitions: int | None = None,
         chunk: int | None = None,
         memory: int | None = None,
+        cells: int | None = None,
+        cell_seed: int | None = 0,
         max_failures: int = 3,
         **options: Any,
     ) -> OptimizeResult:
@@ -366,8 +391,9 @@ class Cluster:
             ``callback(record)`` is called here after each iteration; any true value stops the run.
         progress : bool, optional
             Whether to show a progress bar.
-        partitions, chunk, memory : int, optional
-            As `objective` takes them.
+        partitions, chunk, memory, cells, cell_seed : int, optional
+            As `objective` takes them. By default there are 16 cells if the optimizer needs cells: if it has
+            an attribute ``needs_cells`` that is true, or is given ``solves="local"``.
         max_failures : int, optional
             The most restarts after the loss of an engine. Restarts need a checkpoint, and engines that this
             cluster started.
@@ -398,10 +424,12 @@ class Cluster:
         if options.get("checkpoint") is not None:
             # Engines may have another working directory.
             options["checkpoint"] = checkpoint.opened(options["checkpoint"])
+        needs_cells = getattr(minimize, "needs_cells", False) or options.get("solves") == "local"
+        cells = CELLS if cells is None and needs_cells else cells
         with Watch(callback, iterations(minimize, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:
-                evaluator = self._evaluator(net, data, partitions, chunk, memory)
+                evaluator = self._evaluator(net, data, partitions, chunk, memory, cells, cell_seed)
                 if self.has_mpi:
                     return run_engine_driven(evaluator, self._ranks, w0, minimize, options, watch)
                 objective = Objective.from_evaluator(net, evaluator)

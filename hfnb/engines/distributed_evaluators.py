@@ -1,4 +1,4 @@
-"""Sums over samples on engines: losses, gradients and curvature products.
+"""Sums over samples on engines: losses, gradients and curvature products; and averages over cells.
 
 Client-driven, `ClientEvaluator` sends w or v to the engines and adds up what they return. Engine-driven, each
 engine's `MPIEvaluator` sums over its partitions, and MPI's Allreduce adds up the totals.
@@ -18,10 +18,12 @@ from hfnb.engines import worker
 from hfnb.engines.placement import Placement
 from hfnb.engines.pool import EngineFailure, Pool, pack
 from hfnb.objectives import run_identity
+from hfnb.objectives.cells import Cells
 from hfnb.objectives.compensated_sums import merge, zeros
 from hfnb.objectives.curvature import curvature_sum
-from hfnb.objectives.evaluator import LocalEvaluator
+from hfnb.objectives.evaluator import LocalEvaluator, point_along
 from hfnb.objectives.profiler import ClientClock, Clock
+from hfnb.objectives.protocols import Task
 from hfnb.objectives.sampling import Sample, Shards
 from hfnb.validation import check_extra
 
@@ -40,11 +42,17 @@ class ClientEvaluator:
         The dataset on the engines.
     chunk : int, optional
         The most rows that an engine works through at a time.
+    memory : int, optional
+        Bytes that an engine may keep between curvature products.
+    cells : Cells, optional
+        Which cells the partitions of the placement are, if they are cells.
 
     Attributes
     ----------
     n : int
         Number of samples.
+    cells : int or None
+        Number of cells; None if the partitions are not cells.
     clock : ClientClock
         Where the time of each sum went.
     key : str
@@ -57,10 +65,19 @@ class ClientEvaluator:
     engine, and EngineLost if no engine is left.
     """
 
-    def __init__(self, net, placement: Placement, chunk: int | None = None, memory: int | None = None):
+    def __init__(
+        self,
+        net,
+        placement: Placement,
+        chunk: int | None = None,
+        memory: int | None = None,
+        cells: Cells | None = None,
+    ):
         self.placement, self.n, self.clock = placement, placement.n, ClientClock()
+        self.cells, self._drawn = cells.number if cells else None, cells
+        self._task: bytes | None = None  # what all engines have kept as the task of the last average
         self.key = self.pool.key()
-        options = chunk, memory, len(self.pool.engines)
+        options = chunk, memory, cells, len(self.pool.engines)
         prepare = worker.prepare, self.key, pack("net", net), placement.key, *options
         self.pool.forget_with(self)  # before the engines have it, so that no exception leaves it behind
         _, lost = self.pool.call(dict.fromkeys(placement.held(), prepare))
@@ -97,17 +114,54 @@ class ClientEvaluator:
                 "objective: expected unchanged data, but the data was edited in place after the objective "
                 "was made, so that no checkpoint could identify it: make a new objective"
             )
-        return run_identity.of_data(Shards.of(self.placement, self.partitions).by_stratum(), self.n)
+        shards = Shards.of(self.placement, self.partitions, self.placement.order)
+        return run_identity.of_data(shards.by_stratum(), self.n, cells=self._drawn)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses, as `Evaluator.loss` says."""
-        return self.total("loss", lambda blocks: (worker.loss, self.key, blocks, w, sample), w, sample)
+
+        def call(blocks):
+            return worker.loss, self.key, blocks, w, sample
+
+        return self.total("loss", zeros(1, float), call, lambda _: (w, sample))
+
+    def losses_along(
+        self, w: np.ndarray, d: np.ndarray, alphas: np.ndarray, sample: Sample | None = None
+    ) -> np.ndarray:
+        """Return the totals of the losses at several points, as `Evaluator.losses_along` says."""
+
+        def call(blocks):
+            return worker.losses_along, self.key, blocks, w, d, alphas, sample
+
+        def where(number):
+            return point_along(w, d, alphas, number), sample
+
+        return self.total("loss", zeros(len(alphas), float), call, where)
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""
-        return self.total(
-            "gradient", lambda blocks: (worker.gradient, self.key, blocks, w, sample), w, sample
-        )
+
+        def call(blocks):
+            return worker.gradient, self.key, blocks, w, sample
+
+        return self.total("gradient", zeros(w.size + 1, w.dtype), call, lambda _: (w, sample))
+
+    def average(self, task: Task, w: np.ndarray, arguments: tuple, size: int) -> np.ndarray:
+        """Return the total of what a task returns for each cell, as `Evaluator.average` says.
+
+        The task is sent only if it differs from the last one. Arrays among the arguments are sent as arrays.
+        """
+        packed = pack("task", task)
+        sent = None if packed == self._task else packed
+        given = [each if _is_plain(each) else pack("arguments", each) for each in arguments]
+        self._task = None  # if this call fails, some engines may have kept the task and others not
+
+        def call(blocks):
+            return worker.average, self.key, blocks, sent, size, w, *given
+
+        total = self.total("cells", zeros(size, w.dtype), call)
+        self._task = packed
+        return total
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> "RemoteProduct":
         """Return the function v ↦ the sum of curvature products at w.
@@ -134,18 +188,22 @@ class ClientEvaluator:
         curvature_sum(kind)  # an unknown kind is an error here, not on the engines
         return RemoteProduct(self, w, kind, sample)
 
-    def total(self, what: str, call: Callable, w: np.ndarray, sample: Sample | None) -> np.ndarray:
+    def total(
+        self, what: str, zero: np.ndarray, call: Callable, where: Callable[[int], tuple] | None = None
+    ) -> np.ndarray:
         """Return the sum of the totals that a call gives on each engine, in the order of their blocks.
 
         Parameters
         ----------
-        what : {"loss", "gradient", "product"}
+        what : {"loss", "gradient", "product", "cells"}
             What is summed.
+        zero : ndarray
+            A total of the same shape.
         call : callable
             ``call(blocks)`` returns the call, (function, *arguments), of an engine with these blocks.
-        w : ndarray, shape (p,)
-        sample : Sample or None
-            Where the sum is evaluated.
+        where : callable, optional
+            ``where(k)`` returns the parameters and the sample at which number k of the sum was evaluated. The
+            loss there is looked at if that number is not finite; nothing is by default.
 
         Returns
         -------
@@ -162,21 +220,25 @@ class ClientEvaluator:
         RuntimeWarning
             If the sum is not finite, and the loss is not finite in some but not all partitions; it names
             these.
+
+        Notes
+        -----
+        If an engine is lost, its blocks move to others, which compute only the part of these blocks.
         """
         start, parts, computing = time.perf_counter(), dict[int, np.ndarray](), Counter[int]()
         held = self.held()
         while held:
             values, lost = self.pool.call({engine: call(blocks) for engine, blocks in held.items()})
-            _check_shapes(what, values, w)
+            _check_shapes(what, values, zero.shape)
             parts |= {held[engine][0]: value for engine, value in values.items()}
             computing.update(self.pool.seconds)
             held = self.placement.move(lost) if lost else {}
         total = worker.merged([parts[block] for block in sorted(parts)])
         seconds = time.perf_counter() - start
         self.clock.lap(what, {engine: (own, seconds - own) for engine, own in computing.items()})
-        if not np.isfinite(total).all():
+        if where and (bad := _first_not_finite(total)) is not None:
             calls = {
-                engine: (worker.not_finite, self.key, blocks, w, sample)
+                engine: (worker.not_finite, self.key, blocks, *where(bad))
                 for engine, blocks in self.held().items()
             }
             warn_not_finite(self.pool.call(calls)[0], self.partitions)
@@ -216,15 +278,25 @@ class RemoteProduct:
             point = None if known else (self._w, self._sample, self._kind)
             return worker.multiply, self._evaluator.key, blocks, self.key, v, point
 
-        total = self._evaluator.total("product", call, self._w, self._sample)
+        zero = zeros(self._w.size, self._w.dtype)
+        total = self._evaluator.total("product", zero, call, lambda _: (self._w, self._sample))
         self._linearized = {block for blocks in self._evaluator.held().values() for block in blocks}
         return total
 
 
-def _check_shapes(what: str, totals: dict[int, np.ndarray], w: np.ndarray) -> None:
-    """Raise EngineFailure for an engine whose total has another shape than a total at w."""
-    size = {"loss": 1, "gradient": w.size + 1, "product": w.size}[what]
-    expected = zeros(size, float if what == "loss" else w.dtype).shape
+def _is_plain(value) -> bool:
+    """Whether a value is an array of numbers, which travels as its bytes."""
+    return isinstance(value, np.ndarray) and not value.dtype.hasobject
+
+
+def _first_not_finite(total: np.ndarray) -> int | None:
+    """Return the number of the first sum of a total that is not finite; None if all are finite."""
+    finite = np.isfinite(total)
+    return None if finite.all() else int(np.argmin(np.atleast_2d(finite).all(axis=0)))
+
+
+def _check_shapes(what: str, totals: dict[int, np.ndarray], expected: tuple[int, ...]) -> None:
+    """Raise EngineFailure for an engine whose total has another shape than the expected one."""
     for engine, total in totals.items():
         if np.shape(total) != expected:
             raise EngineFailure(
@@ -292,6 +364,8 @@ class MPIEvaluator:
     ----------
     n : int
         Number of samples on all engines.
+    cells : int or None
+        Number of cells on all engines; None if the partitions are not cells.
     clock : Clock
         Where the time of each sum went.
 
@@ -303,7 +377,7 @@ class MPIEvaluator:
     """
 
     def __init__(self, local: LocalEvaluator, comm):
-        self.n, self.clock = local.n, Clock()
+        self.n, self.cells, self.clock = local.n, local.cells, Clock()
         self._local, self._comm = local, comm
         self._not_finite: list[int] = []
 
@@ -325,14 +399,32 @@ class MPIEvaluator:
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses, as `Evaluator.loss` says."""
-        with self._reduced("loss", 1, np.dtype(float), w, sample) as total:
+        with self._reduced("loss", zeros(1, float), lambda _: (w, sample)) as total:
             total.append(self._local.loss(w, sample))
+        return total[0]
+
+    def losses_along(
+        self, w: np.ndarray, d: np.ndarray, alphas: np.ndarray, sample: Sample | None = None
+    ) -> np.ndarray:
+        """Return the totals of the losses at several points, as `Evaluator.losses_along` says."""
+
+        def where(number):
+            return point_along(w, d, alphas, number), sample
+
+        with self._reduced("loss", zeros(len(alphas), float), where) as total:
+            total.append(self._local.losses_along(w, d, alphas, sample))
         return total[0]
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""
-        with self._reduced("gradient", w.size + 1, w.dtype, w, sample) as total:
+        with self._reduced("gradient", zeros(w.size + 1, w.dtype), lambda _: (w, sample)) as total:
             total.append(self._local.gradient(w, sample))
+        return total[0]
+
+    def average(self, task: Task, w: np.ndarray, arguments: tuple, size: int) -> np.ndarray:
+        """Return the total of what a task returns for each cell, as `Evaluator.average` says."""
+        with self._reduced("cells", zeros(size, w.dtype)) as total:
+            total.append(self._local.average(task, w, arguments, size))
         return total[0]
 
     def linearize(self, w: np.ndarray, kind, sample: Sample | None = None) -> Callable:
@@ -358,7 +450,7 @@ class MPIEvaluator:
 
         def product(v):
             nonlocal local
-            with self._reduced("product", w.size, w.dtype, w, sample) as total:
+            with self._reduced("product", zeros(w.size, w.dtype), lambda _: (w, sample)) as total:
                 local = local or self._local.linearize(w, kind, sample)
                 total.append(local(v))
             return total[0]
@@ -366,29 +458,30 @@ class MPIEvaluator:
         return product
 
     @contextmanager
-    def _reduced(self, what: str, size: int, dtype: np.dtype, w: np.ndarray, sample) -> Iterator[list]:
+    def _reduced(
+        self, what: str, zero: np.ndarray, where: Callable[[int], tuple] | None = None
+    ) -> Iterator[list]:
         """Yield a list for this engine's total, which is then replaced by the sum over the engines.
 
-        It is a context manager, not a function that takes another one, so that the call stack stays short.
+        The arguments are those of `ClientEvaluator.total`. This is a context manager, not a function that
+        takes another one, so that the call stack stays short.
         """
         totals: list[np.ndarray] = []
         start, error = time.perf_counter(), None
         try:
             yield totals
         except Exception as raised:
-            totals[:], error = [zeros(size, dtype) + dtype.type(np.nan)], raised
+            totals[:], error = [np.full_like(zero, np.nan)], raised
         computed = time.perf_counter()
         totals[0] = _allreduce(totals[0], self._comm)
         self.clock.lap(what, {self.rank: (computed - start, time.perf_counter() - computed)})
-        if not np.isfinite(totals[0]).all():
-            self._find_fault(error, w, sample)
-
-    def _find_fault(self, error: Exception | None, w: np.ndarray, sample) -> None:
-        """Raise if an engine raised; else find the partitions held here whose loss is not finite."""
+        if (bad := _first_not_finite(totals[0])) is None:
+            return
         if self._comm.allreduce(error is not None):
             raise error or PeerFailure("another engine raised an exception")
-        with suppress(Exception):  # raised on this engine alone, it would leave the others waiting
-            self._not_finite = worker.partitions_not_finite(self._local, w, sample)
+        if where:
+            with suppress(Exception):  # raised on this engine alone, it would leave the others waiting
+                self._not_finite = worker.partitions_not_finite(self._local, *where(bad))
 
 
 def _allreduce(total: np.ndarray, comm) -> np.ndarray:

@@ -115,10 +115,10 @@ def check_options(launcher: str, n: int | None, options: dict) -> None:
         raise ValueError(f"n: expected at most {sum(hosts.values())}, as hosts= says, got {n}")
 
 
-def check_partitions(partitions: int, engines: int) -> None:
-    """Raise ValueError if there are more engines than partitions of a dataset."""
-    if check_positive_int("partitions", partitions) < engines:
-        raise ValueError(f"partitions: expected at least {engines}, one an engine, got {partitions}")
+def check_partitions(partitions: int, engines: int, name: str = "partitions") -> None:
+    """Raise ValueError if there are more engines than partitions, or cells, of a dataset."""
+    if check_positive_int(name, partitions) < engines:
+        raise ValueError(f"{name}: expected at least {engines}, one for each engine, got {partitions}")
 
 
 def prepare(launcher: str, n: int | None, threads: int, options: dict) -> tuple[int, dict, dict]:

@@ -8,6 +8,7 @@ import numpy as np
 from hfnb.datasets.dataset import fingerprint, is_sampled
 from hfnb.engines import worker
 from hfnb.engines.pool import EngineFailure, EngineLost, Pool
+from hfnb.objectives import cells
 from hfnb.objectives.sampling import Shards
 
 
@@ -23,6 +24,8 @@ class Placement:
         Its fingerprint, as `hfnb.datasets.fingerprint` returns it.
     partitions : int
         How many partitions the data is cut into, at least as many as there are engines.
+    seed : int, optional
+        Seed of the random order in which the data is cut; by default the order of the data.
 
     Attributes
     ----------
@@ -30,6 +33,8 @@ class Placement:
         Number of samples.
     X, Y, offsets : ndarray
         The data, and the first sample of each partition.
+    order : ndarray of int, or None
+        The row of the data at each place, as `hfnb.objectives.cells.order` returns it.
     blocks : dict
         {number of a block: (its partitions, its engine)}. A block that moves gets a new number.
     key : str
@@ -41,11 +46,11 @@ class Placement:
     exception or Ctrl-C. When nothing refers to the placement any more, the engines free its blocks.
     """
 
-    def __init__(self, pool: Pool, data, content: str, partitions: int):
+    def __init__(self, pool: Pool, data, content: str, partitions: int, seed: int | None = None):
         # The arrays, not the dataset: `Placements` keeps a placement as long as the dataset exists.
         self.X, self.Y, self.n, self.content = data.X, data.Y, len(data), content
         self.pool, self.key, self.partitions = pool, pool.key(), partitions
-        self.offsets = Shards.of(data, partitions).offsets
+        self.offsets, self.order = Shards.of(data, partitions).offsets, cells.order(self.n, seed)
         self._next = 0  # number of the next block
         pool.forget_with(self)  # before anything is sent, so that no exception leaves blocks behind
         self.blocks: dict[int, tuple[range, int]] = self._place([range(partitions)])
@@ -122,7 +127,8 @@ class Placement:
 
     def _call(self, block: int, numbers: range, form: Callable = lambda rows: rows) -> tuple:
         """Return the call that makes an engine hold a block, whose rows are sent as ``form`` returns them."""
-        rows = slice(self.offsets[numbers.start], self.offsets[numbers.stop])
+        place = slice(self.offsets[numbers.start], self.offsets[numbers.stop])
+        rows = place if self.order is None else self.order[place]
         X, Y = form(self.X[rows]), form(self.Y[rows])
         return worker.hold, self.key, block, numbers, self.n, self.partitions, X, Y
 
@@ -152,9 +158,10 @@ class Placements:
     def __init__(self, pool: Pool):
         self._pool = pool
         self._known: weakref.WeakValueDictionary[tuple, Placement] = weakref.WeakValueDictionary()
-        self._kept: dict[int, dict[int, Placement]] = {}  # id of a dataset: {partitions: its last placement}
+        # id of a dataset: {(partitions, seed of their order): its last placement}
+        self._kept: dict[int, dict[tuple, Placement]] = {}
 
-    def of(self, data, content: str, partitions: int) -> Placement:
+    def of(self, data, content: str, partitions: int, seed: int | None = None) -> Placement:
         """Return the placement of a dataset, which is sent to the engines if there is none yet.
 
         Parameters
@@ -164,6 +171,8 @@ class Placements:
             Its fingerprint.
         partitions : int
             How many partitions it is cut into.
+        seed : int, optional
+            Seed of the random order in which it is cut; by default the order of the data.
 
         Returns
         -------
@@ -172,14 +181,15 @@ class Placements:
         # The fingerprint of a very large array reads only a part of it: the array must be the same as well. A
         # placement refers to its array, so that no other array can have the address as long as it exists.
         large = [A.__array_interface__["data"][0] for A in (data.X, data.Y) if is_sampled(A)]
-        key = content, partitions, *large
+        cut = partitions, seed
+        key = content, cut, *large
         placement = self._known.get(key)
         if placement is None:
-            placement = self._known[key] = Placement(self._pool, data, content, partitions)
-        self._keep(data, partitions, placement)
+            placement = self._known[key] = Placement(self._pool, data, content, *cut)
+        self._keep(data, cut, placement)
         return placement
 
-    def _keep(self, data, partitions: int, placement: Placement) -> None:
+    def _keep(self, data, cut: tuple, placement: Placement) -> None:
         """Keep the placement until the dataset is gone or has another content."""
         owner = id(data)
         if owner not in self._kept:
@@ -188,7 +198,7 @@ class Placements:
             except TypeError:  # another class than Dataset, whose end cannot be noticed: objectives keep it
                 return
             self._kept[owner] = {}
-        self._kept[owner][partitions] = placement
+        self._kept[owner][cut] = placement
 
     @staticmethod
     def _release(reference: "weakref.ref[Placements]", owner: int) -> None:

@@ -12,13 +12,15 @@ import threadpoolctl
 from hfnb import threads
 from hfnb.datasets.dataset import MappedArray, checksum
 from hfnb.engines import blas
+from hfnb.objectives.cells import Cells
 from hfnb.objectives.compensated_sums import merge
 from hfnb.objectives.evaluator import LocalEvaluator, default_memory
 from hfnb.objectives.sampling import Shards
 
 # Clients send the functions below; each finds here what earlier calls have left.
 BLOCKS: dict[tuple, Shards] = {}  # (dataset, block): the partitions of that block
-NETS: dict[str, tuple] = {}  # evaluator: (network, dataset, rows at a time)
+NETS: dict[str, tuple] = {}  # evaluator: (network, dataset, rows at a time, memory, cells)
+TASKS: dict[str, Callable] = {}  # evaluator: the task of its last average
 EVALUATORS: dict[tuple, LocalEvaluator] = {}  # (evaluator, block)
 PRODUCTS: dict[tuple, Callable] = {}  # (product, block)
 CLIENTS: dict[str, tuple[str, int, float]] = {}  # client: its host, its process, and when that began
@@ -125,7 +127,13 @@ def unpack(name: str, pickled: bytes):
 
 
 def prepare(
-    evaluator: str, net: bytes, dataset: str, chunk: int | None, memory: int | None, engines: int
+    evaluator: str,
+    net: bytes,
+    dataset: str,
+    chunk: int | None,
+    memory: int | None,
+    cells: Cells | None,
+    engines: int,
 ) -> None:
     """Keep a network for the evaluation of a dataset.
 
@@ -142,17 +150,20 @@ def prepare(
     memory : int or None
         Bytes that a linearization may keep between products; by default this engine's part of
         `hfnb.objectives.evaluator.default_memory`, as if all engines were on one machine.
+    cells : Cells or None
+        The cells, if the partitions of the dataset are cells.
     engines : int
         Number of engines.
     """
     memory = default_memory() // engines if memory is None else memory
-    NETS[evaluator] = unpack("net", net), dataset, chunk, memory
+    NETS[evaluator] = unpack("net", net), dataset, chunk, memory, cells
 
 
 def forget(keys: Collection[str]) -> None:
-    """Free what is kept under the keys: networks, blocks of data, products, and a run left by its client."""
+    """Free what is kept under the keys: networks, data, products, tasks, and a run left by its client."""
     for key in keys:
         NETS.pop(key, None)
+        TASKS.pop(key, None)
         if key in RUNS:
             RUNS.pop(key).abandon()
     for table in (BLOCKS, EVALUATORS, PRODUCTS):
@@ -239,6 +250,61 @@ def gradient(evaluator: str, blocks: Sequence[int], w: np.ndarray, sample) -> np
     return merged([_evaluator(evaluator, block).gradient(w, sample) for block in blocks])
 
 
+def losses_along(
+    evaluator: str, blocks: Sequence[int], w: np.ndarray, d: np.ndarray, alphas: np.ndarray, sample
+) -> np.ndarray:
+    """Return the sums of losses at the points w + αd over some blocks.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key of the evaluator.
+    blocks : sequence of int
+        Numbers of the blocks.
+    w, d, alphas, sample
+        As `hfnb.objectives.Evaluator.losses_along` takes them.
+
+    Returns
+    -------
+    ndarray
+        A total of as many numbers as there are α.
+    """
+    return merged([_evaluator(evaluator, block).losses_along(w, d, alphas, sample) for block in blocks])
+
+
+def average(
+    evaluator: str, blocks: Sequence[int], task: bytes | None, size: int, w: np.ndarray, *arguments
+) -> np.ndarray:
+    """Return the sum of what a task returns for the cells in some blocks.
+
+    Parameters
+    ----------
+    evaluator : str
+        The key of the evaluator.
+    blocks : sequence of int
+        Numbers of the blocks.
+    task : bytes or None
+        The task, packed; None for that of the evaluator's last average.
+    size : int
+        Length of what the task returns.
+    w : ndarray, shape (p,)
+        Parameters.
+    *arguments
+        Further arguments of the task: arrays, and anything else packed.
+
+    Returns
+    -------
+    ndarray
+        A total of ``size`` numbers.
+    """
+    if task is not None:
+        TASKS[evaluator] = unpack("task", task)
+    given = tuple(unpack("arguments", each) if isinstance(each, bytes) else each for each in arguments)
+    return merged(
+        [_evaluator(evaluator, block).average(TASKS[evaluator], w, given, size) for block in blocks]
+    )
+
+
 def multiply(
     evaluator: str, blocks: Sequence[int], product: str, v: np.ndarray, point: tuple | None
 ) -> np.ndarray:
@@ -298,9 +364,9 @@ def evaluator_of(evaluator: str, blocks: Sequence[int]) -> LocalEvaluator:
     -------
     LocalEvaluator
     """
-    net, dataset, chunk, memory = NETS[evaluator]
+    net, dataset, chunk, memory, cells = NETS[evaluator]
     shards = Shards.joined([BLOCKS[dataset, block] for block in blocks])
-    return LocalEvaluator(net, shards, chunk, memory)
+    return LocalEvaluator(net, shards, chunk, memory, cells)
 
 
 def _evaluator(evaluator: str, block: int) -> LocalEvaluator:

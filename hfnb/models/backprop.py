@@ -250,6 +250,8 @@ class ManualBackprop:
 
     def __init__(self, net: Network):
         self.net = net
+        tail = net.sizes[1:], net.activations[1:], net.loss_name
+        self._tail = Network(*tail) if len(net.layers) > 1 else None  # all layers but the first
 
     def workspace(self, rows: int, dtype: DTypeLike) -> Workspace:
         """Return a `Workspace` for batches of at most ``rows`` samples."""
@@ -258,6 +260,56 @@ class ManualBackprop:
     def loss(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray, work: Workspace) -> float:
         """Return the sum of the losses over a batch."""
         return LOSSES[self.net.loss_name].total(self.net.forward(w, X, work.a)[-1], Y)
+
+    def losses_along(
+        self,
+        w: np.ndarray,
+        d: np.ndarray,
+        alphas: np.ndarray,
+        X: np.ndarray,
+        Y: np.ndarray,
+        work: Workspace,
+    ) -> np.ndarray:
+        """Return the sums of the losses over a batch at the points w + αd.
+
+        Parameters
+        ----------
+        w, d : ndarray, shape (p,)
+            Parameters and a direction.
+        alphas : ndarray, shape (k,)
+            Step lengths α.
+        X : ndarray, shape (batch, inputs)
+            Inputs, in the precision of w.
+        Y : ndarray
+            Targets, as the loss of the network needs them.
+        work : Workspace
+            Arrays for at least batch rows.
+
+        Returns
+        -------
+        ndarray, shape (k,)
+            The sums.
+
+        Notes
+        -----
+        The first layer, usually the largest, takes two matrix products for all α, because it is linear in the
+        parameters: X(W + αD) + b + αc = (XW + b) + α(XD + c).
+        """
+        first, name = self.net.layers[0], self.net.activations[0]
+        z, change, a = work.scratch[0][: len(X)], work.u[0][: len(X)], work.a[0][: len(X)]
+        for v, out in ((w, z), (d, change)):
+            np.matmul(X, first.weights(v), out=out)
+            out += first.biases(v)
+        losses = np.empty(len(alphas))
+        for number, alpha in enumerate(alphas.astype(w.dtype)):
+            np.multiply(change, alpha, out=a)
+            a += z
+            outputs = a if name == "linear" else ACTIVATIONS[name].value(a, out=a)
+            if self._tail is not None:
+                point = w[first.stop :] + alpha * d[first.stop :]
+                outputs = self._tail.forward(point, outputs, work.a[1:])[-1]
+            losses[number] = LOSSES[self.net.loss_name].total(outputs, Y)
+        return losses
 
     def add_gradient(
         self,

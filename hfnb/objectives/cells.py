@@ -6,11 +6,11 @@ does.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hfnb.datasets import Dataset
 from hfnb.validation import check_nonnegative_int, check_positive_int, shown
 
 CELLS = 16  # what `hfnb.Cluster.minimize` uses for an optimizer that needs cells
@@ -18,50 +18,89 @@ COUNTED = 2  # numbers at the end of what a cell returns: the samples that it ha
 _UNIT = 4096
 
 
-def in_cells(
-    data: Dataset, partitions: int | None, cells: int | None, seed: int | None = 0
-) -> tuple[Dataset, int | None]:
-    """Return the data in random order, so that its contiguous partitions are random parts: the cells.
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a dataset: its contiguous partitions, once it is in random order.
 
     Parameters
     ----------
-    data : Dataset
-        The samples; with cells, those of mapped files are copied into memory.
-    partitions : int, optional
-        Number of partitions if there are no cells.
-    cells : int, optional
-        Number of cells; None for none, and then the data keeps its order.
+    number : int
+        How many there are.
     seed : int or None
         Seed of the order. None keeps the order of the data: if that is sorted, cells differ from each other.
 
-    Returns
-    -------
-    data : Dataset
-        The same samples.
-    partitions : int or None
-        The number of cells, or of partitions if there are no cells.
-
-    Raises
-    ------
-    ValueError
-        If both numbers are given, or there are more cells than samples.
-
     Examples
     --------
-    >>> data = Dataset(np.arange(6.0)[:, None], np.array([0, 0, 0, 1, 1, 1]))
-    >>> dealt, partitions = in_cells(data, None, cells=2)
-    >>> sorted(dealt.X.ravel().tolist()), partitions
-    ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2)
+    >>> cells = Cells.of(6, partitions=None, number=2, seed=0)
+    >>> sorted(order(6, cells.seed).tolist()), cells.identity()
+    ([0, 1, 2, 3, 4, 5], {'cells': '2 with cell_seed 0'})
     """
-    if cells is None:
-        return data, partitions
-    if partitions is not None:
-        raise ValueError("partitions: expected None with cells, which are the partitions, got both")
-    check_positive_int("cells", cells, at_most=len(data))
-    if seed is None:
-        return data, cells
-    order = np.random.default_rng(check_nonnegative_int("cell_seed", seed)).permutation(len(data))
-    return data[order], cells
+
+    number: int
+    seed: int | None
+
+    @classmethod
+    def of(cls, n: int, partitions: int | None, number: int | None, seed: int | None) -> "Cells | None":
+        """Return the cells that a user asks for; None for none.
+
+        Parameters
+        ----------
+        n : int
+            Number of samples.
+        partitions : int, optional
+            Number of partitions, which must be None with cells.
+        number : int, optional
+            Number of cells; None for none.
+        seed : int or None
+            Seed of the order of the samples; None for the order of the data.
+
+        Returns
+        -------
+        Cells or None
+            The cells.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If both numbers are given, there are more cells than samples, or an argument is of another kind.
+        """
+        seed = None if seed is None else check_nonnegative_int("cell_seed", seed)
+        if number is None:
+            return None
+        number = check_positive_int("cells", number, at_most=n)
+        if partitions is not None:
+            raise ValueError(
+                f"partitions: expected None with cells={number}, which are the partitions, got {partitions}"
+            )
+        return cls(number, seed)
+
+    def identity(self) -> dict[str, str]:
+        """Return {"cells": a description}, by which a checkpoint recognizes a run with the same cells.
+
+        Returns
+        -------
+        dict of str
+            One entry.
+        """
+        return {"cells": f"{self.number} with cell_seed {self.seed}"}
+
+
+def order(n: int, seed: int | None) -> np.ndarray | None:
+    """Return the random order in which contiguous partitions of a dataset are random parts of it.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    seed : int or None
+        Seed of the order.
+
+    Returns
+    -------
+    ndarray of int, shape (n,), or None
+        The row of the dataset at each place; None without a seed, for the order of the data.
+    """
+    return None if seed is None else np.random.default_rng(seed).permutation(n)
 
 
 def packed(samples: int, dtype: np.dtype) -> np.ndarray:

@@ -12,7 +12,7 @@ class Counts:
     Attributes
     ----------
     losses, gradients, products, averages : int
-        Evaluations. What cells evaluate for an average counts only as samples.
+        Evaluations. What cells evaluate for an average is not among them; it counts as samples.
     samples : int
         Samples that these evaluations saw; divided by n, they are data passes.
     reductions, numbers, bytes : int
@@ -20,21 +20,26 @@ class Counts:
 
     Notes
     -----
-    After L losses, G gradients and P products with p parameters, the counts are the same for client-driven
-    and engine-driven runs and for any number of engines:
+    Let p be the number of parameters, L that of losses, evaluated in C calls of `hfnb.Objective.value` and
+    `hfnb.Objective.values_along`, G that of gradients, P of products, and A of averages of m numbers each.
+    The counts are the same for client-driven and engine-driven runs and for any number of engines:
 
-        reductions = L + G + P,  numbers = L + (p + 1) G + p P,  bytes = 16 L + b ((p + 1) G + p P),
+        reductions = C + G + P + A,
+        numbers    = L + (p + 1) G + p P + (m + 2) A,
+        bytes      = 16 L + b ((p + 1) G + p P + (m + 2) A),
 
     where b = 16 in float64, because a sum is sent with its rounding error
-    (`hfnb.objectives.compensated_sums`), and 4 in float32. A loss alone is always in float64. The losses of
-    one call of `hfnb.Objective.values_along` are one reduction. An average of m numbers is one reduction of
-    m + 2 numbers, since two count the samples that the cells saw. An engine
-    contributes these bytes as its buffer of an Allreduce, or as its replies to the client. A client-driven
-    run also sends w or v to each engine in every evaluation: p numbers of 8 or 4 bytes, and w once more with
-    the first product at a point. In one process the numbers are those that engines would send. Two things are
-    not counted: the flag that engines exchange after a sum that is not finite, to learn whether one of them
-    failed; and sums repeated because an engine was lost. The records of a run also leave out evaluations that
-    are made only for the record.
+    (`hfnb.objectives.compensated_sums`), and 4 in float32. A loss alone is always in float64. The two further
+    numbers of an average count the samples that the cells saw.
+
+    An engine contributes these bytes as its buffer of an Allreduce, or as its replies to the client. A
+    client-driven run also sends vectors of p numbers of 8 or 4 bytes to each engine: w or v in every
+    evaluation, w once more with the first product at a point, the directions of ``values_along``, and the
+    arrays among the arguments of an average. In one process the numbers are those that engines would send.
+
+    Not counted are the flag that engines exchange after a sum that is not finite, to learn whether one of
+    them failed; sums repeated because an engine was lost; and functions, step lengths and other small things
+    that the client sends. The records of a run also leave out evaluations that are made only for the record.
     """
 
     losses: int = 0

@@ -18,6 +18,7 @@ from hfnb import threads
 from hfnb.models.backprop import ManualBackprop
 from hfnb.models.network import Network
 from hfnb.objectives import compensated_sums, run_identity
+from hfnb.objectives.cells import Cells
 from hfnb.objectives.curvature import Autograd, curvature_sum
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import CurvatureFunction, Model, Product, Task
@@ -52,6 +53,28 @@ def default_memory() -> int:
     return found // SHARE
 
 
+def point_along(w: np.ndarray, d: np.ndarray, alphas: np.ndarray, number: int) -> np.ndarray:
+    """Return w + αd, a point of a line search, in the precision of w.
+
+    Parameters
+    ----------
+    w : ndarray, shape (p,)
+        Parameters.
+    d : ndarray, shape (p,) or (k, p)
+        A direction, or one for each α.
+    alphas : ndarray, shape (k,)
+        Step lengths α.
+    number : int
+        Which of them.
+
+    Returns
+    -------
+    ndarray, shape (p,)
+        The point.
+    """
+    return w + w.dtype.type(alphas[number]) * (d if d.ndim == 1 else d[number])
+
+
 class LocalEvaluator:
     """Sums of losses, gradients and curvature products over the samples that this process holds.
 
@@ -66,8 +89,8 @@ class LocalEvaluator:
     memory : int, optional
         The bytes that a linearization may keep between products, at least 0; `default_memory` by default.
         Chunks beyond it are linearized again for each product.
-    cells : bool
-        Whether the partitions are cells, random parts of the data (`hfnb.objectives.cells`).
+    cells : Cells, optional
+        Which cells the partitions are, if the data was put in their order (`hfnb.objectives.cells`).
 
     Attributes
     ----------
@@ -95,19 +118,19 @@ class LocalEvaluator:
         shards: Shards,
         chunk: int | None = None,
         memory: int | None = None,
-        cells: bool = False,
+        cells: Cells | None = None,
     ) -> None:
         self.net, self.shards, self.n, self.chunk = net, shards, shards.n, chunk or CHUNK
         self.memory = default_memory() if memory is None else memory
-        self.cells = shards.partitions if cells else None
-        self._cells: dict[int, LocalEvaluator] = {}
+        self.cells, self._drawn = cells.number if cells else None, cells
+        self._of_cell: dict[int, LocalEvaluator] = {}
         self.autograd = Autograd(net)
         self.model: Backend = ManualBackprop(net) if isinstance(net, Network) else self.autograd
         self._workspaces: dict[tuple[type, np.dtype], list[Any]] = {}
 
     def identity(self, gather: run_identity.Gather = dict) -> dict[str, str]:
         """Return a description of the data; ``gather`` adds the digests that other processes hold."""
-        return run_identity.of_data(self.shards.by_stratum(), self.n, gather)
+        return run_identity.of_data(self.shards.by_stratum(), self.n, gather, self._drawn)
 
     def loss(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the losses, as `Evaluator.loss` says."""
@@ -124,9 +147,17 @@ class LocalEvaluator:
         self, w: np.ndarray, d: np.ndarray, alphas: np.ndarray, sample: Sample | None = None
     ) -> np.ndarray:
         """Return the totals of the losses at several points, as `Evaluator.losses_along` says."""
-        directions = [d] * len(alphas) if d.ndim == 1 else d
-        points = (w + w.dtype.type(alpha) * each for alpha, each in zip(alphas, directions, strict=True))
-        return np.concatenate([self.loss(point, sample) for point in points], axis=-1)
+        model = self.model
+        if d.ndim == 2 or not isinstance(model, ManualBackprop):
+            points = (point_along(w, d, alphas, number) for number in range(len(alphas)))
+            return np.concatenate([self.loss(point, sample) for point in points], axis=-1)
+
+        def add(X: np.ndarray, Y: np.ndarray, total: np.ndarray, work: Any, first: bool) -> None:
+            losses = model.losses_along(w, d, alphas, X.astype(w.dtype, copy=False), Y, work)
+            total[:] = losses if first else total + losses
+
+        shares = self._shares(model, w, sample)
+        return self._total(model, _terms(add, shares), len(alphas), np.dtype(float), w)
 
     def average(self, task: Task, w: np.ndarray, arguments: tuple[Any, ...], size: int) -> np.ndarray:
         """Return the total of what a task returns for the cells held here, as `Evaluator.average` says."""
@@ -137,11 +168,13 @@ class LocalEvaluator:
 
     def _cell(self, number: int) -> "LocalEvaluator":
         """Return the evaluator of one cell, as a dataset of its own, which is made once."""
-        if number not in self._cells:
+        if number not in self._of_cell:
             X, Y = self.shards.parts[number]
             shards = Shards(len(X), 1, {range(1): (X, Y)})
-            self._cells[number] = LocalEvaluator(self.net, shards, self.chunk, self.memory)
-        return self._cells[number]
+            cell = LocalEvaluator(self.net, shards, self.chunk, self.memory)
+            cell._workspaces = self._workspaces  # cells work one after the other, in the same memory
+            self._of_cell[number] = cell
+        return self._of_cell[number]
 
     def gradient(self, w: np.ndarray, sample: Sample | None = None) -> np.ndarray:
         """Return the total of the gradients and of the losses, as `Evaluator.gradient` says."""

@@ -12,10 +12,10 @@ from scipy.sparse.linalg import LinearOperator
 from hfnb.datasets import Dataset
 from hfnb.krylov import dot
 from hfnb.objectives import compensated_sums, run_identity
-from hfnb.objectives.cells import COUNTED, checked, in_cells, packed, unpacked
+from hfnb.objectives.cells import COUNTED, Cells, checked, order, packed, unpacked
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
-from hfnb.objectives.evaluator import LocalEvaluator
+from hfnb.objectives.evaluator import LocalEvaluator, point_along
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import CurvatureFunction, Evaluator, Model, Task
 from hfnb.objectives.sampling import Sample, Shards, default_partitions
@@ -53,9 +53,10 @@ class Objective:
         least 0.
     cells : int, optional
         Number of random parts of the data that can work alone (`average`), which local solves and local steps
-        need; 16 are usual. They are then the partitions, and the data is put in random order.
+        need; 16 are usual. They are then the partitions: a copy of the data is put in random order.
     cell_seed : int, optional
-        Seed of that order; None keeps the order of the data.
+        Seed of that order. None keeps the order of the data: if that is sorted, for example by label, the
+        cells differ from each other.
 
     Attributes
     ----------
@@ -64,7 +65,7 @@ class Objective:
     cells : int or None
         Number of cells; None without.
     number : int
-        The number of the cell whose objective this is, from 0; 0 for the objective over all samples.
+        The number of the cell whose objective this is, from 0; 0 for an objective over all samples.
     counts : Counts
         What has been evaluated so far: losses, gradients, products, samples, reductions, bytes.
 
@@ -101,8 +102,11 @@ class Objective:
         cell_seed: int | None = 0,
     ) -> None:
         chunk, memory = check_objective(net, data, chunk, memory)
-        data, partitions = in_cells(data, partitions, cells, cell_seed)
-        self._set(net, LocalEvaluator(net, Shards.of(data, partitions), chunk, memory, cells is not None))
+        if (drawn := Cells.of(len(data), partitions, cells, cell_seed)) is None:
+            shards = Shards.of(data, partitions)
+        else:
+            shards = Shards.of(data, drawn.number, order(len(data), drawn.seed))
+        self._set(net, LocalEvaluator(net, shards, chunk, memory, drawn))
 
     @classmethod
     def from_evaluator(cls, net: Model, evaluator: Evaluator) -> "Objective":
@@ -306,21 +310,21 @@ class Objective:
         >>> mean.values_along(np.zeros(1), np.ones(1), [0, 1, 2])
         array([5., 2., 1.])
         """
-        size, d, steps = self._size(w, sample), np.asarray(d), np.asarray(alphas, dtype=float)
+        size = self._size(w, sample)
+        steps = _real("alphas", alphas).astype(float)
         if steps.ndim != 1 or not steps.size:
             raise ValueError(f"alphas: expected a list of step lengths, at least one, got {shown(alphas)}")
+        d = np.ascontiguousarray(_real("d", d), dtype=w.dtype)
         if d.shape not in (w.shape, (steps.size, w.size)):
             shapes = f"({w.size},) or ({steps.size}, {w.size})"
             raise ValueError(f"d: expected shape {shapes} to match w and alphas, got {d.shape}")
-        d = np.ascontiguousarray(d, dtype=w.dtype)
         nbytes = compensated_sums.nbytes(steps.size, float)
         self.counts.add("losses", size * steps.size, steps.size, nbytes, times=steps.size)
         values = compensated_sums.value(self.evaluator.losses_along(w, d, steps, sample)) / size
         if self._decays:
-            directions = [d] * steps.size if d.ndim == 1 else d
-            for index, (alpha, each) in enumerate(zip(steps, directions, strict=True)):
-                point = w + w.dtype.type(alpha) * each
-                values[index] += 0.5 * dot(point, self.net.decay(point))
+            for number in range(steps.size):
+                point = point_along(w, d, steps, number)
+                values[number] += 0.5 * dot(point, self.net.decay(point))
         return values
 
     def average(self, task: Task, w: np.ndarray, *arguments: Any, size: int) -> np.ndarray:
@@ -331,7 +335,7 @@ class Objective:
         task : callable
             (cell, w, *arguments) -> vector of ``size`` numbers. ``cell`` is the objective over the samples of
             one cell, with its ``number``. The result must depend on these arguments alone, because a cell may
-            move to another engine.
+            move to another engine. The task may change w and other arrays: each cell has its own copies.
         w : ndarray, shape (p,)
             Parameters, of float32 or float64.
         *arguments
@@ -348,10 +352,13 @@ class Objective:
         ------
         ValueError
             If the objective has no cells, or the task returns something else.
+        TypeError
+            If the task is not a function, or ``size`` is not a whole number.
 
         Notes
         -----
         Since the cells hold all samples, the mean of losses or gradients is the loss or gradient over all.
+        Entries that are not finite in one cell are not finite in the mean.
 
         Examples
         --------
@@ -439,13 +446,22 @@ class Objective:
 
     def _vector(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Return v, (p,) or (p, 1), as a vector in the precision of w."""
-        check_plain_array("v", v)
-        v = np.asarray(v)
-        if v.dtype.kind not in "fiub":  # the imaginary part would be dropped
-            raise TypeError(f"v: expected real numbers, got {shown(v)}")
+        v = _real("v", v)
         if v.size != w.size:
             raise ValueError(f"v: expected shape ({w.size},) to match w, got {v.shape}")
         return np.ascontiguousarray(v, dtype=w.dtype).ravel()
+
+
+def _real(name: str, value: ArrayLike) -> np.ndarray:
+    """Return an array of real numbers, or raise an error that names the argument."""
+    check_plain_array(name, value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name}: expected rows of one length, got {shown(value)}") from error
+    if array.dtype.kind not in "fiub":  # the imaginary part would be dropped
+        raise TypeError(f"{name}: expected real numbers, got {shown(value)}")
+    return array
 
 
 def _in_cell(
@@ -454,7 +470,8 @@ def _in_cell(
     """Run a task in one cell; return its vector times the number of samples, and how many it has seen."""
     cell = Objective.from_evaluator(evaluator.net, evaluator)
     cell.number = number
-    vector = checked(task(cell, w, *arguments), size, w, task) * w.dtype.type(cell.n)
+    own = [each.copy() if isinstance(each, np.ndarray) else each for each in (w, *arguments)]
+    vector = checked(task(cell, *own), size, w, task) * w.dtype.type(cell.n)
     return np.concatenate([vector, packed(cell.counts.samples, w.dtype)])
 
 

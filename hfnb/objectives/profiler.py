@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-KINDS = ("gradient", "product", "loss", "reduction", "waiting", "optimizer", "idle")
+# "cells" is the work of cells between two reductions (`hfnb.Objective.average`).
+KINDS = ("gradient", "product", "loss", "cells", "reduction", "waiting", "optimizer", "idle")
 MOST = 10_000  # laps kept, so that a clock that nobody reads does not fill the memory
 Engines = dict[int, tuple[float, float]]  # {engine: (seconds to compute its part, seconds to the total)}
 Lap = tuple[str, Engines]  # what was summed
@@ -37,7 +38,7 @@ class Clock:
 
         Parameters
         ----------
-        what : {"gradient", "product", "loss"}
+        what : {"gradient", "product", "loss", "cells"}
             What was summed.
         engines : dict
             {engine: (seconds to compute its part, seconds from then on to the total)}.
@@ -169,13 +170,16 @@ def totals(history: Iterable[dict[str, Any]]) -> Profile:
     Returns
     -------
     dict
-        {engine: {kind: seconds}}; empty for a run in one process.
+        {engine: {kind: seconds}}, the kinds being `KINDS`, without "cells" if no cell worked; empty for a run
+        in one process.
     """
     found: Profile = {}
-    for row in rows(history):
-        kinds = found.setdefault(row["engine"], dict.fromkeys(KINDS, 0.0))
-        for kind in KINDS:
-            kinds[kind] += row[kind]
+    listed = rows(history)
+    used = [kind for kind in KINDS if kind != "cells" or any(row.get(kind) for row in listed)]
+    for row in listed:
+        kinds = found.setdefault(row["engine"], dict.fromkeys(used, 0.0))
+        for kind in used:
+            kinds[kind] += row.get(kind, 0.0)  # records of earlier versions have no "cells"
     return found
 
 
@@ -191,9 +195,11 @@ def table(history: Iterable[dict[str, Any]]) -> str:
     -------
     str
     """
-    lines = ["".join(f"{name:>10}" for name in ("engine", "seconds", *KINDS))]
-    for engine, kinds in totals(history).items():
+    found = totals(history)
+    names = next(iter(found.values()), KINDS)
+    lines = ["".join(f"{name:>10}" for name in ("engine", "seconds", *names))]
+    for engine, kinds in found.items():
         whole = sum(kinds.values())
-        shares = "".join(f"{100 * kinds[kind] / whole if whole else 0:>9.1f}%" for kind in KINDS)
+        shares = "".join(f"{100 * each / whole if whole else 0:>9.1f}%" for each in kinds.values())
         lines.append(f"{engine:>10}{whole:>10.3f}{shares}")
     return "\n".join(lines)

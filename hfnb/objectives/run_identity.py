@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hfnb.datasets.dataset import SAMPLED, checksum, is_large
+from hfnb.objectives.cells import Cells
 
 # Users do not edit the functions of these packages, so that a name is enough.
 LIBRARIES = {"autograd", "hfnb", "numpy", "scipy"}
@@ -74,7 +75,10 @@ def of_objective(objective: Any) -> dict[str, str]:
 
 
 def of_data(
-    parts: Mapping[int, tuple[np.ndarray, np.ndarray]], n: int, gather: Gather = dict
+    parts: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    n: int,
+    gather: Gather = dict,
+    cells: Cells | None = None,
 ) -> dict[str, str]:
     """Return the description of a dataset, the same on any number of engines.
 
@@ -87,6 +91,8 @@ def of_data(
     gather : callable
         Returns a dictionary {number: digests of X and Y} with the strata of all processes, given that of
         this process.
+    cells : Cells, optional
+        The cells of the dataset, if it was put in their order.
 
     Returns
     -------
@@ -99,7 +105,7 @@ def of_data(
     (`hfnb.datasets.fingerprint`).
     """
     digests = gather({i: (_rows("X", X, n), _rows("Y", Y, n)) for i, (X, Y) in parts.items()})
-    found = {"strata (of partitions)": str(len(digests))}
+    found = (cells.identity() if cells else {}) | {"strata (of partitions)": str(len(digests))}
     for k, (name, A) in enumerate(zip(("X", "Y"), next(iter(parts.values())), strict=True)):
         content = digest(*(digests[number][k].encode() for number in sorted(digests)))
         found[f"data.{name}"] = f"{A.dtype} {(n, *A.shape[1:])}, content {content}"

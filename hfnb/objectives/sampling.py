@@ -294,8 +294,8 @@ class Shards:
         self._blocks = {numbers: blocks[numbers] for numbers in sorted(blocks, key=lambda each: each.start)}
 
     @classmethod
-    def of(cls, data: Rows, partitions: int | None = None) -> "Shards":
-        """Return all partitions of a dataset, as views.
+    def of(cls, data: Rows, partitions: int | None = None, order: np.ndarray | None = None) -> "Shards":
+        """Return all partitions of a dataset, as views unless its rows are put in another order.
 
         Parameters
         ----------
@@ -303,6 +303,8 @@ class Shards:
             The samples.
         partitions : int, optional
             Number of partitions; `default_partitions` by default.
+        order : ndarray of int, shape (n,), optional
+            The row of the dataset at each place; by default the order of the data.
 
         Returns
         -------
@@ -312,7 +314,8 @@ class Shards:
         if partitions is None:
             partitions = default_partitions(len(data))
         partitions = check_positive_int("partitions", partitions)
-        return cls(len(data), partitions, {range(partitions): (data.X, data.Y)})
+        rows = (data.X, data.Y) if order is None else (data.X[order], data.Y[order])
+        return cls(len(data), partitions, {range(partitions): rows})
 
     @cached_property
     def offsets(self) -> np.ndarray:
