@@ -63,8 +63,8 @@ class LossAround:
     Notes
     -----
     If a value is asked for that is not known yet, it is evaluated together with those at the ``at_once - 1``
-    lengths next to it (`nearby`), which a line search may ask for next. The values themselves are the same
-    for any ``at_once``.
+    lengths next to it (`nearby`), which a line search may ask for next. The values are the
+    same for any ``at_once``, to rounding.
 
     Examples
     --------
