@@ -1,0 +1,250 @@
+"""The race in reductions: what every method spends until the loss of a network is at a target.
+
+`hfnb.studies.communication` has the methods and the rule by which they are tuned. Here are the tasks, and the
+file of results: every run is written to results/communication.json when it ends, so that an interrupted
+benchmark goes on where it was. Reductions do not depend on time, so that two runs share the machine, each
+with one thread. From the counts, `hfnb.studies.scaling_model` predicts the time on any number of nodes.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache, partial
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench.report import RESULTS, about, show
+from bench.rule import DEEP, NEAR, images
+from hfnb import datasets, models
+from hfnb.datasets import Dataset
+from hfnb.studies import communication, speech_recognition
+from hfnb.studies.communication import Method, Price, Race
+from hfnb.studies.scaling_model import Interconnect
+from hfnb.threads import THREAD_VARIABLES
+
+SIZES = [784, 400, 150, 10]
+STARTS = 3
+FIRST_ORDER = tuple(f"synchronous {name}" for name in ("SGD", "momentum", "Adam"))
+PRICES = {  # what tuning minimizes
+    "reductions": lambda race: Price(),
+    "time": lambda race: Price.seconds(race, 16, Interconnect(50e-6, 10e9)),  # on 16 nodes
+}
+
+
+def mnist(quick: bool, **options) -> Race:
+    """Return the classifier of 60,000 images to a loss of 0.1, or a small one of 3,000 images to 0.3."""
+    train, test = (images(3000), images(3000)) if quick else datasets.mnist()
+    sizes, target = ([784, 30, 10], 0.3) if quick else (SIZES, 0.1)
+    given = {"name": "MNIST", "target": target, **options}
+    return Race(net=models.mlp(sizes), train=train, test=test, **given)
+
+
+def sorted_mnist(quick: bool) -> Race:
+    """Return the classifier whose cells hold a few digits each, because the images are sorted by label."""
+    race = mnist(quick, name="MNIST, cells sorted by label", target=0.4 if quick else 0.2, cell_seed=None)
+    return replace(race, train=race.train[np.argsort(race.train.Y, kind="stable")])
+
+
+def timit(quick: bool) -> Race:
+    """Return the acoustic model of TIMIT, or of synthetic speech where its sample is not found."""
+    task = speech_recognition.timit_task("fast" if quick else "full", "synthetic" if quick else None)
+    target = 2.5 if quick else 1.5
+    return Race(
+        name=task.name, net=task.net, train=task.train, test=task.test, dtype=task.dtype, target=target
+    )
+
+
+def autoencoder(quick: bool) -> Race:
+    """Return the deep autoencoder of 6,000 images, or a shallow one of 1,500."""
+    sizes, n, target = ((784, 100, 30), 1500, 20.0) if quick else (DEEP, 6000, 15.0)
+    data = Dataset(images(n).X, images(n).X, name=f"{n:,} images of MNIST")
+    net = models.autoencoder(sizes, weight_decay=1e-5)
+    return Race(name="autoencoder", net=net, train=data, test=data, target=target)
+
+
+TASKS: dict[str, Callable[[bool], Race]] = {
+    "mnist": mnist,
+    "near": partial(mnist, name="MNIST, near the saddle", scale=NEAR),
+    "sorted": sorted_mnist,
+    "timit": timit,
+    "autoencoder": autoencoder,
+}
+
+
+@cache
+def race_of(task: str, quick: bool) -> Race:
+    """Return a task, which is made once in each process."""
+    return TASKS[task](quick)
+
+
+def work(
+    task: str, quick: bool, method: Method, settings: dict, seed: int, price: Price, allowed: float
+) -> dict:
+    """Run a method in this process, which holds one task at a time."""
+    return communication.attempt(race_of(task, quick), method, settings, seed, price, allowed)
+
+
+class Store:
+    """The runs in results/``name``.json, by what they depend on; several threads may add to it.
+
+    The file has one run a line, and it is replaced as a whole, so that an interrupt leaves no half of it.
+    """
+
+    def __init__(self, name: str):
+        self.path, self._lock = RESULTS / f"{name}.json", threading.Lock()
+        found = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+        self.runs: dict[str, dict] = found.get("runs", {})
+        self.tuned: dict[str, dict] = found.get("tuned", {})
+
+    @staticmethod
+    def key(race: Race, method: Method, settings: dict, seed: int) -> str:
+        """Return what a run depends on, as text."""
+        return json.dumps([race.name, race.fingerprint(), method.optimizer, settings, seed])
+
+    def add(self, runs: dict[str, dict], tuned: dict[str, dict]) -> None:
+        """Add runs, and results of tuning, and write the file."""
+        with self._lock:
+            self.runs |= runs
+            self.tuned |= tuned
+            parts = {"about": about(), "tuned": self.tuned, "runs": self.runs}
+            text = ",\n".join(f"{json.dumps(name)}: {lines(part)}" for name, part in parts.items())
+            self.path.parent.mkdir(exist_ok=True)
+            fresh = self.path.with_suffix(".new")
+            fresh.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
+            os.replace(fresh, self.path)
+
+
+def lines(entries: dict) -> str:
+    """Return a dictionary as JSON with an entry on each line."""
+    each = (f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value)}" for key, value in entries.items())
+    return "{\n" + ",\n".join(each) + "\n}"
+
+
+def remembered(
+    store: Store,
+    pool: Executor,
+    task: str,
+    quick: bool,
+    method: Method,
+    price: Price,
+    settings: dict,
+    seed: int,
+    allowed: float,
+) -> dict:
+    """Return a run from the store, or from another process, after which it is stored."""
+    race = race_of(task, quick)
+    key = store.key(race, method, settings, seed)
+    run = store.runs.get(key)
+    if not communication.known(run, price, allowed):
+        run = pool.submit(work, task, quick, method, settings, seed, price, allowed).result()
+        store.add({key: run}, {})
+        told = (run[name] for name in ("ended", "reductions", "passes", "loss"))
+        print(task, settings, seed, *told, file=sys.stderr, flush=True)
+    return run
+
+
+def chain(
+    store: Store, pool: Executor, task: str, quick: bool, name: str, method: Method, metric: str
+) -> dict:
+    """Tune a method for a metric, run it from all starts, and store the result."""
+    race = race_of(task, quick)
+    price = PRICES[metric](race)
+    run = partial(remembered, store, pool, task, quick, method, price)
+    found = communication.tune(method, run, range(1 if quick else STARTS), price)
+    told = {"race": race.name, "fingerprint": race.fingerprint(), "metric": metric, "method": name}
+    store.add({}, {json.dumps([*told.values()]): told | found})
+    return told | found
+
+
+def row(found: dict) -> dict:
+    """Return a row of the table: medians and ranges over the starts."""
+    cells = {"task": found["race"], "method": found["method"]}
+    for name in ("reductions", "rounds", "passes"):
+        middle, low, high = communication.summary(found["runs"], name)
+        cells[name] = f"{middle:.4g} ({low:.4g}–{high:.4g})"
+    middle, _, _ = communication.summary(found["runs"], "bytes")
+    reached = sum(run["reached"] for run in found["runs"])
+    cells |= {"MB": middle / 1e6, "reached": f"{reached} of {len(found['runs'])}"}
+    return cells | {
+        "inside": "yes" if found["inside"] else "NO",
+        "tried": found["tried"],
+        "settings": json.dumps(found["settings"]),
+    }
+
+
+def chosen(options) -> tuple[list[str], list[str]]:
+    """Return the tasks and the methods that the command line asks for."""
+    tasks = options.tasks or list(TASKS)
+    if not set(tasks) <= set(TASKS):
+        raise SystemExit(f"--tasks: expected names of {', '.join(TASKS)}, got {' '.join(tasks)}")
+    names = list(communication.methods(60_000))
+    methods = [name for name in names if not options.methods or name in options.methods]
+    if options.methods and len(methods) < len(set(options.methods)):
+        raise SystemExit(f"--methods: expected names of {', '.join(names)}, got {options.methods}")
+    return tasks, methods
+
+
+def median_price(found: dict, price: Price) -> float:
+    """Return the median price of a method over the starts."""
+    return float(np.median([communication.cost(run, price)[0] for run in found["runs"]]))
+
+
+def run_race(options) -> list[dict]:
+    """Tune and run all methods on all tasks; return what was found, the cheapest methods first."""
+    tasks, methods = chosen(options)
+    store = Store("communication_quick" if options.quick else "communication")
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    fresh = multiprocessing.get_context("spawn")  # a fork would inherit locks of BLAS threads
+    workers = {"max_workers": options.processes, "mp_context": fresh}
+    found = []
+    for task in tasks:
+        entries = communication.methods(len(race_of(task, options.quick).train))
+        with (
+            ProcessPoolExecutor(**workers, initializer=threadpool_limits, initargs=(1,)) as pool,
+            ThreadPoolExecutor(options.processes) as chains,
+        ):
+            asked = [
+                chains.submit(chain, store, pool, task, options.quick, name, entries[name], options.metric)
+                for name in methods
+            ]
+            try:
+                results = [each.result() for each in asked]
+            except BaseException:  # an interrupt ends all, after the runs that are being made
+                for each in (chains, pool):
+                    each.shutdown(wait=False, cancel_futures=True)
+                raise
+        price = PRICES[options.metric](race_of(task, options.quick))
+        results.sort(key=partial(median_price, price=price))
+        show(map(row, results))
+        found += results
+    return found
+
+
+def verdicts(found: Iterable[dict]) -> list[dict]:
+    """Return the reductions of every method over those of the best synchronous first-order one."""
+    rows, by_race = [], dict[str, dict[str, float]]()
+    for each in found:
+        middle, _, _ = communication.summary(each["runs"], "reductions")
+        by_race.setdefault(each["race"], {})[each["method"]] = middle
+    for name, reductions in by_race.items():
+        rivals = {method: reductions[method] for method in FIRST_ORDER if method in reductions}
+        best = min(rivals, key=lambda method: rivals[method], default=None)
+        if best is not None and np.isfinite(rivals[best]):
+            others = {method: each / rivals[best] for method, each in reductions.items()}
+            others = {method: each for method, each in others.items() if method not in rivals}
+            rows += [
+                {"task": name, "method": method, "÷": best, "ratio": each} for method, each in others.items()
+            ]
+    return rows
+
+
+def run(options) -> None:
+    """Tune, race, show, and write results/communication.json."""
+    found = run_race(options)
+    show(verdicts(found))
