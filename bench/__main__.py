@@ -46,6 +46,9 @@ def main():
     parser.add_argument("--tasks", nargs="+", help="communication: which tasks")
     parser.add_argument("--metric", default="reductions", help="communication: tuned for reductions or time")
     parser.add_argument("--processes", type=int, default=2, help="communication: how many runs at a time")
+    parser.add_argument(
+        "--time", action="store_true", help="communication: predict seconds, on an idle machine"
+    )
     parser.add_argument("--hosts", action="store_true", help="communication: seconds on emulated hosts")
     parser.add_argument("--images", nargs="+", type=int, help="target: how many images")
     parser.add_argument("--activations", nargs="+", help="target: tanh, sigmoid, relu")

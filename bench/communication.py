@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +20,7 @@ from functools import cache, partial
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from bench import nodes
 from bench.report import RESULTS, about, show
 from bench.rule import DEEP, NEAR, images
 from hfnb import datasets, models
@@ -68,13 +70,22 @@ def autoencoder(quick: bool) -> Race:
     return Race(name="autoencoder", net=net, train=data, test=data, target=target)
 
 
+def small_mnist(quick: bool) -> Race:
+    """Return the classifier that runs on emulated hosts: 6,000 images, a loss of 0.2."""
+    data = images(1500 if quick else 6000)
+    net = models.mlp([784, 30, 10] if quick else [784, 100, 50, 10])
+    return Race(name="MNIST on hosts", net=net, train=data, test=data, target=0.5 if quick else 0.2)
+
+
 TASKS: dict[str, Callable[[bool], Race]] = {
     "mnist": mnist,
     "near": partial(mnist, name="MNIST, near the saddle", scale=NEAR),
     "sorted": sorted_mnist,
     "timit": timit,
     "autoencoder": autoencoder,
+    "hosts": small_mnist,
 }
+HOSTS_TASK, LOCAL = "hosts", "local solves"
 
 
 @cache
@@ -91,29 +102,32 @@ def work(
 
 
 class Store:
-    """The runs in results/``name``.json, by what they depend on; several threads may add to it.
+    """The contents of results/``name``.json, to which several threads may add.
 
-    The file has one run a line, and it is replaced as a whole, so that an interrupt leaves no half of it.
+    Each run is found by what it depends on. The file has one entry a line, and it is replaced as a whole, so
+    that an interrupt leaves no half of it.
     """
 
-    def __init__(self, name: str):
+    PARTS = ("tuned", "timings", "predicted", "speed-up", "hosts", "runs")
+
+    def __init__(self, name: str, minutes: float = np.inf):
         self.path, self._lock = RESULTS / f"{name}.json", threading.Lock()
+        self.end = time.monotonic() + 60 * minutes  # after which no further run begins
         found = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
-        self.runs: dict[str, dict] = found.get("runs", {})
-        self.tuned: dict[str, dict] = found.get("tuned", {})
+        self._parts: dict[str, dict] = {part: found.get(part, {}) for part in self.PARTS}
+        self.runs, self.timings = self._parts["runs"], self._parts["timings"]
 
     @staticmethod
     def key(race: Race, method: Method, settings: dict, seed: int) -> str:
         """Return what a run depends on, as text."""
         return json.dumps([race.name, race.fingerprint(), method.optimizer, settings, seed])
 
-    def add(self, runs: dict[str, dict], tuned: dict[str, dict]) -> None:
-        """Add runs, and results of tuning, and write the file."""
+    def add(self, part: str, entries: dict) -> None:
+        """Add entries to a part, and write the file."""
         with self._lock:
-            self.runs |= runs
-            self.tuned |= tuned
-            parts = {"about": about(), "tuned": self.tuned, "runs": self.runs}
-            text = ",\n".join(f"{json.dumps(name)}: {lines(part)}" for name, part in parts.items())
+            self._parts[part].update(entries)
+            parts = {"about": about(), **self._parts}
+            text = ",\n".join(f"{json.dumps(name)}: {lines(each)}" for name, each in parts.items())
             self.path.parent.mkdir(exist_ok=True)
             fresh = self.path.with_suffix(".new")
             fresh.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
@@ -142,15 +156,17 @@ def remembered(
     key = store.key(race, method, settings, seed)
     run = store.runs.get(key)
     if not communication.known(run, price, allowed):
+        if time.monotonic() > store.end:
+            raise SystemExit("communication: the minutes are over; the same command goes on from here")
         run = pool.submit(work, task, quick, method, settings, seed, price, allowed).result()
-        store.add({key: run}, {})
+        store.add("runs", {key: run})
         told = (run[name] for name in ("ended", "reductions", "passes", "loss"))
         print(task, settings, seed, *told, file=sys.stderr, flush=True)
     return run
 
 
 def chain(
-    store: Store, pool: Executor, task: str, quick: bool, name: str, method: Method, metric: str
+    store: Store, pool: Executor, task: str, quick: bool, metric: str, name: str, method: Method
 ) -> dict:
     """Tune a method for a metric, run it from all starts, and store the result."""
     race = race_of(task, quick)
@@ -158,7 +174,7 @@ def chain(
     run = partial(remembered, store, pool, task, quick, method, price)
     found = communication.tune(method, run, range(1 if quick else STARTS), price)
     told = {"race": race.name, "fingerprint": race.fingerprint(), "metric": metric, "method": name}
-    store.add({}, {json.dumps([*told.values()]): told | found})
+    store.add("tuned", {json.dumps([*told.values()]): told | found})
     return told | found
 
 
@@ -180,7 +196,7 @@ def row(found: dict) -> dict:
 
 def chosen(options) -> tuple[list[str], list[str]]:
     """Return the tasks and the methods that the command line asks for."""
-    tasks = options.tasks or list(TASKS)
+    tasks = options.tasks or [task for task in TASKS if task != HOSTS_TASK]
     if not set(tasks) <= set(TASKS):
         raise SystemExit(f"--tasks: expected names of {', '.join(TASKS)}, got {' '.join(tasks)}")
     names = list(communication.methods(60_000))
@@ -195,34 +211,27 @@ def median_price(found: dict, price: Price) -> float:
     return float(np.median([communication.cost(run, price)[0] for run in found["runs"]]))
 
 
-def run_race(options) -> list[dict]:
-    """Tune and run all methods on all tasks; return what was found, the cheapest methods first."""
-    tasks, methods = chosen(options)
-    store = Store("communication_quick" if options.quick else "communication")
+def race(store: Store, task: str, methods: list[str], options) -> list[dict]:
+    """Tune and run methods on a task; return what was found, the cheapest methods first."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     fresh = multiprocessing.get_context("spawn")  # a fork would inherit locks of BLAS threads
     workers = {"max_workers": options.processes, "mp_context": fresh}
-    found = []
-    for task in tasks:
-        entries = communication.methods(len(race_of(task, options.quick).train))
-        with (
-            ProcessPoolExecutor(**workers, initializer=threadpool_limits, initargs=(1,)) as pool,
-            ThreadPoolExecutor(options.processes) as chains,
-        ):
-            asked = [
-                chains.submit(chain, store, pool, task, options.quick, name, entries[name], options.metric)
-                for name in methods
-            ]
-            try:
-                results = [each.result() for each in asked]
-            except BaseException:  # an interrupt ends all, after the runs that are being made
-                for each in (chains, pool):
-                    each.shutdown(wait=False, cancel_futures=True)
-                raise
-        price = PRICES[options.metric](race_of(task, options.quick))
-        results.sort(key=partial(median_price, price=price))
-        show(map(row, results))
-        found += results
+    entries = communication.methods(len(race_of(task, options.quick).train))
+    with (
+        ProcessPoolExecutor(**workers, initializer=threadpool_limits, initargs=(1,)) as pool,
+        ThreadPoolExecutor(options.processes) as chains,
+    ):
+        ask = partial(chain, store, pool, task, options.quick, options.metric)
+        asked = [chains.submit(ask, name, entries[name]) for name in methods]
+        try:
+            found = [each.result() for each in asked]
+        except BaseException:  # an interrupt ends all, after the runs that are being made
+            for each in (chains, pool):
+                each.shutdown(wait=False, cancel_futures=True)
+            raise
+    price = PRICES[options.metric](race_of(task, options.quick))
+    found.sort(key=partial(median_price, price=price))
+    show(map(row, found))
     return found
 
 
@@ -244,7 +253,39 @@ def verdicts(found: Iterable[dict]) -> list[dict]:
     return rows
 
 
+def timings(store: Store, task: str, found: Iterable[dict], quick: bool) -> dict[str, dict]:
+    """Return the seconds of each method on one core, measured unless they are stored."""
+    race, seconds = race_of(task, quick), {}
+    entries = communication.methods(len(race.train))
+    with threadpool_limits(1):
+        for each in found:
+            name, settings = each["method"], each["settings"]
+            key = store.key(race, entries[name], settings, 0)
+            if key not in store.timings:
+                measured = communication.timed(race, entries[name], settings, nodes.ITERATIONS)
+                store.add("timings", {key: measured})
+            seconds[name] = store.timings[key]
+    return seconds
+
+
 def run(options) -> None:
-    """Tune, race, show, and write results/communication.json."""
-    found = run_race(options)
-    show(verdicts(found))
+    """Tune, race, show, and write results/communication.json; predict the time on nodes, or measure it."""
+    quick = options.quick
+    store = Store("communication_quick" if quick else "communication", options.minutes)
+    if options.metric not in PRICES:
+        raise SystemExit(f"--metric: expected one of {', '.join(PRICES)}, got {options.metric}")
+    names, methods = chosen(options)
+    if options.hosts:
+        found = race(store, HOSTS_TASK, methods, options)
+        store.add("hosts", {str(row): row for row in nodes.measure(HOSTS_TASK, found, quick)})
+        return
+    for task in names:
+        found = race(store, task, methods, options)
+        show(verdicts(found))
+        if options.time and task == names[0]:
+            seconds = timings(store, task, found, quick)
+            store.add("predicted", nodes.predict(race_of(task, quick), found, seconds, quick))
+            if any(each["method"] == LOCAL for each in found):
+                local = communication.methods(len(race_of(task, quick).train))[LOCAL]
+                each = nodes.speedups(race_of(task, quick), local, nodes.scatter(), nodes.ITERATIONS)
+                store.add("speed-up", {str(row["nodes"]): row for row in show(each)})

@@ -98,9 +98,9 @@ def counted(monkeypatch):
     """What an objective was asked for since the last record, noted as it happens."""
     calls, add = [], Counts.add
 
-    def note(counts, what, samples, numbers=0, bytes=0):
-        calls.append((what, samples))
-        add(counts, what, samples, numbers, bytes)
+    def note(counts, what, samples, numbers=0, bytes=0, times=1):
+        calls.extend([(what, samples // times)] * times)
+        add(counts, what, samples, numbers, bytes, times)
 
     monkeypatch.setattr(Counts, "add", note)
     return calls

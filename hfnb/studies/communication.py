@@ -9,18 +9,21 @@ costs more than the best setting so far.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from hfnb import optimizers
-from hfnb.objectives import Objective
+from hfnb.objectives import Evaluator, Objective, compensated_sums
 from hfnb.objectives.cells import CELLS
+from hfnb.objectives.evaluator import LocalEvaluator
+from hfnb.objectives.profiler import Clock
 from hfnb.optimizers.history import Record
 from hfnb.studies.larger_batches import crossing, hopeless
-from hfnb.studies.scaling_model import Interconnect, allreduce
+from hfnb.studies.scaling_model import Interconnect, RunCost, allreduce
 from hfnb.studies.tasks import Task
 from hfnb.studies.tuning import Axis, tuned
 
@@ -125,7 +128,7 @@ class Price:
     passes: float = 0.0
 
     @classmethod
-    def seconds(cls, race: Race, nodes: int, interconnect: Interconnect, speed: float = 5e10) -> "Price":
+    def seconds(cls, race: Race, nodes: int, interconnect: Interconnect, speed: float = 1.5e11) -> "Price":
         """Return the price in seconds on some nodes: of a sum of gradients, and of a pass of gradients.
 
         Parameters
@@ -187,7 +190,7 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
         f"synchronous {name}": Method(
             "first_order", {"method": method}, {"learning_rate": Axis(rate, 3.0), "batch_size": large}
         )
-        for name, method, rate in (("SGD", "sgd", 1.0), ("momentum", "momentum", 0.1), ("Adam", "adam", 1e-2))
+        for name, method, rate in (("SGD", "sgd", 0.3), ("momentum", "momentum", 0.1), ("Adam", "adam", 1e-2))
     }
     one, whole = {"method": "auto", "trial_steps": 1}, {"method": "auto", "trial_steps": 5}
     curvature = Axis(_power(samples / 8), 2, samples)
@@ -383,6 +386,129 @@ def attempt(
         )
     watch.ended = watch.ended or str(result.message)
     return watch.spent() | {"curve": watch.curve()}
+
+
+class _Timed:
+    """An evaluator with a clock that notes the seconds of every evaluation, in one process."""
+
+    def __init__(self, evaluator: LocalEvaluator):
+        self._evaluator, self.clock = evaluator, Clock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._evaluator, name)
+
+    def _call(self, what: str, call: Callable, *arguments: Any) -> np.ndarray:
+        """Return what a call returns, and note its seconds."""
+        start = time.perf_counter()
+        found = call(*arguments)
+        self.clock.lap(what, {0: (time.perf_counter() - start, 0.0)})
+        return found
+
+    def loss(self, *arguments: Any) -> np.ndarray:
+        return self._call("loss", self._evaluator.loss, *arguments)
+
+    def losses_along(self, *arguments: Any) -> np.ndarray:
+        return self._call("loss", self._evaluator.losses_along, *arguments)
+
+    def gradient(self, *arguments: Any) -> np.ndarray:
+        return self._call("gradient", self._evaluator.gradient, *arguments)
+
+    def average(self, *arguments: Any) -> np.ndarray:
+        return self._call("average", self._evaluator.average, *arguments)
+
+    def linearize(self, *arguments: Any) -> Callable[[np.ndarray], np.ndarray]:
+        product = self._evaluator.linearize(*arguments)
+        return lambda v: self._call("product", product, v)
+
+
+def timed(
+    race: Race, method: Method, settings: Mapping[str, Any], iterations: int, seed: int = 0
+) -> dict[str, float]:
+    """Time some iterations of a method in one process, which should have a core to itself.
+
+    Parameters
+    ----------
+    race : Race
+    method : Method
+    settings : dict
+        All of its options.
+    iterations : int
+        Number of iterations, the first of which is not timed: caches are cold.
+    seed : int
+        Of the start and of the optimizer.
+
+    Returns
+    -------
+    dict
+        ``computed``, the seconds in evaluations, which nodes share; ``serial``, the rest; ``passes``,
+        ``reductions`` and ``bytes`` of the same iterations.
+    """
+    evaluator = _Timed(cast(LocalEvaluator, race.objective().evaluator))
+    laps: list[float] = []
+    before: dict[str, float] = {}
+
+    def watch(record: Record) -> None:
+        laps.extend(seconds for _, engines in evaluator.clock.laps for seconds, _ in engines.values())
+        evaluator.clock.laps.clear()
+        if record.iteration == 1:
+            laps.clear()
+            before.update(record)
+
+    optimizer = getattr(optimizers, method.optimizer)
+    result = optimizer(
+        Objective.from_evaluator(race.net, cast(Evaluator, evaluator)),
+        race.start(seed),
+        seed=seed,
+        callback=watch,
+        max_iter=iterations + 1,
+        **nested(settings),
+    )
+    after, computed = result.history[-1], sum(laps)
+    found = {name: float(after[name] - before[name]) for name in ("passes", "reductions", "bytes")}
+    return found | {"computed": computed, "serial": after.seconds - before["seconds"] - computed}
+
+
+def run_cost(
+    race: Race,
+    method: Method,
+    settings: Mapping[str, Any],
+    run: Mapping[str, Any],
+    timing: Mapping[str, float],
+) -> RunCost:
+    """Return what a run costs on nodes: its counts, times the seconds of a pass and between reductions.
+
+    Parameters
+    ----------
+    race : Race
+    method : Method
+    settings : dict
+        All options of the run.
+    run : dict
+        As `attempt` returns it.
+    timing : dict
+        As `timed` returns it, of the same method.
+
+    Returns
+    -------
+    RunCost
+        Its parts are the cells of a method whose cells work alone, and the samples of a mini-batch of a
+        synchronous method. Global solves divide evenly.
+    """
+    parts: int | None = race.cells
+    if method.optimizer == "first_order":
+        parts = settings["batch_size"]
+    elif method.optimizer == "hessian_free" and settings.get("solves") != "local":
+        parts = None
+    w = race.start()
+    return RunCost(
+        computed=run["passes"] * timing["computed"] / timing["passes"],
+        serial=run["reductions"] * timing["serial"] / timing["reductions"],
+        reductions=run["reductions"],
+        bytes=run["bytes"],
+        size=compensated_sums.nbytes(w.size, w.dtype),
+        parts=parts,
+        pairs=w.dtype == np.float64,
+    )
 
 
 def cost(run: Mapping[str, Any], price: Price) -> tuple[float, float]:
