@@ -50,6 +50,9 @@ def main():
         "--time", action="store_true", help="communication: predict seconds, on an idle machine"
     )
     parser.add_argument("--hosts", action="store_true", help="communication: seconds on emulated hosts")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="communication: begin no run after so many"
+    )
     parser.add_argument("--images", nargs="+", type=int, help="target: how many images")
     parser.add_argument("--activations", nargs="+", help="target: tanh, sigmoid, relu")
     parser.add_argument("--networks", nargs="+", help="products: which networks")

@@ -10,8 +10,6 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +26,7 @@ from hfnb.datasets import Dataset
 from hfnb.studies import communication, speech_recognition
 from hfnb.studies.communication import Method, Price, Race
 from hfnb.studies.scaling_model import Interconnect
+from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
 from hfnb.threads import THREAD_VARIABLES
 
 SIZES = [784, 400, 150, 10]
@@ -79,13 +78,13 @@ def small_mnist(quick: bool) -> Race:
 
 TASKS: dict[str, Callable[[bool], Race]] = {
     "mnist": mnist,
-    "near": partial(mnist, name="MNIST, near the saddle", scale=NEAR),
+    "near": partial(mnist, name="MNIST, near the saddle", scale=NEAR, patience=150.0),
     "sorted": sorted_mnist,
     "timit": timit,
     "autoencoder": autoencoder,
     "hosts": small_mnist,
 }
-HOSTS_TASK, LOCAL = "hosts", "local solves"
+HOSTS_TASK = "hosts"
 
 
 @cache
@@ -101,80 +100,26 @@ def work(
     return communication.attempt(race_of(task, quick), method, settings, seed, price, allowed)
 
 
-class Store:
-    """The contents of results/``name``.json, to which several threads may add.
-
-    Each run is found by what it depends on. The file has one entry a line, and it is replaced as a whole, so
-    that an interrupt leaves no half of it.
-    """
-
-    PARTS = ("tuned", "timings", "predicted", "speed-up", "hosts", "runs")
-
-    def __init__(self, name: str, minutes: float = np.inf):
-        self.path, self._lock = RESULTS / f"{name}.json", threading.Lock()
-        self.end = time.monotonic() + 60 * minutes  # after which no further run begins
-        found = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
-        self._parts: dict[str, dict] = {part: found.get(part, {}) for part in self.PARTS}
-        self.runs, self.timings = self._parts["runs"], self._parts["timings"]
-
-    @staticmethod
-    def key(race: Race, method: Method, settings: dict, seed: int) -> str:
-        """Return what a run depends on, as text."""
-        return json.dumps([race.name, race.fingerprint(), method.optimizer, settings, seed])
-
-    def add(self, part: str, entries: dict) -> None:
-        """Add entries to a part, and write the file."""
-        with self._lock:
-            self._parts[part].update(entries)
-            parts = {"about": about(), **self._parts}
-            text = ",\n".join(f"{json.dumps(name)}: {lines(each)}" for name, each in parts.items())
-            self.path.parent.mkdir(exist_ok=True)
-            fresh = self.path.with_suffix(".new")
-            fresh.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
-            os.replace(fresh, self.path)
-
-
-def lines(entries: dict) -> str:
-    """Return a dictionary as JSON with an entry on each line."""
-    each = (f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value)}" for key, value in entries.items())
-    return "{\n" + ",\n".join(each) + "\n}"
-
-
-def remembered(
-    store: Store,
-    pool: Executor,
-    task: str,
-    quick: bool,
-    method: Method,
-    price: Price,
-    settings: dict,
-    seed: int,
-    allowed: float,
-) -> dict:
-    """Return a run from the store, or from another process, after which it is stored."""
-    race = race_of(task, quick)
-    key = store.key(race, method, settings, seed)
-    run = store.runs.get(key)
-    if not communication.known(run, price, allowed):
-        if time.monotonic() > store.end:
-            raise SystemExit("communication: the minutes are over; the same command goes on from here")
-        run = pool.submit(work, task, quick, method, settings, seed, price, allowed).result()
-        store.add("runs", {key: run})
-        told = (run[name] for name in ("ended", "reductions", "passes", "loss"))
-        print(task, settings, seed, *told, file=sys.stderr, flush=True)
-    return run
-
-
 def chain(
-    store: Store, pool: Executor, task: str, quick: bool, metric: str, name: str, method: Method
+    stored: StoredRuns, pool: Executor, task: str, quick: bool, metric: str, name: str, method: Method
 ) -> dict:
-    """Tune a method for a metric, run it from all starts, and store the result."""
+    """Tune a method for a metric, run it from all starts, each in another process, and store the result."""
     race = race_of(task, quick)
     price = PRICES[metric](race)
-    run = partial(remembered, store, pool, task, quick, method, price)
+
+    def run(settings: dict, seed: int, allowed: float) -> dict:
+        def make() -> dict:
+            made = pool.submit(work, task, quick, method, settings, seed, price, allowed).result()
+            told = (made[each] for each in ("ended", "reductions", "passes", "loss"))
+            print(task, name, settings, seed, *told, file=sys.stderr, flush=True)
+            return made
+
+        key = race.key(method, settings, seed)
+        return stored.run(key, make, lambda run: communication.known(run, price, allowed))
+
     found = communication.tune(method, run, range(1 if quick else STARTS), price)
     told = {"race": race.name, "fingerprint": race.fingerprint(), "metric": metric, "method": name}
-    store.add("tuned", {json.dumps([*told.values()]): told | found})
+    stored.add("tuned", {json.dumps([*told.values()]): told | found})
     return told | found
 
 
@@ -211,7 +156,7 @@ def median_price(found: dict, price: Price) -> float:
     return float(np.median([communication.cost(run, price)[0] for run in found["runs"]]))
 
 
-def race(store: Store, task: str, methods: list[str], options) -> list[dict]:
+def race(stored: StoredRuns, task: str, methods: list[str], options) -> list[dict]:
     """Tune and run methods on a task; return what was found, the cheapest methods first."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     fresh = multiprocessing.get_context("spawn")  # a fork would inherit locks of BLAS threads
@@ -221,7 +166,7 @@ def race(store: Store, task: str, methods: list[str], options) -> list[dict]:
         ProcessPoolExecutor(**workers, initializer=threadpool_limits, initargs=(1,)) as pool,
         ThreadPoolExecutor(options.processes) as chains,
     ):
-        ask = partial(chain, store, pool, task, options.quick, options.metric)
+        ask = partial(chain, stored, pool, task, options.quick, options.metric)
         asked = [chains.submit(ask, name, entries[name]) for name in methods]
         try:
             found = [each.result() for each in asked]
@@ -253,39 +198,34 @@ def verdicts(found: Iterable[dict]) -> list[dict]:
     return rows
 
 
-def timings(store: Store, task: str, found: Iterable[dict], quick: bool) -> dict[str, dict]:
+def timings(stored: StoredRuns, task: str, found: Iterable[dict], quick: bool) -> dict[str, dict]:
     """Return the seconds of each method on one core, measured unless they are stored."""
     race, seconds = race_of(task, quick), {}
     entries = communication.methods(len(race.train))
     with threadpool_limits(1):
         for each in found:
-            name, settings = each["method"], each["settings"]
-            key = store.key(race, entries[name], settings, 0)
-            if key not in store.timings:
-                measured = communication.timed(race, entries[name], settings, nodes.ITERATIONS)
-                store.add("timings", {key: measured})
-            seconds[name] = store.timings[key]
+            method, settings = entries[each["method"]], each["settings"]
+            measure = partial(communication.timed, race, method, settings, nodes.ITERATIONS)
+            seconds[each["method"]] = stored.run(race.key(method, settings, 0), measure, name="timings")
     return seconds
 
 
 def run(options) -> None:
     """Tune, race, show, and write results/communication.json; predict the time on nodes, or measure it."""
-    quick = options.quick
-    store = Store("communication_quick" if quick else "communication", options.minutes)
     if options.metric not in PRICES:
         raise SystemExit(f"--metric: expected one of {', '.join(PRICES)}, got {options.metric}")
-    names, methods = chosen(options)
-    if options.hosts:
-        found = race(store, HOSTS_TASK, methods, options)
-        store.add("hosts", {str(row): row for row in nodes.measure(HOSTS_TASK, found, quick)})
-        return
-    for task in names:
-        found = race(store, task, methods, options)
-        show(verdicts(found))
-        if options.time and task == names[0]:
-            seconds = timings(store, task, found, quick)
-            store.add("predicted", nodes.predict(race_of(task, quick), found, seconds, quick))
-            if any(each["method"] == LOCAL for each in found):
-                local = communication.methods(len(race_of(task, quick).train))[LOCAL]
-                each = nodes.speedups(race_of(task, quick), local, nodes.scatter(), nodes.ITERATIONS)
-                store.add("speed-up", {str(row["nodes"]): row for row in show(each)})
+    (names, methods), quick = chosen(options), options.quick
+    path = RESULTS / f"communication{'_quick' if quick else ''}.json"
+    stored = StoredRuns(path, about, options.minutes)
+    try:
+        for task in [HOSTS_TASK] if options.hosts else names:
+            found = race(stored, task, methods, options)
+            show(verdicts(found))
+            if options.hosts:
+                rows = nodes.measure(task, found, quick)
+                stored.add("hosts", {json.dumps([*row.values()][:3]): row for row in rows})
+            elif options.time:
+                seconds = timings(stored, task, found, quick)
+                stored.add("predicted", {task: nodes.predict(race_of(task, quick), found, seconds, quick)})
+    except TimeIsUp as error:
+        print(f"communication: {error}")

@@ -32,6 +32,7 @@ SPEEDUPS = {16: 14.5, 32: 28.0}  # nodes and cells: how many times as fast an it
 HOSTS, RATES = (2, 4), ("100mbit", "1gbit")
 LIMIT = 900  # seconds for all methods on one set of hosts
 ITERATIONS = 3  # timed, of each method
+LOCAL = "local solves"
 
 
 def scatter() -> float:
@@ -123,6 +124,9 @@ def predict(race: Race, found: list[dict], timings: dict[str, dict], quick: bool
     costs = {method: each for method, each in costs.items() if each}
     spread = scatter()
     tables = {"first": show(fastest(costs, spread)), "limits": show(limits(costs, spread))}
+    if LOCAL in costs:
+        method = communication.methods(len(race.train))[LOCAL]
+        tables["speed-up"] = show(speedups(race, method, spread, ITERATIONS))
     some = dict(list(costs.items())[:7])  # lines that can be told apart
     if some and not quick:
         draw(some, found, spread).savefig(RESULTS / "communication.png", dpi=120)

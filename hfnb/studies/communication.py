@@ -42,6 +42,8 @@ class Race(Task):
         The loss over all samples at which a run ends.
     most_reductions, most_passes : float
         What a run of any method may spend at most.
+    patience : float
+        Passes after which a run also ends where it is `hopeless`: more than its plateaus may take.
     scale : float
         Factor of the start: a small one starts near the saddle at zero.
     init : str
@@ -54,7 +56,8 @@ class Race(Task):
 
     target: float
     most_reductions: float = 3000.0
-    most_passes: float = 150.0
+    most_passes: float = 300.0
+    patience: float = 40.0
     scale: float = 1.0
     init: str = "glorot"
     cells: int = CELLS
@@ -85,8 +88,25 @@ class Race(Task):
         str
         """
         facts = [self.name, str(self.net), len(self.train), np.dtype(self.dtype).name, self.target]
-        facts += [self.scale, self.init, self.cells, self.cell_seed, self.most_reductions, self.most_passes]
+        facts += [self.scale, self.init, self.cells, self.cell_seed]
+        facts += [self.most_reductions, self.most_passes, self.patience]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+    def key(self, method: "Method", settings: Mapping[str, Any], seed: int) -> str:
+        """Return what a run of a method depends on, as text.
+
+        Parameters
+        ----------
+        method : Method
+        settings : dict
+            All of its options.
+        seed : int
+
+        Returns
+        -------
+        str
+        """
+        return json.dumps([self.name, self.fingerprint(), method.optimizer, dict(settings), seed])
 
 
 @dataclass(frozen=True)
@@ -289,7 +309,6 @@ class Watch:
         spent = (record.reductions, record.passes, record.bytes, rounds, record.seconds)
         self.path.append((loss, spent))
         steps = [(costs[0], loss) for loss, costs in self.path]
-        late = record.reductions > race.most_reductions / 5 or record.passes > race.most_passes / 5
         if loss <= race.target:
             self.ended = "target"
         elif not np.isfinite(loss):
@@ -298,7 +317,7 @@ class Watch:
             self.ended = "costs more than the best"
         elif record.reductions >= race.most_reductions or record.passes >= race.most_passes:
             self.ended = "limit"
-        elif late and hopeless(steps, race.target, self._most(record)):
+        elif record.passes > race.patience and hopeless(steps, race.target, self._most(record)):
             self.ended = "hopeless"
         return bool(self.ended)
 
