@@ -325,8 +325,12 @@ def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int
     Raises
     ------
     ValueError
-        If the counts are not those of so many parameters, or the run has averages over cells, whose work is
-        not counted by its kind.
+        If the counts are not those of so many parameters.
+
+    Notes
+    -----
+    The history must be of a method without averages over cells: what cells compute is not counted by its
+    kind. For such methods there is `RunCost`.
 
     Examples
     --------
