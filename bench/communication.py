@@ -205,7 +205,7 @@ def timings(stored: StoredRuns, task: str, found: Iterable[dict], quick: bool) -
     with threadpool_limits(1):
         for each in found:
             method, settings = entries[each["method"]], each["settings"]
-            measure = partial(communication.timed, race, method, settings, nodes.ITERATIONS)
+            measure = partial(communication.timed, race, method, settings)
             seconds[each["method"]] = stored.run(race.key(method, settings, 0), measure, name="timings")
     return seconds
 

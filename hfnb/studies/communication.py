@@ -215,7 +215,7 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
     one, whole = {"method": "auto", "trial_steps": 1}, {"method": "auto", "trial_steps": 5}
     curvature = Axis(_power(samples / 8), 2, samples)
     second = {"damping": Axis(1.0, 10.0), "curvature_batch_size": curvature}
-    local = {"method": "martens", "solves": "local", "trial_steps": 5}
+    local = {"method": "martens", "solves": "local"}
     found |= {
         "global solves, one trial step a reduction": Method("hessian_free", one),
         "global solves": Method("hessian_free", whole),
@@ -441,18 +441,19 @@ class _Timed:
 
 
 def timed(
-    race: Race, method: Method, settings: Mapping[str, Any], iterations: int, seed: int = 0
+    race: Race, method: Method, settings: Mapping[str, Any], iterations: int = 10**6, seed: int = 0
 ) -> dict[str, float]:
-    """Time some iterations of a method in one process, which should have a core to itself.
+    """Time a run of a method in one process, which should have a core to itself.
 
     Parameters
     ----------
     race : Race
+        The run ends at its target or limits.
     method : Method
     settings : dict
         All of its options.
     iterations : int
-        Number of iterations, the first of which is not timed: caches are cold.
+        The most iterations that are timed. The first one, when caches are cold, is not timed.
     seed : int
         Of the start and of the optimizer.
 
@@ -463,22 +464,22 @@ def timed(
         ``reductions`` and ``bytes`` of the same iterations.
     """
     evaluator = _Timed(cast(LocalEvaluator, race.objective().evaluator))
-    laps: list[float] = []
-    before: dict[str, float] = {}
+    watch, laps, before = Watch(race, method.optimizer, Price()), list[float](), dict[str, float]()
 
-    def watch(record: Record) -> None:
+    def note(record: Record) -> bool:
         laps.extend(seconds for _, engines in evaluator.clock.laps for seconds, _ in engines.values())
         evaluator.clock.laps.clear()
         if record.iteration == 1:
             laps.clear()
             before.update(record)
+        return watch(record) and record.iteration > 1
 
     optimizer = getattr(optimizers, method.optimizer)
     result = optimizer(
         Objective.from_evaluator(race.net, cast(Evaluator, evaluator)),
         race.start(seed),
         seed=seed,
-        callback=watch,
+        callback=note,
         max_iter=iterations + 1,
         **nested(settings),
     )
