@@ -29,7 +29,7 @@ from hfnb.studies.tuning import Axis, tuned
 
 POINTS = 60  # of the losses of a run that are kept for figures
 SPENT = ("reductions", "passes", "bytes", "rounds")
-TRIED = 40  # settings of a method that are tried at most
+TRIED = 60  # settings of a method that are tried at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +197,14 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
     -------
     dict
         {name: `Method`}. "Synchronous" methods reduce once a step. The methods that are not tuned have no
-        axes. ``batch_size`` of a method of `hfnb.local_steps` counts samples of a cell.
+        axes. "Local" first-order methods take steps on mini-batches of 64 samples of a cell, whose number in a
+        round is ``iterations``.
 
     Examples
     --------
     >>> methods(60_000)["synchronous Adam"].axes["batch_size"].first
     16384
     """
-    share = samples // cells
     large = Axis(_power(samples / 4), 2, samples)
     found = {
         f"synchronous {name}": Method(
@@ -215,31 +215,42 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
     one, whole = {"method": "auto", "trial_steps": 1}, {"method": "auto", "trial_steps": 5}
     curvature = Axis(_power(samples / 8), 2, samples)
     second = {"damping": Axis(1.0, 10.0), "curvature_batch_size": curvature}
-    local = {"method": "martens", "solves": "local"}
+    local = {"method": "auto", "solves": "local"}
     found |= {
         "global solves, one trial step a reduction": Method("hessian_free", one),
         "global solves": Method("hessian_free", whole),
         "global solves, tuned": Method("hessian_free", whole, second),
         "global solves, no negative curvature": Method("hessian_free", whole | {"probe": False}),
-        "local solves": Method("hessian_free", local | {"curvature_batch_size": curvature.first}),
+        "local solves": Method("hessian_free", local),
         "local solves, tuned": Method("hessian_free", local, second),
-        "local solves, Hessian and negative curvature": Method(
-            "hessian_free",
-            local | {"solver": "cg", "curvature": "hessian", "curvature_batch_size": curvature.first},
-        ),
+        "local solves, no negative curvature": Method("hessian_free", local | {"probe": False}),
+        "local solves, Hessian": Method("hessian_free", local | {"curvature": "hessian"}),
     }
-    small = Axis(_power(share / 8), 2, share)
-    steps = {"options.damping": Axis(1.0, 10.0), "options.curvature_batch_size": small}
-    newton = {"optimizer": "hessian_free", "outer": "search", "options.method": "martens"}
-    found["local Hessian-free"] = Method(
-        "local_steps", newton | {"iterations": 4, "options.curvature_batch_size": small.first}
-    )
-    found["local Hessian-free, tuned"] = Method("local_steps", newton, {"iterations": Axis(4, 2), **steps})
+    return found | _with_local_steps(samples // cells)
+
+
+def _with_local_steps(share: int) -> dict[str, Method]:
+    """Return the methods of `hfnb.local_steps` for cells of so many samples."""
+    newton = {"optimizer": "hessian_free", "outer": "search"}
+    axes = {
+        "iterations": Axis(4, 2),
+        "options.damping": Axis(1.0, 10.0),
+        "options.curvature_batch_size": Axis(_power(share / 8), 2, share),
+    }
+    found = {
+        "local Hessian-free": Method("local_steps", newton | {"iterations": 4}),
+        "local Hessian-free, tuned": Method("local_steps", newton, axes),
+    }
+    inner: dict[str, Any] = {"options.batch_size": min(64, share), "options.batches_per_iteration": 1}
     for name, method, rate in (("SGD", "sgd", 0.3), ("momentum", "momentum", 0.03), ("Adam", "adam", 1e-3)):
-        axes = {"iterations": Axis(1, 2), "options.learning_rate": Axis(rate, 3.0)}
-        for words, outer in (("", "mean"), (", search", "search"), (", outer momentum", "momentum")):
-            fixed = {"optimizer": method, "outer": outer, "options.batch_size": min(64, share)}
-            found[f"local {name}{words}"] = Method("local_steps", fixed, axes)
+        axes = {"iterations": Axis(64, 2), "options.learning_rate": Axis(rate, 3.0)}
+        for words, outer in (("", "mean"), (", search", "search"), (", outer Nesterov", "nesterov")):
+            fixed = {"optimizer": method, "outer": outer, **inner}
+            more = {"outer_learning_rate": Axis(0.7, 2.0)} if outer == "nesterov" else {}
+            found[f"local {name}{words}"] = Method("local_steps", fixed, axes | more)
+        if method != "sgd":
+            fixed = {"optimizer": method, "outer": "mean", **inner, "options.moments": "average"}
+            found[f"local {name}, averaged moments"] = Method("local_steps", fixed, axes)
     return found
 
 
