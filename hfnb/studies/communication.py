@@ -197,8 +197,8 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
     -------
     dict
         {name: `Method`}. "Synchronous" methods reduce once a step. The methods that are not tuned have no
-        axes. "Local" first-order methods take steps on mini-batches of 64 samples of a cell, whose number in a
-        round is ``iterations``.
+        axes. "Local" first-order methods take ``iterations`` steps a round, on mini-batches of 64 samples of a
+        cell.
 
     Examples
     --------
@@ -230,7 +230,7 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
 
 
 def _with_local_steps(share: int) -> dict[str, Method]:
-    """Return the methods of `hfnb.local_steps` for cells of so many samples."""
+    """Return the methods whose cells, of so many samples, run some iterations alone."""
     newton = {"optimizer": "hessian_free", "outer": "search"}
     axes = {
         "iterations": Axis(4, 2),
