@@ -23,6 +23,7 @@ from bench.report import RESULTS, about, show
 from bench.rule import DEEP, NEAR, images
 from hfnb import datasets, models
 from hfnb.datasets import Dataset
+from hfnb.objectives.cells import CELLS
 from hfnb.studies import communication, speech_recognition
 from hfnb.studies.communication import Method, Price, Race
 from hfnb.studies.scaling_model import Interconnect
@@ -38,11 +39,16 @@ PRICES = {  # what tuning minimizes
 }
 
 
+def cells(quick: bool) -> int:
+    """Return the number of cells: few, where there are few images."""
+    return 4 if quick else CELLS
+
+
 def mnist(quick: bool, **options) -> Race:
     """Return the classifier of 60,000 images to a loss of 0.1, or a small one of 3,000 images to 0.3."""
     train, test = (images(3000), images(3000)) if quick else datasets.mnist()
     sizes, target = ([784, 30, 10], 0.3) if quick else (SIZES, 0.1)
-    given = {"name": "MNIST", "target": target, **options}
+    given = {"name": "MNIST", "target": target, "cells": cells(quick), **options}
     return Race(net=models.mlp(sizes), train=train, test=test, **given)
 
 
@@ -57,7 +63,13 @@ def timit(quick: bool) -> Race:
     task = speech_recognition.timit_task("fast" if quick else "full", "synthetic" if quick else None)
     target = 2.5 if quick else 1.5
     return Race(
-        name=task.name, net=task.net, train=task.train, test=task.test, dtype=task.dtype, target=target
+        name=task.name,
+        net=task.net,
+        train=task.train,
+        test=task.test,
+        dtype=task.dtype,
+        target=target,
+        cells=cells(quick),
     )
 
 
@@ -66,14 +78,15 @@ def autoencoder(quick: bool) -> Race:
     sizes, n, target = ((784, 100, 30), 1500, 20.0) if quick else (DEEP, 6000, 15.0)
     data = Dataset(images(n).X, images(n).X, name=f"{n:,} images of MNIST")
     net = models.autoencoder(sizes, weight_decay=1e-5)
-    return Race(name="autoencoder", net=net, train=data, test=data, target=target)
+    return Race(name="autoencoder", net=net, train=data, test=data, target=target, cells=cells(quick))
 
 
 def small_mnist(quick: bool) -> Race:
     """Return the classifier that runs on emulated hosts: 6,000 images, a loss of 0.2."""
     data = images(1500 if quick else 6000)
     net = models.mlp([784, 30, 10] if quick else [784, 100, 50, 10])
-    return Race(name="MNIST on hosts", net=net, train=data, test=data, target=0.5 if quick else 0.2)
+    target = 0.5 if quick else 0.2
+    return Race(name="MNIST on hosts", net=net, train=data, test=data, target=target, cells=cells(quick))
 
 
 TASKS: dict[str, Callable[[bool], Race]] = {
@@ -91,6 +104,11 @@ HOSTS_TASK = "hosts"
 def race_of(task: str, quick: bool) -> Race:
     """Return a task, which is made once in each process."""
     return TASKS[task](quick)
+
+
+def methods_of(race: Race) -> dict[str, Method]:
+    """Return the methods, with the grids for a task."""
+    return communication.methods(len(race.train), race.cells)
 
 
 def work(
@@ -161,7 +179,7 @@ def race(stored: StoredRuns, task: str, methods: list[str], options) -> list[dic
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     fresh = multiprocessing.get_context("spawn")  # a fork would inherit locks of BLAS threads
     workers = {"max_workers": options.processes, "mp_context": fresh}
-    entries = communication.methods(len(race_of(task, options.quick).train))
+    entries = methods_of(race_of(task, options.quick))
     with (
         ProcessPoolExecutor(**workers, initializer=threadpool_limits, initargs=(1,)) as pool,
         ThreadPoolExecutor(options.processes) as chains,
@@ -201,7 +219,7 @@ def verdicts(found: Iterable[dict]) -> list[dict]:
 def timings(stored: StoredRuns, task: str, found: Iterable[dict], quick: bool) -> dict[str, dict]:
     """Return the seconds of each method on one core, measured unless they are stored."""
     race, seconds = race_of(task, quick), {}
-    entries = communication.methods(len(race.train))
+    entries = methods_of(race)
     with threadpool_limits(1):
         for each in found:
             method, settings = entries[each["method"]], each["settings"]

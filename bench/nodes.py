@@ -45,7 +45,7 @@ def scatter() -> float:
 
 def run_costs(race: Race, found: dict, timing: dict) -> list[RunCost]:
     """Return what the runs of a method that reached the target cost on nodes."""
-    method, settings = communication.methods(len(race.train))[found["method"]], found["settings"]
+    method, settings = communication.methods(len(race.train), race.cells)[found["method"]], found["settings"]
     runs = [run for run in found["runs"] if run["reached"]]
     return [communication.run_cost(race, method, settings, run, timing) for run in runs]
 
@@ -125,7 +125,7 @@ def predict(race: Race, found: list[dict], timings: dict[str, dict], quick: bool
     spread = scatter()
     tables = {"first": show(fastest(costs, spread)), "limits": show(limits(costs, spread))}
     if LOCAL in costs:
-        method = communication.methods(len(race.train))[LOCAL]
+        method = communication.methods(len(race.train), race.cells)[LOCAL]
         tables["speed-up"] = show(speedups(race, method, spread, ITERATIONS))
     some = dict(list(costs.items())[:7])  # lines that can be told apart
     if some and not quick:

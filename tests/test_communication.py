@@ -168,6 +168,14 @@ def test_cells_of_sorted_data_differ_only_if_asked_to():
     assert shares(0) == shares(None) == [0.5]
 
 
+def test_a_target_met_beyond_the_limits_is_not_met():
+    sgd = Method("first_order", {"method": "sgd", "batch_size": SAMPLES, "learning_rate": 0.5})
+    steps = attempt(RACE, sgd, sgd.fixed)["reductions"]
+    for limits in ({"most_reductions": steps - 0.5}, {"most_passes": steps - 0.5}):
+        run = attempt(clouds(**limits), sgd, sgd.fixed)
+        assert (run["reached"], run["ended"]) == (False, "limit")
+
+
 def test_starts_near_the_saddle_are_scaled():
     np.testing.assert_allclose(clouds(scale=0.02).start(1), 0.02 * RACE.start(1), rtol=1e-15)
     assert clouds(scale=0.02).fingerprint() != RACE.fingerprint() == clouds().fingerprint()

@@ -197,8 +197,7 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
     -------
     dict
         {name: `Method`}. "Synchronous" methods reduce once a step. The methods that are not tuned have no
-        axes. "Local" first-order methods take ``iterations`` steps a round, on mini-batches of 64 samples of a
-        cell.
+        axes. "Local" first-order methods take ``iterations`` steps a round, on mini-batches of 64 samples.
 
     Examples
     --------
@@ -320,8 +319,9 @@ class Watch:
         spent = (record.reductions, record.passes, record.bytes, rounds, record.seconds)
         self.path.append((loss, spent))
         steps = [(costs[0], loss) for loss, costs in self.path]
+        within = record.reductions <= race.most_reductions and record.passes <= race.most_passes
         if loss <= race.target:
-            self.ended = "target"
+            self.ended = "target" if within else "limit"
         elif not np.isfinite(loss):
             self.ended = "diverged"
         elif self.price.of(record) > self.allowed:
@@ -350,7 +350,7 @@ class Watch:
         A first-order method is measured once an epoch; what it spends is then interpolated in the logarithm
         of the loss, and a step that is begun counts. The others count whole iterations.
         """
-        reached = self.path[-1][0] <= self.race.target
+        reached = self.ended == "target"
         costs = np.array(self.path[-1][1], dtype=float)
         if reached and self._measured:
             costs = crossing([(loss, spent) for loss, spent in self.path], self.race.target)
