@@ -303,6 +303,18 @@ def test_tuning_allows_no_more_than_the_best_so_far():
     assert asked[-2:] == [(0.001, 5, np.inf), (0.001, 6, np.inf)]
 
 
+def test_settings_that_all_fail_alike_are_left_behind():
+    """All rates above 0.01 diverge at once, with the loss of the start; 0.001 is the best of the others."""
+
+    def costs(options):
+        return (np.inf, 2.3) if options["a"] > 0.02 else (10 + bowl_of_one(options), 0.1)
+
+    for first in (1.0, 100.0):
+        found = tuned({}, {"b": Axis(8, 2), "a": Axis(first, 10.0)}, costs, most=40)
+        assert (found.settings, found.inside) == ({"b": 8, "a": 0.001}, True)
+    assert tuned({}, {"a": Axis(1e6, 10.0)}, costs).cost == (np.inf, 2.3)  # too far away
+
+
 def test_where_nothing_arrives_the_least_loss_leads_on():
     """Only rates below 1e-3 reach the target; the search begins a thousand times higher."""
 

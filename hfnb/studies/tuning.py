@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 MOST = 20  # settings that are tried at most
+TIES = 4  # places that a search goes on over settings that all fail alike
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,9 @@ def tuned(
 
     Notes
     -----
-    One option at a time moves along its grid while that lowers the cost. With ``diagonals``, several options
-    move by one place each where no single one helps.
+    One option at a time moves along its grid while that lowers the cost. While all settings have the same
+    infinite cost, the search looks up to `TIES` places further. With ``diagonals``, several options move by
+    one place each where no single one helps.
 
     Examples
     --------
@@ -129,14 +133,23 @@ def tuned(
     while moving:
         moving, inside = False, True
         for move in _moves(len(axes), diagonals):
-            while True:
-                other = tuple(k + step for k, step in zip(best, move, strict=True))
+            other, ties = best, 0
+            while ties < (TIES if _failed(lowest) else 1):
+                other = tuple(k + step for k, step in zip(other, move, strict=True))
                 found = cost(other)
                 inside &= found is not None
-                if found is None or not found < lowest:
+                if found is None or found > lowest:
                     break
-                best, lowest, moving = other, found, True
+                if found < lowest:
+                    best, lowest, ties, moving = other, found, 0, True
+                else:
+                    ties += 1
     return Tuned(settings(best), lowest, inside, len(tried))
+
+
+def _failed(cost: Any) -> bool:
+    """Return whether a cost, or the first number of a tuple, is infinite."""
+    return bool(np.isinf(cost[0] if isinstance(cost, tuple) else cost))
 
 
 def _moves(axes: int, diagonals: bool) -> Iterator[tuple[int, ...]]:
