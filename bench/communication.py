@@ -102,8 +102,10 @@ HOSTS_TASK = "hosts"
 
 @cache
 def race_of(task: str, quick: bool) -> Race:
-    """Return a task, which is made once in each process."""
-    return TASKS[task](quick)
+    """Return a task, which is made once in each process; "mnist/64" has 64 cells."""
+    name, _, number = task.partition("/")
+    found = TASKS[name](quick)
+    return replace(found, name=f"{found.name}, {number} cells", cells=int(number)) if number else found
 
 
 def methods_of(race: Race) -> dict[str, Method]:
@@ -160,8 +162,10 @@ def row(found: dict) -> dict:
 def chosen(options) -> tuple[list[str], list[str]]:
     """Return the tasks and the methods that the command line asks for."""
     tasks = options.tasks or [task for task in TASKS if task != HOSTS_TASK]
-    if not set(tasks) <= set(TASKS):
-        raise SystemExit(f"--tasks: expected names of {', '.join(TASKS)}, got {' '.join(tasks)}")
+    for name, slash, number in (task.partition("/") for task in tasks):
+        if name not in TASKS or (slash and not number.isdecimal()):
+            known = f"{', '.join(TASKS)}, perhaps with a number of cells as in mnist/64"
+            raise SystemExit(f"--tasks: expected names of {known}, got {name}{slash}{number}")
     names = list(communication.methods(60_000))
     methods = [name for name in names if not options.methods or name in options.methods]
     if options.methods and len(methods) < len(set(options.methods)):
@@ -216,16 +220,12 @@ def verdicts(found: Iterable[dict]) -> list[dict]:
     return rows
 
 
-def timings(stored: StoredRuns, task: str, found: Iterable[dict], quick: bool) -> dict[str, dict]:
-    """Return the seconds of each method on one core, measured unless they are stored."""
-    race, seconds = race_of(task, quick), {}
-    entries = methods_of(race)
+def timing(stored: StoredRuns, race: Race, found: dict) -> dict[str, float]:
+    """Return the seconds of a method on one core, measured unless they are stored."""
+    method, settings = methods_of(race)[found["method"]], found["settings"]
     with threadpool_limits(1):
-        for each in found:
-            method, settings = entries[each["method"]], each["settings"]
-            measure = partial(communication.timed, race, method, settings)
-            seconds[each["method"]] = stored.run(race.key(method, settings, 0), measure, name="timings")
-    return seconds
+        measure = partial(communication.timed, race, method, settings)
+        return stored.run(race.key(method, settings, 0), measure, name="timings")
 
 
 def run(options) -> None:
@@ -234,16 +234,18 @@ def run(options) -> None:
         raise SystemExit(f"--metric: expected one of {', '.join(PRICES)}, got {options.metric}")
     (names, methods), quick = chosen(options), options.quick
     path = RESULTS / f"communication{'_quick' if quick else ''}.json"
-    stored = StoredRuns(path, about, options.minutes)
+    stored, entries = StoredRuns(path, about, options.minutes), []
     try:
         for task in [HOSTS_TASK] if options.hosts else names:
             found = race(stored, task, methods, options)
             show(verdicts(found))
-            if options.hosts:
-                rows = nodes.measure(task, found, quick)
-                stored.add("hosts", {json.dumps([*row.values()][:3]): row for row in rows})
-            elif options.time:
-                seconds = timings(stored, task, found, quick)
-                stored.add("predicted", {task: nodes.predict(race_of(task, quick), found, seconds, quick)})
+            if task.partition("/")[0] == names[0].partition("/")[0]:
+                entries += [(race_of(task, quick), each) for each in found]
+        if options.hosts:
+            rows = nodes.measure(HOSTS_TASK, found, quick)
+            stored.add("hosts", {json.dumps([*row.values()][:3]): row for row in rows})
+        elif options.time:
+            timed = [nodes.Entry(*entry, timing(stored, *entry)) for entry in entries]
+            stored.add("predicted", {names[0]: nodes.predict(timed, draw_figure=not quick)})
     except TimeIsUp as error:
         print(f"communication: {error}")

@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -33,6 +34,7 @@ HOSTS, RATES = (2, 4), ("100mbit", "1gbit")
 LIMIT = 900  # seconds for all methods on one set of hosts
 ITERATIONS = 3  # of local solves, timed for their speed-up
 LOCAL = "local solves"
+LINES = 7  # of a figure, that can be told apart
 
 
 def scatter() -> float:
@@ -43,11 +45,24 @@ def scatter() -> float:
     return float(scaling_model.fit(list(fitted.values())).costs["waiting"][1])
 
 
-def run_costs(race: Race, found: dict, timing: dict) -> list[RunCost]:
-    """Return what the runs of a method that reached the target cost on nodes."""
-    method, settings = communication.methods(len(race.train), race.cells)[found["method"]], found["settings"]
-    runs = [run for run in found["runs"] if run["reached"]]
-    return [communication.run_cost(race, method, settings, run, timing) for run in runs]
+@dataclass(frozen=True)
+class Entry:
+    """A method in the race: its task, what `bench.communication` found, and the seconds of one core."""
+
+    race: Race
+    found: dict
+    timing: dict
+
+    @property
+    def arrives(self) -> bool:
+        """Whether the method reached the target from every start."""
+        return all(run["reached"] for run in self.found["runs"])
+
+    def costs(self) -> list[RunCost]:
+        """Return what the run from each start costs on nodes."""
+        method = communication.methods(len(self.race.train), self.race.cells)[self.found["method"]]
+        cost = partial(communication.run_cost, self.race, method, self.found["settings"])
+        return [cost(run, self.timing) for run in self.found["runs"]]
 
 
 def times(costs: list[RunCost], nodes: int, network: Interconnect, spread: float) -> list[float]:
@@ -99,18 +114,18 @@ def speedups(race: Race, method: Method, spread: float, iterations: int) -> list
     return rows
 
 
-def draw(costs: dict[str, list[RunCost]], found: list[dict], spread: float) -> plt.Figure:
+def draw(entries: dict[str, Entry], spread: float) -> plt.Figure:
     """Return the figure: losses over reductions from the first start, and seconds over nodes."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.8), layout="constrained")
     curves = {
-        each["method"]: [{"reductions": spent, "loss": loss} for spent, loss in each["runs"][0]["curve"]]
-        for each in found
-        if each["method"] in costs
+        name: [{"reductions": spent, "loss": loss} for spent, loss in entry.found["runs"][0]["curve"]]
+        for name, entry in entries.items()
     }
     plots.curves(curves, "reductions", "loss", left, log=True)
     network = NETWORKS[MIDDLE]
     intervals = {
-        method: [times(each, nodes, network, spread) for nodes in NODES] for method, each in costs.items()
+        name: [times(entry.costs(), nodes, network, spread) for nodes in NODES]
+        for name, entry in entries.items()
     }
     plots.bands(NODES, intervals, right).set(xlabel="nodes", ylabel="predicted seconds to the target")
     right.set_title(MIDDLE, fontsize=10)
@@ -118,18 +133,21 @@ def draw(costs: dict[str, list[RunCost]], found: list[dict], spread: float) -> p
     return figure
 
 
-def predict(race: Race, found: list[dict], timings: dict[str, dict], quick: bool) -> dict:
-    """Show the predictions of one task, and draw them; return the tables."""
-    costs = {each["method"]: run_costs(race, each, timings[each["method"]]) for each in found}
-    costs = {method: each for method, each in costs.items() if each}
-    spread = scatter()
+def predict(found: list[Entry], draw_figure: bool) -> dict[str, list[dict]]:
+    """Show the predictions for the methods that arrive from every start; return the tables."""
+    entries, cells = {}, found[0].race.cells
+    for entry in filter(lambda entry: entry.arrives, found):
+        words = "" if entry.race.cells == cells else f", {entry.race.cells} cells"
+        entries[entry.found["method"] + words] = entry
+    costs, spread = {name: entry.costs() for name, entry in entries.items()}, scatter()
     tables = {"first": show(fastest(costs, spread)), "limits": show(limits(costs, spread))}
-    if LOCAL in costs:
+    if LOCAL in entries:
+        race = entries[LOCAL].race
         method = communication.methods(len(race.train), race.cells)[LOCAL]
         tables["speed-up"] = show(speedups(race, method, spread, ITERATIONS))
-    some = dict(list(costs.items())[:7])  # lines that can be told apart
-    if some and not quick:
-        draw(some, found, spread).savefig(RESULTS / "communication.png", dpi=120)
+    if draw_figure:
+        some = dict(list(entries.items())[:LINES])
+        draw(some, spread).savefig(RESULTS / "communication.png", dpi=120)
     return tables
 
 
