@@ -10,8 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,27 +18,13 @@ from bench.report import about, save, show
 from bench.rule import images
 from hfnb import models
 from hfnb.engines import blas
+from hfnb.studies.tuning import Axis, tuned
 from hfnb.threads import THREAD_VARIABLES
 
 TARGET, SIZES = 0.1, [784, 400, 150, 10]
 IMAGES, ACTIVATIONS = (6000, 60000), ("tanh", "sigmoid", "relu")
 OURS, FIRST_ORDER = "ours, auto without options", "torch Adam"
 BAR, BAR_FIRST_ORDER = 0.5, 4.0
-MOST = 20  # settings of a baseline that are tried at most
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An option to tune: its first value, and the factor between neighbours on its grid."""
-
-    first: float
-    factor: float
-
-    def value(self, position: int) -> float:
-        """Return the value at a position of the grid, to 2 digits; a whole number if the first one is."""
-        value = self.first * self.factor**position
-        return max(round(value), 1) if isinstance(self.first, int) else float(f"{value:.1e}")
-
 
 DAMPING = {"damping": Axis(0.1, 10.0)}
 MEMORY = Axis(10, 3)
@@ -59,33 +43,6 @@ SETTINGS: dict[str, tuple[dict, dict[str, Axis]]] = {
     "torch L-BFGS": ({}, {"history_size": MEMORY}),
     FIRST_ORDER: ({}, {"lr": Axis(1e-3, 3.0), "batch": Axis(256, 2)}),
 }
-
-
-def tuned(fixed: dict, axes: dict[str, Axis], attempt: Callable[[dict], float]) -> dict:
-    """Return the options with the least value of ``attempt``; both neighbours on each axis have more.
-
-    One option at a time moves along its grid, while that lowers the value; at most `MOST` settings are tried.
-    """
-    tried: dict[tuple, float] = {}
-
-    def settings(position: tuple) -> dict:
-        return fixed | {name: axis.value(k) for (name, axis), k in zip(axes.items(), position, strict=True)}
-
-    def cost(position: tuple) -> float:
-        key = tuple(settings(position).values())
-        if key not in tried:
-            tried[key] = attempt(settings(position)) if len(tried) < MOST else np.inf
-        return tried[key]
-
-    best, moving = (0,) * len(axes), True
-    cost(best)
-    while moving:
-        moving = False
-        for axis in range(len(axes)):
-            for sign in (1, -1):
-                while cost(other := tuple(k + sign * (i == axis) for i, k in enumerate(best))) < cost(best):
-                    best, moving = other, True
-    return settings(best)
 
 
 def race(task: dict) -> dict:
@@ -173,7 +130,7 @@ def compared(common: dict, baselines: list[str], starts: int, threads: int) -> t
         return run["seconds"] or np.inf
 
     chosen = {
-        baseline: tuned(*SETTINGS[baseline], lambda options, name=baseline: attempt(name, options))
+        baseline: tuned(*SETTINGS[baseline], lambda options, name=baseline: attempt(name, options)).settings
         for baseline in baselines
     }
     for seed in range(1, starts):

@@ -116,6 +116,35 @@ def curves(
     return ax
 
 
+def bands(
+    x: Sequence[float], intervals: Mapping[str, Sequence[Sequence[float]]], ax: Axes | None = None
+) -> Axes:
+    """Draw a line with its interval for each name, on logarithmic axes.
+
+    Parameters
+    ----------
+    x : sequence of float, length n
+        For example numbers of nodes.
+    intervals : dict
+        {name: for each x the middle, the lower and the upper value}; what is infinite is left out.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
+    ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
+    for index, (name, each) in enumerate(intervals.items()):
+        middle, low, high = np.where(np.isfinite(each), each, np.nan).T
+        ax.plot(x, middle, label=name, **look(index))
+        ax.fill_between(x, low, high, color=COLOURS[index % len(COLOURS)], alpha=0.2)
+    ax.set(xscale="log", yscale="log")
+    ax.grid(alpha=GRID_OPACITY)
+    return ax
+
+
 def comparison(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     xs: Sequence[str] = ("passes", "reductions", "seconds"),

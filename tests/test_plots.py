@@ -33,6 +33,19 @@ def test_curves_draw_the_entries_asked_for():
     assert ax.get_xlabel() == plots.LABELS["reductions"]
 
 
+def test_bands_have_lines_between_their_bounds():
+    _, ax = plt.subplots()
+    given = {"a": [(2, 1, 4), (3, 2, 9)], "b": [(5, 5, 5), (np.inf, 5, np.inf)]}
+    assert plots.bands([1, 16], given, ax) is ax
+    a, b = ax.get_lines()
+    np.testing.assert_array_equal(a.get_xydata(), [(1, 2), (16, 3)])
+    np.testing.assert_array_equal(b.get_ydata(), [5, np.nan])
+    corners = {tuple(corner) for corner in ax.collections[0].get_paths()[0].vertices}
+    assert corners == {(1, 1), (1, 4), (16, 2), (16, 9)}
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert ax.get_legend_handles_labels()[1] == ["a", "b"]
+
+
 def test_lines_differ_in_more_than_colour():
     looks = [plots.look(i) for i in range(7)]
     for part in ("color", "linestyle", "marker"):

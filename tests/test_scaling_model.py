@@ -9,10 +9,12 @@ from test_hosts import HOSTS, run_on_head
 from hfnb import Dataset, Objective, first_order, hessian_free, models
 from hfnb.engines import Cluster
 from hfnb.objectives.costs import Counts
+from hfnb.optimizers import Recorder
 from hfnb.studies import scaling_model
 from hfnb.studies.scaling_model import (
     Interconnect,
     Run,
+    RunCost,
     Setting,
     Workload,
     allreduce,
@@ -98,9 +100,9 @@ def counted(monkeypatch):
     """What an objective was asked for since the last record, noted as it happens."""
     calls, add = [], Counts.add
 
-    def note(counts, what, samples, numbers=0, bytes=0):
-        calls.append((what, samples))
-        add(counts, what, samples, numbers, bytes)
+    def note(counts, what, samples, numbers=0, bytes=0, times=1):
+        calls.extend([(what, samples // times)] * times)
+        add(counts, what, samples, numbers, bytes, times)
 
     monkeypatch.setattr(Counts, "add", note)
     return calls
@@ -129,6 +131,21 @@ def test_work_of_sgd_is_its_steps(data, w0):
     assert [(each.gradients, each.batch, each.losses) for each in workloads(history, w0)[1:]] == [
         (10, 60, 0)
     ] * 2
+
+
+def test_losses_of_a_line_search_share_a_reduction(data, w0):
+    """Two iterations by hand: a gradient, and a search of five losses in one reduction; then one of one."""
+    objective = Objective(NET, data)
+    recorder = Recorder(objective, None)
+    for steps in ([0.1, 0.2, 0.4, 0.8, 1.6], [1.0]):
+        _, g = objective.value_and_gradient(w0)
+        objective.values_along(w0, -g, steps)
+        recorder.add(w0, iteration=len(recorder.history), loss=0.0)
+    found = workloads(recorder.history, w0)
+    kinds = [(each.gradients, each.losses, each.searches, each.batch) for each in found]
+    assert kinds == [(1, 5, 1, len(data)), (1, 1, 1, len(data))]
+    # of 16 engines: 4 messages for each of the two sums, which are both of pairs
+    assert found[0].communication_cost(16) == (2, 8, 4 * 16 * (w0.size + 5))
 
 
 def test_wrong_parameters_are_named(alone, w0):
@@ -249,6 +266,59 @@ def test_linearizing_anew_does_not_flatter_many_engines():
     two = Setting(2, kept=10_000)
     assert model.seconds([work], two) == pytest.approx(10_000 * (30 * 1e-6 + 2e-6))
     assert scaling_model.speedup([model], [work], two)[1] == pytest.approx(2)
+
+
+# The model of whole runs, by hand
+
+SIZE = 1_502_640  # bytes of the parameters of 784-400-150-10 in float32
+LOCAL = RunCost(  # an iteration of local solves: gradient, mean solution, seven losses
+    computed=4.8, serial=0.01, reductions=3, bytes=SIZE + 4 + SIZE + 8 + 7 * 16, size=SIZE, parts=16
+)
+
+
+@pytest.mark.parametrize(("nodes", "share"), [(1, 1), (2, 1 / 2), (10, 1 / 8), (16, 1 / 16), (1024, 1 / 16)])
+def test_a_node_computes_whole_cells(nodes, share):
+    """Of 16 cells, one of 10 nodes holds two; of 1,024 nodes only 16 have work."""
+    assert LOCAL.compute(nodes) == pytest.approx(4.8 * share + 0.01)
+    late = 1 + 0.03 * expected_maximum(min(nodes, 16))
+    assert LOCAL.compute(nodes, scatter=0.03) == pytest.approx(4.8 * share * late + 0.01)
+
+
+@pytest.mark.parametrize("gigabits", [1, 10, 100])
+def test_reductions_take_what_their_messages_and_bytes_do(gigabits):
+    """On 16 nodes: 8 messages and 15/8 of the bytes for each of two vectors, 4 messages for the losses."""
+    network = Interconnect(50e-6, gigabits * 1e9)
+    bits = 8 * (2 * 15 / 8 * SIZE + 4 * (7 * 16 + 12))
+    expected = (2 * 8 + 4) * 50e-6 + bits / (gigabits * 1e9)
+    assert LOCAL.communication(16, network) == pytest.approx(expected, rel=1e-12)
+    assert LOCAL.communication(1024, network) == LOCAL.communication(16, network)
+    assert LOCAL.communication(1, network) == 0
+    assert LOCAL.seconds(16, network) == pytest.approx(expected + 0.31)
+
+
+def test_without_network_and_serial_part_the_speedup_is_the_number_of_nodes():
+    free, alone = Interconnect(0.0, np.inf), RunCost(7.0, 0.0, 10, 10 * SIZE, SIZE)
+    for nodes in (1, 3, 16, 1000):
+        assert alone.seconds(1, free) / alone.seconds(nodes, free) == pytest.approx(nodes)
+
+
+def test_a_mini_batch_of_64_keeps_64_nodes_busy():
+    step = RunCost(computed=6.4, serial=0.0, reductions=100, bytes=100 * (SIZE + 4), size=SIZE, parts=64)
+    network = Interconnect(50e-6, 10e9)
+    assert [step.compute(nodes) for nodes in (1, 48, 64, 1024)] == pytest.approx([6.4, 0.2, 0.1, 0.1])
+    assert step.communication(64, network) == pytest.approx(
+        100 * (12 * 50e-6 + 8 * 2 * 63 / 64 * SIZE / 1e10)
+    )
+
+
+def test_both_models_agree_on_a_run_that_both_can_describe():
+    """The sums of a synchronous step, with the model of parts and with that of whole runs."""
+    work = Workload(30, 0, 0, 4096, 0, SIZE)
+    run = RunCost(0.0, 0.0, 30, 30 * SIZE, SIZE)
+    network = Interconnect(50e-6, 10e9)
+    for nodes in (2, 16, 24, 1024):
+        _, messages, path = work.communication_cost(nodes)
+        assert run.communication(nodes, network) == pytest.approx(network.seconds(messages, path))
 
 
 # The model, on real engines

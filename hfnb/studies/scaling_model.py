@@ -14,6 +14,9 @@ the column (G + P) h. What a reduction costs here is
 copying and adding; a network's latency and bandwidth, which are given, come on top. Engines whose times
 scatter wait for the slowest: m(N) is the expected maximum of N standard normal variables.
 
+`RunCost` is a simpler model, for methods whose cells work alone between two reductions
+(`hfnb.objectives.cells`): it takes the counts of a whole run, and the seconds of one node.
+
 `measure` makes the short runs on one and on several engines that the model is fitted to and tested on.
 """
 
@@ -115,6 +118,7 @@ def expected_maximum(n: int) -> float:
 
 COUNTED = ("samples", "products", "reductions", "numbers")
 LOSS = compensated_sums.nbytes(1, float)  # bytes of the sum of a loss
+MOST_TRIED = 64  # points that a line search may evaluate in one reduction
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,8 @@ class Workload:
         Bytes of a gradient or product in an Allreduce.
     pairs : bool
         Whether gradients and products are summed as pairs.
+    searches : float or None
+        Reductions of losses, each of which sums those of several points; None for one reduction a loss.
     """
 
     gradients: float
@@ -178,13 +184,127 @@ class Workload:
     curvature_batch_size: float
     size: int
     pairs: bool = False
+    searches: float | None = None
 
     def communication_cost(self, engines: int) -> tuple[float, float, float]:
         """Return the number of sums, and the messages and bytes on their critical paths."""
-        vectors = self.gradients + self.products
-        short, long = (allreduce(size, engines, self.pairs) for size in (LOSS, self.size))
-        messages, path = (self.losses * a + vectors * b for a, b in zip(short, long, strict=True))
-        return vectors + self.losses, messages, path
+        searches = self.losses if self.searches is None else self.searches
+        return _paths(
+            self.gradients + self.products, self.size, searches, LOSS * self.losses, engines, self.pairs
+        )
+
+
+def _paths(
+    vectors: float, size: int, searches: float, losses: float, engines: int, pairs: bool
+) -> tuple[float, float, float]:
+    """Return the number of sums, and the messages and bytes on their critical paths.
+
+    There are sums of vectors, of ``size`` bytes each, and sums of losses, of ``losses`` bytes together.
+    """
+    sums = [(vectors, size), (searches, round(losses / searches) if searches else 0)]
+    each = [(count, *allreduce(bytes_, engines, pairs)) for count, bytes_ in sums]
+    messages = sum(count * messages for count, messages, _ in each)
+    return vectors + searches, messages, sum(count * path for count, _, path in each)
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a run spends until its target, of which the seconds on any number of nodes follow.
+
+    Attributes
+    ----------
+    computed : float
+        Seconds that one node needs for all evaluations; several nodes share them.
+    serial : float
+        Seconds for what every node does alike, such as the vectors of a Krylov solve.
+    reductions : float
+    bytes : float
+        What each node contributes to all reductions together.
+    size : int
+        Bytes of a vector of parameters. As many reductions as ``bytes`` has room for are taken to be of
+        vectors, the others of losses.
+    parts : int or None
+        Parts of the work, of which a node does whole ones: cells, or the samples of a mini-batch. Nodes
+        beyond them are idle, and take no part in reductions. None for work that divides evenly.
+    pairs : bool
+        Whether vectors are summed as pairs, as in float64.
+
+    Notes
+    -----
+    With N nodes at work, the seconds are ⌈parts/N⌉/parts × ``computed`` × (1 + scatter × m(N)) + ``serial``
+    for computing, where m(N) is `expected_maximum`, and α × messages + β × bytes on the paths of the
+    reductions (`allreduce`) for communication. No reduction overlaps with computing.
+
+    Examples
+    --------
+    >>> cells = RunCost(computed=16.0, serial=1.0, reductions=3, bytes=3000.0, size=1000, parts=16)
+    >>> [cells.compute(nodes) for nodes in (1, 10, 16, 1024)]
+    [17.0, 3.0, 2.0, 2.0]
+    """
+
+    computed: float
+    serial: float
+    reductions: float
+    bytes: float
+    size: int
+    parts: int | None = None
+    pairs: bool = False
+
+    def _working(self, nodes: int) -> int:
+        """Return how many nodes have something to do."""
+        return nodes if self.parts is None else min(nodes, self.parts)
+
+    def compute(self, nodes: int, scatter: float = 0.0) -> float:
+        """Return the seconds of computing by the slowest node.
+
+        Parameters
+        ----------
+        nodes : int
+        scatter : float
+            Standard deviation of the nodes' speeds, relative to their mean.
+
+        Returns
+        -------
+        float
+        """
+        working = self._working(nodes)
+        parts = self.parts or working
+        slowest = 1 + scatter * expected_maximum(working)
+        return self.computed * -(-parts // working) / parts * slowest + self.serial
+
+    def communication(self, nodes: int, interconnect: Interconnect) -> float:
+        """Return the seconds of all reductions.
+
+        Parameters
+        ----------
+        nodes : int
+        interconnect : Interconnect
+
+        Returns
+        -------
+        float
+        """
+        vectors = min(self.reductions, round(self.bytes / self.size))
+        losses = max(self.bytes - vectors * self.size, 0.0)
+        searches = self.reductions - vectors
+        _, messages, path = _paths(vectors, self.size, searches, losses, self._working(nodes), self.pairs)
+        return interconnect.seconds(messages, path)
+
+    def seconds(self, nodes: int, interconnect: Interconnect, scatter: float = 0.0) -> float:
+        """Return the seconds of the run: computing and communication.
+
+        Parameters
+        ----------
+        nodes : int
+        interconnect : Interconnect
+        scatter : float
+            As for `compute`.
+
+        Returns
+        -------
+        float
+        """
+        return self.compute(nodes, scatter) + self.communication(nodes, interconnect)
 
 
 def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int = 0) -> list[Workload]:
@@ -207,26 +327,32 @@ def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int
     ValueError
         If the counts are not those of so many parameters.
 
+    Notes
+    -----
+    The history must be of a method without averages over cells: what cells compute is not counted by its
+    kind. For such methods there is `RunCost`.
+
     Examples
     --------
     >>> from hfnb import Dataset, Objective, first_order, models
     >>> net, data = models.mlp([2, 2]), Dataset(np.eye(2), np.array([0, 1]))
     >>> history = first_order(Objective(net, data), net.init(0), batch_size=1, max_iter=1).history
     >>> workloads(history, net.init(0))[1]
-    Workload(gradients=2.0, products=0.0, losses=0.0, batch=1.0, curvature_batch_size=0, size=24, pairs=False)
+    Workload(gradients=2.0, products=0.0, losses=0.0, batch=1.0, ..., size=24, pairs=False, searches=0.0)
     """
     p, pairs, found = w0.size, w0.dtype == np.float64, []
     costs = np.array([[record[key] for key in COUNTED] for record in history], dtype=int).reshape(-1, 4)
     for samples, products, reductions, numbers in np.diff(costs, axis=0, prepend=0):
-        gradients, rest = divmod(numbers - reductions - (p - 1) * products, p)
-        losses = reductions - gradients - products
-        if rest or min(gradients, losses) < 0:
+        # numbers − reductions − (p − 1) P = p G + L − S, for L losses in S reductions
+        gradients, together = divmod(numbers - reductions - (p - 1) * products, p)
+        searches = reductions - gradients - products
+        if min(gradients, searches) < 0 or together > MOST_TRIED * searches:
             raise ValueError(f"w0: expected the parameters that the history has counted, got {p} of them")
+        losses = together + searches
         batch = (samples - curvature_batch_size * products) / max(gradients + losses, 1)
-        sums = float(gradients), float(products), float(losses)
-        found.append(
-            Workload(*sums, float(batch), curvature_batch_size, compensated_sums.nbytes(p, w0.dtype), pairs)
-        )
+        sums = float(gradients), float(products), float(losses), float(batch)
+        size = compensated_sums.nbytes(p, w0.dtype)
+        found.append(Workload(*sums, curvature_batch_size, size, pairs, searches=float(searches)))
     return found
 
 
