@@ -27,6 +27,7 @@ from hfnb.studies.scaling_model import Interconnect, RunCost, allreduce
 from hfnb.studies.tasks import Task
 from hfnb.studies.tuning import Axis, tuned
 
+SHARED = 1000  # samples that every engine holds for a preconditioner
 POINTS = 60  # of the losses of a run that are kept for figures
 SPENT = ("reductions", "passes", "bytes", "rounds")
 TRIED = 60  # settings of a method that are tried at most
@@ -212,12 +213,15 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
         for name, method, rate in (("SGD", "sgd", 0.3), ("momentum", "momentum", 0.1), ("Adam", "adam", 1e-2))
     }
     one, whole = {"method": "auto", "trial_steps": 1}, {"method": "auto", "trial_steps": 5}
+    every = whole | {"batch_size": "all"}
     curvature = Axis(_power(samples / 8), 2, samples)
     second = {"damping": Axis(1.0, 10.0), "curvature_batch_size": curvature}
     local = {"method": "auto", "solves": "local"}
     found |= {
         "global solves, one trial step a reduction": Method("hessian_free", one),
         "global solves": Method("hessian_free", whole),
+        "global solves, all samples": Method("hessian_free", every),
+        "global solves, shared samples": Method("hessian_free", every | {"shared_samples": SHARED}),
         "global solves, tuned": Method("hessian_free", whole, second),
         "global solves, no negative curvature": Method("hessian_free", whole | {"probe": False}),
         "local solves": Method("hessian_free", local),
@@ -226,6 +230,28 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
         "local solves, Hessian": Method("hessian_free", local | {"curvature": "hessian"}),
     }
     return found | _with_local_steps(samples // cells)
+
+
+def arguments(race: Race, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an optimizer: options, of which the shared samples become a preconditioner.
+
+    Parameters
+    ----------
+    race : Race
+    settings : dict
+        All options of a run, as `nested` takes them; ``shared_samples`` is the number of samples that every
+        engine holds (`hfnb.optimizers.SharedSamples`).
+
+    Returns
+    -------
+    dict
+    """
+    options = nested(settings)
+    if (count := options.pop("shared_samples", None)) is not None:
+        rows = np.sort(np.random.default_rng(0).permutation(len(race.train))[:count])
+        data = race.train[rows]
+        options["preconditioner"] = optimizers.SharedSamples(race.net, data)
+    return options
 
 
 def _with_local_steps(share: int) -> dict[str, Method]:
@@ -412,7 +438,7 @@ def attempt(
             seed=seed,
             callback=watch,
             max_iter=10**6,
-            **nested(settings),
+            **arguments(race, settings),
         )
     watch.ended = watch.ended or str(result.message)
     return watch.spent() | {"curve": watch.curve()}
@@ -492,7 +518,7 @@ def timed(
         seed=seed,
         callback=note,
         max_iter=iterations + 1,
-        **nested(settings),
+        **arguments(race, settings),
     )
     after, computed = result.history[-1], sum(laps)
     found = {name: float(after[name] - before[name]) for name in ("passes", "reductions", "bytes")}

@@ -356,7 +356,7 @@ def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int
     return found
 
 
-COMPUTED = ("gradient", "product", "loss")
+COMPUTED = ("gradient", "product", "loss")  # a run with cells is modelled by `RunCost`
 RIDGE = 1e-5  # decides between costs that the runs do not tell apart, so that rounding does not
 
 
