@@ -1,5 +1,6 @@
 """Local steps against NumPy's least squares, update rules written out, and the optimizers themselves."""
 
+import pickle
 from functools import partial
 
 import autograd.numpy as anp
@@ -313,6 +314,26 @@ def test_resumed_runs_are_bitwise_those_that_were_never_stopped(options):
     assert [{**r, "seconds": 0} for r in resumed.history] == [{**r, "seconds": 0} for r in whole.history]
     if options.get("options") == {"learning_rate": 1e4}:
         assert any(record.alpha == 0 for record in whole.history[1:])
+
+
+class Sent(Objective):
+    """An objective whose cells get all tasks as another process would."""
+
+    def average(self, task, w, *arguments, size):
+        task, arguments = pickle.loads(pickle.dumps((task, arguments)))
+        fresh = Objective(NET, DATA, cells=self.cells)
+        self.counts.add("averages", 0)
+        return fresh.average(task, w, *arguments, size=size)
+
+
+@pytest.mark.parametrize("moments", ["reset", "average"])
+@pytest.mark.parametrize("optimizer", ["hessian_free", "sgd", "momentum", "nesterov", "adam"])
+def test_cells_keep_nothing_between_rounds_and_get_all_by_their_arguments(optimizer, moments):
+    options = {} if optimizer == "hessian_free" else {"moments": moments, "learning_rate": lambda t: 0.05}
+    common = {"optimizer": optimizer, "iterations": 2, "max_iter": 3, "options": options}
+    sent = local_steps(Sent(NET, DATA, cells=4), W0, **common)
+    np.testing.assert_array_equal(sent.x, local_steps(objective(), W0, **common).x)
+    assert sent.fun < sent.history[0].loss
 
 
 def test_a_run_depends_on_its_seed_alone():
