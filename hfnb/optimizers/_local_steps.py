@@ -51,8 +51,8 @@ def local_steps(
 ) -> OptimizeResult:
     """Minimize an objective by rounds in which every cell of its data runs some iterations alone.
 
-    A round has one reduction of p + 4 numbers or so, however many iterations the cells run: the mean of their
-    steps. What is done with it is the choice ``outer``.
+    However many iterations the cells run, a round has one reduction of little more than p numbers, the mean
+    of their steps. ``outer`` says what is done with it.
 
     Parameters
     ----------
