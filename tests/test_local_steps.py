@@ -16,7 +16,13 @@ from hfnb.objectives.sampling import Sample
 NET = mlp([6, 4, 2])
 DATA = Dataset(X, LABELS)
 W0 = NET.init(0, dtype=float)
-NEWTON = {"damping": 0.0, "solver": "cg", "curvature": "hessian", "curvature_batch_size": "same"}
+NEWTON = {
+    "method": "martens",
+    "damping": 0.0,
+    "solver": "cg",
+    "curvature": "hessian",
+    "curvature_batch_size": "same",
+}
 NEWTON |= {"solver_options": {"progress": 0.0, "rtol": 1e-14}}
 
 
@@ -138,7 +144,15 @@ def to_fraction(best, factor):
 
 @pytest.mark.parametrize(
     ("factor", "alpha", "reductions"),
-    [(1 / 2, 2.0, 2), (2 / 3, 1.5, 2), (0.9, 1.0, 2), (8.0, 0.125, 3), (1 / 9, 9.0, 4), (1e-3, 81.0, 5)],
+    [
+        (1 / 2, 2.0, 2),
+        (2 / 3, 1.5, 2),
+        (0.9, 1.0, 2),
+        (1 / 3.4, 3.0, 2),
+        (8.0, 0.125, 3),
+        (1 / 9, 9.0, 3),
+        (1e-3, 81.0, 5),
+    ],
 )
 def test_a_search_takes_the_best_of_its_lengths(factor, alpha, reductions):
     problem, _ = least_squares(4)
@@ -233,7 +247,7 @@ def test_without_any_cell_the_step_is_rejected_until_the_run_gives_up(outer):
     np.testing.assert_array_equal(ours.x, W0)
 
 
-def test_after_rejected_steps_cells_run_fewer_iterations_until_a_step_is_accepted():
+def test_after_rejected_steps_cells_go_less_far():
     seen, problem = [], least_squares(1)[0]
     best = solved(problem)[2]
 
@@ -242,7 +256,9 @@ def test_after_rejected_steps_cells_run_fewer_iterations_until_a_step_is_accepte
         return w + (best - w) * (-1 if iterations > 2 else 0.1)
 
     ours = local_steps(problem, np.zeros(5), optimizer=astray, iterations=8, max_iter=4)
-    assert seen == [8, 4, 2, 8]
+    assert seen == [8, 4, 2, 4]
+    third = ours.history[3]  # a tenth of the way is longer than the radius after two rejected steps
+    assert third.step_norm / third.alpha == pytest.approx(np.linalg.norm(best) / 16, rel=1e-12)
     assert [record.alpha > 0 for record in ours.history[1:]] == [False, False, True, False]
     assert ours.history[2].loss == ours.history[0].loss
 
@@ -406,7 +422,12 @@ def test_weight_decay_is_part_of_what_cells_and_searches_see():
         ({"options": [1]}, TypeError, "options: expected a dictionary"),
         ({"options": {"method": "newton"}}, ValueError, "options: method: expected one of paper"),
         ({"options": {"curvature_batch_size": 51}}, ValueError, "curvature_batch_size: .* at most 50"),
-        ({"options": {"seed": 1}}, ValueError, "options: expected options of hessian_free besides .*seed"),
+        ({"options": {"seed": 1}}, ValueError, "options: expected options of hessian_free .*'seed'"),
+        (
+            {"optimizer": "sgd", "options": {"seed": 1}},
+            ValueError,
+            "options: expected options of sgd .*'seed'",
+        ),
         ({"options": {"speed": 1}}, TypeError, "options: .*speed"),
         ({"options": {"solver_options": {"max_iter": 0}}}, ValueError, "options: max_iter"),
         ({"optimizer": "sgd", "options": {"batch_size": 51}}, ValueError, "batch_size: .* at most 50"),

@@ -67,7 +67,7 @@ def local_steps(
         Number of iterations that a cell runs in a round. Those of first-order methods are epochs over the
         cell, unless the option ``batches_per_iteration`` says otherwise.
     options : dict, optional
-        Options of the optimizer. For "hessian_free" those of `hessian_free`; by default ``method="martens"``,
+        Options of the optimizer. For "hessian_free" those of `hessian_free`; by default ``method="auto"``,
         ``curvature_batch_size="part"``, ``batch_size="all"`` and ``tol=0``. ``damping`` is that of the first
         round. For first-order methods ``learning_rate``, ``batch_size`` and ``momentum`` as for
         `first_order`; ``batches_per_iteration``, the number of mini-batches in an iteration, by default an
@@ -119,15 +119,19 @@ def local_steps(
     s = Σₖ nₖ (wₖ − w) / n. A cell with a result that is not finite, or an optimizer that ends by an error of
     arithmetic, counts as absent: the mean is that of the other cells.
 
-    A search evaluates the loss at `LENGTHS` in one reduction, at the first round also at 0. While the longest
-    is the best, it goes on to longer ones, and if none lowers the loss, it tries `SHORTER`: in all at most
-    four reductions. If no length lowers the loss, or all cells are absent, the step is rejected. The cells
-    have then run too far from each other, so that the next rounds are more careful: each rejected step halves
-    the learning rate of first-order methods for the rest of the run, as schedules do on a plateau.
-    "hessian_free" and functions run half as many iterations after each rejected step in a row, but at least
-    one, until a step is accepted, and λ is multiplied by 4. A cell with one iteration and a large λ, and one
-    with a small learning rate, steps along its gradient, and the mean of the gradients is the gradient of F.
-    The run ends after ten rejected steps in a row.
+    A search evaluates the loss at `LENGTHS` in one reduction, in the first round also at 0. While the longest
+    is the best and a parabola through the last three falls further, it goes on to longer ones, and if none
+    lowers the loss, it tries `SHORTER`: in all at most four reductions. If no length lowers the loss, or all
+    cells are absent, the step is rejected.
+
+    If the best length is below ½, the cells have run too far from each other, and the next rounds are more
+    careful (`local_optimizers.RoundState.after`). Each rejected step halves the learning rate of first-order
+    methods for the rest of the run, as schedules do on a plateau. "hessian_free" and functions run half as
+    many iterations, but at least one, and the step of each cell is shortened to at most a trust radius, a
+    quarter of the mean step at first, so that no cell outweighs the others; both return when the best length
+    is 1 or more. The λ of "hessian_free" is multiplied by 4 after a rejected step. The run ends after ten
+    rejected steps in a row. Cells whose data differ, such as those of data sorted by label, remain hard for
+    "hessian_free".
 
     The cells of "hessian_free" hand on log λ in the reduction of the steps, so that the next round starts
     with the geometric mean of their λ. Nothing stays in a cell between rounds: a cell may move to another
@@ -184,8 +188,8 @@ def local_steps(
             mean /= mean[-1]
             state = replace(state, handed=mean[before.size : -1].copy())
             state, alpha = move(objective, state, mean[: before.size])
-        rejected = 0 if alpha else state.rejected + 1
-        state = replace(state, rejected=rejected, rejections=state.rejections + (alpha == 0))
+        else:
+            state = state.after(0.0, np.inf)
         entries = {"alpha": alpha, "step_norm": norm(state.w - before), "present": present}
         entries |= _measured(recorder, state, tol) | local.entries(state)
         stop = recorder.add(state.w, iteration=number, **entries)
@@ -247,7 +251,7 @@ def _follow(
     """Move by an update of a first-order method in which −s takes the place of the gradient."""
     w, memory = state.w.copy(), {name: moment.copy() for name, moment in state.memory.items()}
     update(w, -step, w.dtype.type(rate), 0, memory)
-    return replace(state, w=w, memory=memory, loss=None), rate
+    return replace(state, w=w, memory=memory, loss=None, rejected=0), rate
 
 
 def _search(objective: Objective, state: RoundState, step: np.ndarray) -> tuple[RoundState, float]:
@@ -261,15 +265,25 @@ def _search(objective: Objective, state: RoundState, step: np.ndarray) -> tuple[
     before = found.pop(0.0) if state.loss is None else state.loss
     for _ in range(EXTENSIONS):
         longest = max(found)
-        if found[longest] >= before or found[longest] > min(found.values()):
+        if found[longest] >= before or not _falls(found, LONGER[0] * longest):
             break
         found |= losses(tuple(factor * longest for factor in LONGER))
     if min(found.values()) >= before:
         found |= losses(SHORTER)
-    alpha = min(found, key=found.__getitem__)
-    if found[alpha] >= before:
-        return replace(state, loss=before), 0.0
-    return replace(state, w=state.w + state.w.dtype.type(alpha) * step, loss=found[alpha]), alpha
+    alpha, loss = min(found.items(), key=lambda each: each[1])
+    if loss >= before:
+        return replace(state, loss=before).after(0.0, norm(step)), 0.0
+    w = state.w + state.w.dtype.type(alpha) * step
+    return replace(state, w=w, loss=loss).after(alpha, norm(step)), alpha
+
+
+def _falls(found: dict[float, float], alpha: float) -> bool:
+    """Whether the longest length is the best, and a parabola through the last three falls up to α."""
+    (a, b, c), values = sorted(found)[-3:], found
+    if values[c] > min(values.values()):
+        return False
+    first, last = (values[b] - values[a]) / (b - a), (values[c] - values[b]) / (c - b)
+    return bool(last + (last - first) * (alpha - b) / (c - a) < 0)  # Newton's form of the parabola
 
 
 def _check_objective(objective: Any, w0: Any, **run: Any) -> None:

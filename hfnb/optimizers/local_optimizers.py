@@ -5,13 +5,13 @@ arguments, so that a cell may move to another engine between two rounds.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from hfnb.krylov import dot
+from hfnb.krylov import dot, norm
 from hfnb.objectives import Objective
 from hfnb.objectives.costs import Counts
 from hfnb.objectives.curvature import operator
@@ -22,12 +22,18 @@ from hfnb.validation import check_choice, check_positive_int, shown
 
 # What `hessian_free` uses in a cell unless the user's options say otherwise.
 DEFAULTS: dict[str, Any] = {
-    "method": "martens",
+    "method": "auto",
     "batch_size": "all",  # growing mini-batches would begin anew in every round
     "curvature_batch_size": "part",
     "tol": 0.0,  # a certificate for the samples of one cell says nothing about all of them
 }
-RESERVED = ("max_iter", "seed", "callback", "checkpoint")  # options that a round sets
+RESERVED = (
+    "max_iter",
+    "seed",
+    "callback",
+    "checkpoint",
+)  # options of `hessian_free` that a round sets itself
+FIRST_ORDER_OPTIONS = {"learning_rate", "batch_size", "momentum", "batches_per_iteration", "moments"}
 
 RAISE = 4.0  # the factor of λ after a rejected step
 
@@ -54,6 +60,10 @@ class RoundState:
         Number of steps in a row that were rejected; 0 after an accepted step.
     rejections : int
         Number of all rejected steps.
+    radius : float
+        The largest norm of a cell's step; infinite until a search finds that cells go too far.
+    halvings : int
+        How often the number of iterations is halved, for the same reason.
     """
 
     w: np.ndarray
@@ -62,6 +72,33 @@ class RoundState:
     memory: Memory = field(default_factory=dict)
     rejected: int = 0
     rejections: int = 0
+    radius: float = np.inf
+    halvings: int = 0
+
+    def after(self, alpha: float, length: float) -> "RoundState":
+        """Return the state after a search: cells go less far if the best length is below ½ of the mean step.
+
+        Parameters
+        ----------
+        alpha : float
+            The best length; 0 if the step was rejected.
+        length : float
+            The norm of the mean step.
+
+        Returns
+        -------
+        RoundState
+            The state. The radius follows a rule of trust regions. It shrinks to a quarter or, if that is
+            more, by the factor α if α < ½, and grows by the factor α, or 2 if that is more, if α ≥ 1.
+        """
+        rejected, rejections = (0, self.rejections) if alpha else (self.rejected + 1, self.rejections + 1)
+        radius, halvings = self.radius, self.halvings
+        if alpha < 0.5:
+            radius = max(alpha, 0.25) * (radius if np.isfinite(radius) else length)
+            halvings += 1
+        elif alpha >= 1:
+            radius, halvings = max(alpha, 2.0) * radius, max(halvings - 1, 0)
+        return replace(self, rejected=rejected, rejections=rejections, radius=radius, halvings=halvings)
 
 
 class LocalOptimizer:
@@ -128,13 +165,17 @@ def local_optimizer(
     if callable(optimizer):
         return LocalFunction(optimizer, iterations, options, seed)
     check_choice("optimizer", optimizer, ("hessian_free", *METHODS), " or a function")
+    names = RESERVED if optimizer == "hessian_free" else options.keys() - FIRST_ORDER_OPTIONS
+    for name in options.keys() & names:
+        raise ValueError(f"options: expected options of {optimizer} that a cell takes, got {name!r}")
     smallest = _Bowl(w, objective.n // cast(int, objective.cells))
     try:
         if optimizer == "hessian_free":
             return _local_hessian_free(smallest, w, iterations, DEFAULTS | options, seed)
         return _local_first_order(smallest, w, optimizer, iterations, seed, **options)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"options: {error}") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"options: {error}") from None
 
 
 def in_cell(run: Run, size: int, cell: Objective, w: np.ndarray, *arguments: Any) -> np.ndarray:
@@ -167,6 +208,12 @@ def in_cell(run: Run, size: int, cell: Objective, w: np.ndarray, *arguments: Any
     return vector if np.isfinite(vector).all() else np.zeros(size, w.dtype)
 
 
+def _within(radius: float, w: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the end of a step from w, shortened to at most this radius."""
+    length = norm(end - w)
+    return w + w.dtype.type(radius / length) * (end - w) if length > radius else end
+
+
 def _draws(seed: int, cell: Objective, number: int = 0) -> int:
     """Return the seed of the draws of one cell, in one round."""
     return int(np.random.SeedSequence([seed, cell.number, number]).generate_state(1)[0])
@@ -194,14 +241,20 @@ class LocalHessianFree(LocalOptimizer):
         return {"damping": float(np.exp(state.handed[0])) * (RAISE if state.rejected else 1.0)}
 
     def plan(self, state: RoundState, number: int) -> tuple[Run, tuple[Any, ...]]:
-        """Return the run, with fewer iterations and a larger λ after rejected steps."""
-        iterations = max(1, self.iterations >> state.rejected)
+        """Return the run; after cells went too far, with fewer iterations, shorter steps, and a larger λ."""
+        iterations = max(1, self.iterations >> state.halvings)
         options = self.options | self.entries(state)
-        return _run_hessian_free, (iterations, options, self.seed, number)
+        return _run_hessian_free, (iterations, options, self.seed, number, state.radius)
 
 
 def _run_hessian_free(
-    cell: Objective, w: np.ndarray, iterations: int, options: dict[str, Any], seed: int, number: int
+    cell: Objective,
+    w: np.ndarray,
+    iterations: int,
+    options: dict[str, Any],
+    seed: int,
+    number: int,
+    radius: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run `hessian_free` in one cell."""
     try:
@@ -212,7 +265,7 @@ def _run_hessian_free(
             raise
         raise FloatingPointError("the loss of a cell, or its gradient, is not finite") from None
     damping = max(result.history[-1].damping, float(np.finfo(w.dtype).tiny))
-    return result.x, np.log([damping])
+    return _within(radius, w, result.x), np.log([damping])
 
 
 @dataclass(frozen=True)
@@ -273,9 +326,9 @@ class LocalFunction(LocalOptimizer):
     seed: int
 
     def plan(self, state: RoundState, number: int) -> tuple[Run, tuple[Any, ...]]:
-        """Return the run, with fewer iterations after rejected steps."""
-        iterations = max(1, self.iterations >> state.rejected)
-        return _run_function, (self.optimizer, iterations, self.options, self.seed, number)
+        """Return the run; after cells went too far, with fewer iterations and shorter steps."""
+        iterations = max(1, self.iterations >> state.halvings)
+        return _run_function, (self.optimizer, iterations, self.options, self.seed, number, state.radius)
 
 
 def _run_function(
@@ -286,22 +339,20 @@ def _run_function(
     options: dict[str, Any],
     seed: int,
     number: int,
+    radius: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run a user's function in one cell."""
     end = optimizer(cell, w.copy(), iterations, _draws(seed, cell, number), **options)
     if not isinstance(end, np.ndarray) or end.shape != w.shape or end.dtype.kind not in "fiu":
         name = getattr(optimizer, "__name__", "the function")
         raise ValueError(f"optimizer: expected {name} to return parameters ({w.size},), got {shown(end)}")
-    return end, np.empty(0)
+    return _within(radius, w, end), np.empty(0)
 
 
 def _local_hessian_free(
     bowl: "_Bowl", w: np.ndarray, iterations: int, options: dict[str, Any], seed: int
 ) -> LocalHessianFree:
     """Return `hessian_free` for the cells, after an iteration on a bowl, which checks the options."""
-    for name in RESERVED:
-        if name in options:
-            raise ValueError(f"expected options of hessian_free besides {', '.join(RESERVED)}, got {name}")
     hessian_free(bowl, w, max_iter=1, **options)
     return LocalHessianFree(iterations, options, seed)
 
@@ -337,7 +388,7 @@ class _Bowl:
     """½‖w − c‖² with c beside the start, and with as many samples as a cell: to check options on it."""
 
     def __init__(self, w: np.ndarray, n: int) -> None:
-        self.c, self.n, self.counts = w - w.dtype.type(1), n, Counts()
+        self.c, self.n, self.cells, self.counts = w - w.dtype.type(1), n, None, Counts()
 
     def value(self, w: np.ndarray, sample: Sample | None = None) -> float:
         """Return the value."""
