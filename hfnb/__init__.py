@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         certify,
         first_order,
         hessian_free,
+        local_steps,
         scipy_method,
     )
     from hfnb.threads import set_threads
@@ -49,6 +50,7 @@ __all__ = [
     "first_order",
     "hessian_free",
     "krylov",
+    "local_steps",
     "models",
     "problems",
     "scipy_method",
@@ -79,6 +81,7 @@ _DEFINED_IN = {
         "certify",
         "first_order",
         "hessian_free",
+        "local_steps",
         "scipy_method",
     ],
     "optimizers",

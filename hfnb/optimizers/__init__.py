@@ -2,6 +2,7 @@
 
 from hfnb.optimizers._first_order import first_order
 from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers._local_steps import local_steps
 from hfnb.optimizers.certificate import Certificate, certify
 from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint, FolderInUse
 from hfnb.optimizers.history import Progress, Record, Recorder, Status
@@ -21,5 +22,6 @@ __all__ = [
     "certify",
     "first_order",
     "hessian_free",
+    "local_steps",
     "scipy_method",
 ]

@@ -1,7 +1,7 @@
 """First-order methods on the same objectives: SGD, momentum, Nesterov's acceleration, Adam."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -15,40 +15,40 @@ from hfnb.optimizers.history import Record, Recorder, Status, watched
 from hfnb.optimizers.options import check_run
 from hfnb.validation import check_choice, check_fraction, check_nonnegative, check_positive_int, renamed
 
-# Rate: the learning rate η of step t, in the precision of w. Update: a function (w, g, t, memory) that
-# changes w in place; the dictionary memory keeps its arrays from one step to the next.
-Rate: TypeAlias = Callable[[int], np.floating]
+# Update: a function (w, g, rate, t, memory) that changes w in place by a step with a learning rate,
+# in the precision of w. The dictionary memory keeps the moments of the update from one step to the next; t is
+# the number of steps since it was empty.
 Memory: TypeAlias = dict[str, np.ndarray]
-Update: TypeAlias = Callable[[np.ndarray, np.ndarray, int, Memory], None]
+Update: TypeAlias = Callable[[np.ndarray, np.ndarray, np.floating, int, Memory], None]
 
 
-def sgd(learning_rate: Rate, momentum: float = 0.9) -> Update:
+def sgd(momentum: float = 0.9) -> Update:
     """Return the update w ← w − ηg of stochastic gradient descent (Robbins & Monro 1951)."""
 
-    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
-        w -= learning_rate(t) * g
+    def update(w: np.ndarray, g: np.ndarray, rate: np.floating, t: int, memory: Memory) -> None:
+        w -= rate * g
 
     return update
 
 
-def heavy_ball(learning_rate: Rate, momentum: float = 0.9) -> Update:
+def heavy_ball(momentum: float = 0.9) -> Update:
     """Return Polyak's update v ← μv − ηg, w ← w + v (1964)."""
 
-    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
+    def update(w: np.ndarray, g: np.ndarray, rate: np.floating, t: int, memory: Memory) -> None:
         v = memory.setdefault("v", np.zeros_like(w))
         v *= momentum
-        v -= learning_rate(t) * g
+        v -= rate * g
         w += v
 
     return update
 
 
-def nesterov(learning_rate: Rate, momentum: float = 0.9) -> Update:
+def nesterov(momentum: float = 0.9) -> Update:
     """Return Nesterov's update v ← μv − ηg, w ← w + μv − ηg, in the form of Sutskever et al. (2013)."""
 
-    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
+    def update(w: np.ndarray, g: np.ndarray, rate: np.floating, t: int, memory: Memory) -> None:
         v = memory.setdefault("v", np.zeros_like(w))
-        step = learning_rate(t) * g
+        step = rate * g
         v *= momentum
         v -= step
         w += momentum * v - step
@@ -56,21 +56,23 @@ def nesterov(learning_rate: Rate, momentum: float = 0.9) -> Update:
     return update
 
 
-def adam(learning_rate: Rate, momentum: float = 0.9, decay: float = 0.999, epsilon: float = 1e-8) -> Update:
+def adam(momentum: float = 0.9, decay: float = 0.999, epsilon: float = 1e-8) -> Update:
     """Return Adam's update w ← w − η m̂ / (√v̂ + ε) with bias-corrected moments (Kingma & Ba 2015)."""
 
-    def update(w: np.ndarray, g: np.ndarray, t: int, memory: Memory) -> None:
+    def update(w: np.ndarray, g: np.ndarray, rate: np.floating, t: int, memory: Memory) -> None:
         m = memory.setdefault("m", np.zeros_like(w))
         v = memory.setdefault("v", np.zeros_like(w))
         m += (1 - momentum) * (g - m)
         v += (1 - decay) * (g * g - v)
-        scale = learning_rate(t) * np.sqrt(1 - decay ** (t + 1)) / (1 - momentum ** (t + 1))
+        scale = rate * np.sqrt(1 - decay ** (t + 1)) / (1 - momentum ** (t + 1))
         w -= w.dtype.type(scale) * m / (np.sqrt(v) + w.dtype.type(epsilon * np.sqrt(1 - decay ** (t + 1))))
 
     return update
 
 
 METHODS = {"sgd": sgd, "momentum": heavy_ball, "nesterov": nesterov, "adam": adam}
+# The arrays, each as long as w, that an update keeps in its memory.
+MOMENTS = {"sgd": (), "momentum": ("v",), "nesterov": ("v",), "adam": ("m", "v")}
 
 
 @renamed(batch="batch_size", resume="checkpoint")
@@ -146,12 +148,12 @@ def first_order(
         "batch_size", min(64, objective.n) if batch_size is None else batch_size, at_most=objective.n
     )
     momentum, tol = check_fraction("momentum", momentum, below_one=True), float(tol)
-    rate = _schedule(learning_rate)
+    rate = schedule(learning_rate)
     store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
     saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved["history"] if saved else None)
     w, memory = (saved["w"], saved["memory"]) if saved else (np.array(w0), {})
-    update = METHODS[method](lambda t: w.dtype.type(rate(t)), momentum)
+    update = METHODS[method](momentum)
     loss, norm = _measure(objective, recorder, w)
     if not np.isfinite(loss + norm):
         raise ValueError("w0: expected a start with finite loss and gradient, got NaN or infinity")
@@ -160,8 +162,8 @@ def first_order(
 
     while not (stop or norm <= tol or not np.isfinite(loss) or recorder.history[-1].iteration >= max_iter):
         epoch = recorder.history[-1].iteration
-        for t in range(epoch * steps, (epoch + 1) * steps):
-            update(w, objective.value_and_gradient(w, Sample(batch_size, seed, t))[1], t, memory)
+        rates = map(rate, range(epoch * steps, (epoch + 1) * steps))
+        take_steps(objective, w, update, memory, rates, batch_size, seed, first=epoch * steps)
         loss, norm = _measure(objective, recorder, w)
         stop = recorder.add(w, iteration=epoch + 1, loss=loss, gradient_norm=norm)
         if store:
@@ -178,7 +180,45 @@ def first_order(
     return recorder.result(w, *ending)
 
 
-def _schedule(learning_rate: float | Callable[[int], float]) -> Callable[[int], float]:
+def take_steps(
+    objective: ObjectiveLike,
+    w: np.ndarray,
+    update: Update,
+    memory: Memory,
+    rates: Iterable[float],
+    batch_size: int,
+    seed: int,
+    *,
+    first: int,
+    since: int = 0,
+) -> None:
+    """Change parameters in place by steps along the gradients of mini-batches, one for each learning rate.
+
+    Parameters
+    ----------
+    objective : Objective or ObjectiveLike
+        What is minimized; each step evaluates one gradient, and nothing else is evaluated.
+    w : ndarray, shape (p,)
+        The parameters, which are changed.
+    update : callable
+        What a value of `METHODS` returns.
+    memory : dict
+        The moments of the update, which are changed; empty before the first step.
+    rates : iterable of float
+        The learning rates.
+    batch_size, seed : int
+        Samples of a mini-batch, and the seed by which they are drawn.
+    first : int
+        The number of the first step. Step t draws mini-batch t.
+    since : int
+        The number of the step before which the memory was empty.
+    """
+    for t, rate in enumerate(rates, first):
+        g = objective.value_and_gradient(w, Sample(batch_size, seed, t))[1]
+        update(w, g, w.dtype.type(rate), t - since, memory)
+
+
+def schedule(learning_rate: float | Callable[[int], float]) -> Callable[[int], float]:
     """Return the function t ↦ learning rate, which checks each of its values."""
     if not callable(learning_rate):
         constant = check_nonnegative("learning_rate", learning_rate, finite=True)
