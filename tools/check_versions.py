@@ -3,9 +3,10 @@
 ``python tools/check_versions.py [pytest's arguments]``. Each Python from 3.11 on, except the one that runs
 this program, gets an environment of its own: the oldest of them ``.venv-oldest``, with the lowest versions
 that pyproject.toml names, any other one the versions of the lock, in ``.venv-3.13`` for example. The
-environments are made at the same time. The tests then run in one after the other, as `make test` runs them: those of engines start dozens of
-processes, and three suites at once would spend their time waiting for each other. Tests of the repository
-itself (its tools, texts and style) are left out: each environment has just been made by those tools.
+environments are made at the same time. The tests then run in one after the other, as `make test` runs them:
+those of engines start dozens of processes, and three suites at once would spend their time waiting for each
+other. Tests of the repository itself (its tools, texts and style) are left out: each environment has just
+been made by those tools.
 """
 
 import os
