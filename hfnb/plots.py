@@ -387,6 +387,38 @@ def marks(starts: Sequence[float], ends: Sequence[float], names: Sequence[str], 
     return ax
 
 
+def reduction(engines: int = 4, ax: Axes | None = None) -> Axes:
+    """Draw one reduction: every engine contributes its part, and every engine receives the sum.
+
+    Parameters
+    ----------
+    engines : int
+        Number of engines, at least 1.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
+    ax = ax or plt.subplots(figsize=(1.8 * engines, 2.6), layout="constrained")[1]
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": COLOURS[0]}
+    arrows = [{"arrowstyle": "->", "color": colour} for colour in COLOURS[1:3]]
+    for number in range(engines):
+        ax.text(number, 1, f"engine {number + 1}\nits images", ha="center", va="center", bbox=box)
+        ax.annotate("", (number - 0.1, 0.16), (number - 0.1, 0.76), arrowprops=arrows[0])
+        ax.annotate("", (number + 0.1, 0.76), (number + 0.1, 0.16), arrowprops=arrows[1])
+        ax.text(number - 0.14, 0.46, f"part {number + 1}", ha="right", va="center", color=COLOURS[1])
+        ax.text(number + 0.14, 0.46, "sum", ha="left", va="center", color=COLOURS[2])
+    ax.barh(0, engines - 0.2, left=-0.4, height=0.28, color="white", edgecolor=COLOURS[0])
+    total = " + ".join(f"part {number + 1}" for number in range(engines))
+    ax.text((engines - 1) / 2, 0, f"sum = {total}", ha="center", va="center")
+    ax.set(xlim=(-0.6, engines - 0.4), ylim=(-0.2, 1.25), title="One reduction")
+    ax.axis("off")
+    return ax
+
+
 def figures_folder() -> Path:
     """Return the folder to which a run's figures go, which is made if it does not exist.
 

@@ -59,6 +59,13 @@ def test_comparison_is_a_grid_with_one_legend_and_a_title():
     assert figure.get_suptitle() == "A finding"
 
 
+def test_the_diagram_of_a_reduction_has_every_engine_and_adds_every_part():
+    texts = [text.get_text() for text in plots.reduction(engines=3).texts]
+    engines = [text.splitlines()[0] for text in texts if text.startswith("engine")]
+    assert engines == ["engine 1", "engine 2", "engine 3"]
+    assert texts[-1] == "sum = part 1 + part 2 + part 3"
+
+
 def test_figures_go_to_the_folder_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("HFNB_FIGURES", str(tmp_path / "figures"))
     plots.save(plots.curves({"a": history(3, 1)}), "a.png")
