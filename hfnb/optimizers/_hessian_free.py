@@ -203,17 +203,16 @@ def hessian_free(
     True
     """
     given: dict[str, Any] = {
-        "solver": solver,
-        "curvature": curvature,
-        "stopping_rule": stopping_rule,
-        "probe": probe,
+        "batch_size": batch_size,
+        "curvature_batch_size": curvature_batch_size,
+        "damping": damping,
     }
-    given |= {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size, "damping": damping}
+    given |= {"solver": solver, "curvature": curvature, "stopping_rule": stopping_rule, "probe": probe}
     chosen = expand(method, solves=solves, **given, line_search_sample=line_search_sample)
     chosen["trial_steps"] = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
-    check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
     check_communication(objective, chosen, step=step, preconditioner=preconditioner)
+    check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
     rule = STOPPING_RULES[chosen["stopping_rule"]]
     solve = truncated(chosen["solver"], rule if solves == "global" else shortened(rule), solver_options)
     solve = solve if solves == "global" else partial(mean_solution, solve)
