@@ -149,7 +149,7 @@ def hessian_free(
     trial_steps : int, optional
         How many losses a line search evaluates in one reduction: those that it asks for, and others at
         lengths next to them, which it may ask for next. The steps are the same for any number. By default 1
-        in one process and 5 on engines; 7 with local solves.
+        in one process and 8 on engines; 7 with local solves.
     max_iter : int
         The most iterations.
     tol : float

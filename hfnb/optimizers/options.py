@@ -67,7 +67,7 @@ LOCAL: dict[str, Any] = {
     "stopping_rule": "martens",
 }
 LOCAL_ITERATIONS = 10  # of a local solve: with more, a cell fits what sets its samples apart from the others
-ON_ENGINES = 5  # trial steps in one reduction by default: a line search mostly asks for two to four losses
+ON_ENGINES = 8  # trial steps in one reduction by default: some lengths, and the last iterates of a solve
 SAMPLES = {"batch_size": ("all", "growing"), "curvature_batch_size": ("same", "part")}
 
 # Martens' rule (2010, §4.4); with it Bi-CG-STAB, like CG, stops at negative curvature.

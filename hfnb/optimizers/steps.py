@@ -89,10 +89,15 @@ class LossAround:
         """Return the loss at any point."""
         return self.objective.value(point, self.sample)
 
-    def at(self, d: np.ndarray, alpha: float) -> float:
-        """Return the loss at w + αd, which is evaluated only once."""
+    def at(self, d: np.ndarray, alpha: float, others: Sequence[np.ndarray] = ()) -> float:
+        """Return the loss at w + αd, which is evaluated only once.
+
+        What is evaluated with it are the losses at lengths next to α, or those at w + d' for ``others`` d'.
+        """
         if _key(d, alpha) not in self._known:
-            self.evaluate([(d, each) for each in nearby(alpha, self.at_once)])
+            alphas = nearby(alpha, 1 if others else self.at_once)
+            points = [*((d, each) for each in alphas), *((each, 1.0) for each in others)]
+            self.evaluate(points[: self.at_once])
         return self._known[_key(d, alpha)]
 
     def evaluate(self, points: Sequence[tuple[np.ndarray, float]]) -> None:
@@ -120,14 +125,15 @@ class LossAround:
         return self._gradients.get(_key(d, alpha))
 
     def prepare(self, iterates: Sequence[np.ndarray], origin: bool) -> None:
-        """Evaluate what backtracking over iterates, the last one first, and a line search ask for.
+        """Evaluate what backtracking over iterates, the last one first, and a line search ask for first.
 
         Nothing is evaluated in advance if ``at_once`` is 1. ``origin`` says whether the loss at w is needed.
         """
         if self.at_once > 1:
             last = iterates[-1]
             points = [(last, alpha) for alpha in ((0.0, 1.0) if origin else (1.0,))]
-            points += [(last, 2.0), *((each, 1.0) for each in iterates[-2:-4:-1]), (last, 0.5)]
+            points += [(last, 2.0), *((each, 1.0) for each in iterates[-2:-4:-1]), (last, 4.0)]
+            points += [(each, 1.0) for each in iterates[-4::-1]]
             self.evaluate(points[: self.at_once + origin])
 
 
@@ -502,8 +508,8 @@ def backtrack_iterates(
     """
     best = None
     for position in reversed(range(len(iterates))):
-        x = iterates[position][1]
-        loss = _loss(f, w, x, 1.0)
+        x, earlier = iterates[position][1], [each for _, each in iterates[:position]][::-1]
+        loss = f.at(x, 1.0, earlier) if isinstance(f, LossAround) else f(w + x)
         if best is not None and not loss < best[2]:
             break
         best = (position, x, loss if np.isfinite(loss) else np.inf)

@@ -212,7 +212,7 @@ def methods(samples: int, cells: int = CELLS) -> dict[str, Method]:
         )
         for name, method, rate in (("SGD", "sgd", 0.3), ("momentum", "momentum", 0.1), ("Adam", "adam", 1e-2))
     }
-    one, whole = {"method": "auto", "trial_steps": 1}, {"method": "auto", "trial_steps": 5}
+    one, whole = {"method": "auto", "trial_steps": 1}, {"method": "auto", "trial_steps": 8}
     every = whole | {"batch_size": "all"}
     curvature = Axis(_power(samples / 8), 2, samples)
     second = {"damping": Axis(1.0, 10.0), "curvature_batch_size": curvature}
