@@ -211,8 +211,8 @@ def hessian_free(
     chosen = expand(method, solves=solves, **given, line_search_sample=line_search_sample)
     chosen["trial_steps"] = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
-    check_communication(objective, chosen, step=step, preconditioner=preconditioner)
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
+    check_communication(objective, chosen, step=step, preconditioner=preconditioner)
     rule = STOPPING_RULES[chosen["stopping_rule"]]
     solve = truncated(chosen["solver"], rule if solves == "global" else shortened(rule), solver_options)
     solve = solve if solves == "global" else partial(mean_solution, solve)
@@ -243,12 +243,7 @@ def hessian_free(
                 agreement = candidate.change, candidate.predicted, found.norm, problem.rounding
                 proposed = levenberg_marquardt(state.damping, *agreement)
             state, exact = preconditioned.remember(state), problem.exact
-            if (
-                chosen["probe"]
-                and solves == "global"
-                and state.plateau
-                and state.iteration >= state.next_probe
-            ):
+            if chosen["probe"] and solves == "global" and state.probe_is_due:
                 taken, state = _probe(objective, problem, state, taken)
             del problem, A, M  # to free their arrays before those of the next point are made
         else:  # a saddle: steps rejected here say nothing about λ, which returns to its last trusted value

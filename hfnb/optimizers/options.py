@@ -125,7 +125,7 @@ def expand(method: str, *, solves: str = "global", **given: Any) -> dict[str, An
 
 def shortened(rule: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return a stopping rule with at most `LOCAL_ITERATIONS` iterations of each solver."""
-    return {name: {**options, "max_iter": LOCAL_ITERATIONS} for name, options in rule.items()}
+    return {name: {**options, "max_iter": LOCAL_ITERATIONS} for name, options in (MARTENS | rule).items()}
 
 
 def truncated(
@@ -217,15 +217,16 @@ def default_trial_steps(objective: Any, solves: str) -> int:
 def check_communication(objective: Any, chosen: dict[str, Any], *, step: Any, preconditioner: Any) -> None:
     """Check the options of `hessian_free` that decide what is a reduction; an error names the argument."""
     check_positive_int("trial_steps", chosen["trial_steps"])
-    if chosen["trial_steps"] > 1:
-        check_methods("objective", objective, ("values_along",), "hfnb.Objective(net, data)")
-    if chosen["solves"] == "global":
-        return
-    if getattr(objective, "cells", None) is None:
+    local = chosen["solves"] == "local"
+    if local and getattr(objective, "cells", None) is None:
         raise ValueError(
             "objective: expected one with cells for solves='local', such as Objective(net, data, cells=16), "
             "got one without"
         )
+    if chosen["trial_steps"] > 1:
+        check_methods("objective", objective, ("values_along",), "hfnb.Objective(net, data)")
+    if not local:
+        return
     for name, value in (("batch_size", "all"), ("line_search_sample", "loss")):
         if chosen[name] != value:
             raise ValueError(f"{name}: expected {value!r} with solves='local', got {chosen[name]!r}")
