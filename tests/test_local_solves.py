@@ -5,8 +5,9 @@ from functools import partial
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from scipy.optimize import minimize, rosen, rosen_der, rosen_hess_prod
 
-from hfnb import Dataset, Objective, hessian_free
+from hfnb import Dataset, Objective, hessian_free, scipy_method
 from hfnb.krylov import NonFiniteProduct, bicgstab, cg
 from hfnb.models import mlp
 from hfnb.objectives.sampling import Draws
@@ -207,6 +208,30 @@ def test_options_that_do_not_fit_are_refused(name, options):
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected"):
         hessian_free(objective, objective.net.init(0, dtype=float), **options)
     assert objective.counts.reductions == 0
+
+
+@pytest.mark.parametrize("solver", ["minres", "newton_mr", "saddle_free"])
+def test_any_solver_has_at_most_ten_iterations_in_a_cell_unless_the_user_says_so(solver):
+    objective, most = classification(), {}
+    w0, options = objective.net.init(0, dtype=float), {"curvature": "gauss-newton", "max_iter": 6}
+    options |= {"solver": solver, "solves": "local", "stopping_rule": "marginal-gain"}
+    for given in (None, {"max_iter": 50}):
+        run = hessian_free(objective, w0, solver_options=given, **options)
+        most[bool(given)] = max(record.krylov_iterations for record in run.history)
+    assert most[False] <= 10 < most[True]
+
+
+@pytest.mark.parametrize("solves", ["global", "local"])
+def test_a_number_of_samples_that_is_an_array_is_named(solves):
+    objective = classification()
+    with pytest.raises(TypeError, match=r"^batch_size: expected"):
+        hessian_free(objective, objective.net.init(0, dtype=float), solves=solves, batch_size=np.arange(3))
+
+
+def test_functions_of_scipy_have_no_cells():
+    functions = {"jac": rosen_der, "hessp": rosen_hess_prod}
+    with pytest.raises(ValueError, match=r"^objective: expected one with cells for solves='local'"):
+        minimize(rosen, [-1.2, 1.0], method=scipy_method(solves="local"), **functions)
 
 
 def test_an_objective_without_cells_is_refused():

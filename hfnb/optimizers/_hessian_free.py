@@ -28,7 +28,7 @@ from hfnb.optimizers.history import Record, Recorder, State, Status, watched
 from hfnb.optimizers.local_solves import CellCurvature, LossInCells, mean_solution
 from hfnb.optimizers.options import (
     STOPPING_RULES,
-    check_communication,
+    check_combination,
     check_hessian_free,
     default_trial_steps,
     expand,
@@ -212,7 +212,7 @@ def hessian_free(
     chosen["trial_steps"] = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
-    check_communication(objective, chosen, step=step, preconditioner=preconditioner)
+    check_combination(objective, chosen, step=step, preconditioner=preconditioner)
     rule = STOPPING_RULES[chosen["stopping_rule"]]
     solve = truncated(chosen["solver"], rule if solves == "global" else shortened(rule), solver_options)
     solve = solve if solves == "global" else partial(mean_solution, solve)

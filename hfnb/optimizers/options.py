@@ -59,6 +59,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 LINE_SEARCH_SAMPLES = ("loss", "curvature")
 SOLVES = ("global", "local")
+UNPRECONDITIONED = ("capped_cg", "saddle_free")  # solvers that take no preconditioner
 # Options of the methods with local solves, where reductions are to be few and computing is shared.
 LOCAL: dict[str, Any] = {
     "batch_size": "all",
@@ -214,9 +215,11 @@ def default_trial_steps(objective: Any, solves: str) -> int:
     return ON_ENGINES if getattr(objective, "clock", None) is not None else 1
 
 
-def check_communication(objective: Any, chosen: dict[str, Any], *, step: Any, preconditioner: Any) -> None:
-    """Check the options of `hessian_free` that decide what is a reduction; an error names the argument."""
+def check_combination(objective: Any, chosen: dict[str, Any], *, step: Any, preconditioner: Any) -> None:
+    """Check options that do not fit each other or the objective; an error names the argument."""
     check_positive_int("trial_steps", chosen["trial_steps"])
+    if preconditioner is not None and chosen["solver"] in UNPRECONDITIONED:
+        raise ValueError(f"preconditioner: expected None, because {chosen['solver']} takes none")
     local = chosen["solves"] == "local"
     if local and getattr(objective, "cells", None) is None:
         raise ValueError(
