@@ -366,7 +366,8 @@ def _host_flag() -> str:
 def needs_cells(optimizer: Callable, options: Mapping[str, Any]) -> bool:
     """Return whether an optimizer, perhaps a `functools.partial`, needs an objective with cells."""
     while isinstance(optimizer, partial):
-        optimizer, options = optimizer.func, {**optimizer.keywords, **options}
+        options = {**optimizer.keywords, **options}
+        optimizer = optimizer.func
     return bool(getattr(optimizer, "needs_cells", False)) or options.get("solves") == "local"
 
 

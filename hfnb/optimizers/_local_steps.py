@@ -130,9 +130,9 @@ def local_steps(
     methods for the rest of the run, as schedules do on a plateau. "hessian_free" and functions run half as
     many iterations, but at least one, and the step of each cell is shortened to at most a trust radius, a
     quarter of the mean step at first, so that no cell outweighs the others; both return when the best length
-    is 1 or more, and without a search after a round in which a cell has a result. The λ of "hessian_free" is multiplied by 4 after a rejected step. The run ends after ten
-    rejected steps in a row. Cells whose data differ, such as those of data sorted by label, remain hard for
-    "hessian_free".
+    is 1 or more, and without a search in each round that is not rejected. The λ of "hessian_free" is
+    multiplied by 4 after a rejected step. The run ends after ten rejected steps in a row. Cells whose data
+    differ, such as those of data sorted by label, remain hard for "hessian_free".
 
     The cells of "hessian_free" hand on log λ in the reduction of the steps, so that the next round starts
     with the geometric mean of their λ. Nothing stays in a cell between rounds: a cell may move to another
