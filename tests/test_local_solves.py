@@ -178,6 +178,27 @@ def test_a_cell_without_finite_products_takes_no_part(in_all):
     np.testing.assert_allclose(found.best, expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
 
 
+def test_a_probe_that_is_not_finite_leaves_the_solution_of_the_cell():
+    """At w₂ = 0 the second derivative of w₂^1.5 is infinite, and the Gauss–Newton matrix is finite."""
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    parts = {
+        "outputs": lambda w, X: anp.dot(X, w[:2]) + w[2] ** 1.5,
+        "output_loss": lambda z, Y: anp.mean((z - Y[:, 0]) ** 2),
+    }
+    data = Dataset(X, X[:, :1] + 1)
+    loss = lambda w, X, Y: parts["output_loss"](parts["outputs"](w, X), Y)  # noqa: E731
+    objective, w = Objective.from_loss(loss, data, **parts, cells=4), np.array([0.1, -0.2, 0.0])
+    g, found = objective.value_and_gradient(w)[1], {}
+    with np.errstate(all="ignore"):
+        with pytest.raises(NonFiniteProduct):
+            cg(objective.curvature(w, "hessian"), -g)
+        for probe in (False, True):
+            A = CellCurvature(objective, w, "gauss-newton", Draws(0, "all", "same", 40), 0, probe)
+            found[probe] = mean_solution(partial(cg, max_iter=10), A, -g, damping=0.1)
+    np.testing.assert_array_equal(found[True].best, found[False].best)
+    assert found[True].direction is None
+
+
 def test_a_run_that_is_resumed_equals_one_that_was_not_interrupted(tmp_path):
     w0 = classification().net.init(0, dtype=float)
     options = {"method": "auto", "solves": "local", "tol": 0.0}

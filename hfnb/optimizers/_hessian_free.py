@@ -140,16 +140,18 @@ def hessian_free(
         preconditioner.
     solves : {"global", "local"}
         Who solves the sub-problem. "global": all engines together, with a reduction for each product.
-        "local": each cell of the data alone, with the curvature of its own samples and the global gradient;
-        the mean of the solutions becomes the direction (`hfnb.optimizers.local_solves`). The objective then
-        needs cells (``Objective(net, data, cells=16)``). Other options then have other defaults
+        "local": each cell, a random part of the data, alone, with the curvature of its own samples and the
+        gradient over all samples; the mean of the solutions becomes the direction
+        (`hfnb.optimizers.local_solves`). An iteration then has two or three reductions. The objective needs
+        cells (``Objective(net, data, cells=16)``). Other options then have other defaults
         (`options.LOCAL`): loss, gradient, line searches and curvature take all samples, and a solve has at
         most 10 iterations. A ``curvature_batch_size`` is divided among the cells; "part" is a quarter of
         each, but at least 500.
     trial_steps : int, optional
         How many losses a line search evaluates in one reduction: those that it asks for, and others at
-        lengths next to them, which it may ask for next. The steps are the same for any number. By default 1
-        in one process and 5 on engines; 7 with local solves.
+        lengths next to them, which it may ask for next. More losses are computed then, in fewer reductions;
+        the steps are the same, to rounding. By default 1 in one process and 5 on engines; 7 with local
+        solves.
     max_iter : int
         The most iterations.
     tol : float
