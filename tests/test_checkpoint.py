@@ -427,6 +427,17 @@ def test_checkpoint_of_an_earlier_version_is_refused(checkpoint):
         begin(checkpoint)
 
 
+def test_an_option_that_a_checkpoint_does_not_name_has_its_default(checkpoint):
+    """The option did not exist when an earlier version wrote the checkpoint."""
+    begin(checkpoint)
+    state = checkpoint.load()
+    del state["run"]["solves"], state["run"]["trial_steps"]
+    checkpoint.save(state)
+    with pytest.raises(ValueError, match=r"another run \(trial_steps: expected 3, got None\)"):
+        begin(checkpoint, trial_steps=3, max_iter=4)
+    assert begin(checkpoint, max_iter=4).nit == 4
+
+
 @pytest.mark.parametrize("kind", [str, Path, Checkpoint])
 @pytest.mark.parametrize("minimize", [hessian_free, first_order])
 def test_a_path_is_a_checkpoint(kind, minimize, tmp_path, monkeypatch):

@@ -2,13 +2,14 @@
 
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
 from on_engines import MPI, NET, assert_same, engine_pids
 from scipy.optimize import OptimizeResult
 
-from hfnb import Checkpoint, Dataset, Objective, krylov, models
+from hfnb import Checkpoint, Dataset, Objective, hessian_free, krylov, local_steps, models
 from hfnb.engines import Cluster, EngineFailure
 from hfnb.optimizers import Recorder, Status
 from hfnb.optimizers.checkpoint import resumable
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 BOTH = pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
 CELLS = {"cells": 7, "cell_seed": 3}  # of 603 samples: 86 or 87 each
 LINEAR = models.mlp([20, 1], loss="squared_error")
+ADAM = {"learning_rate": 0.01, "moments": "average"}
 ALPHAS = np.array([0.25, 0.5, 1.0, 2.0])
 
 
@@ -106,19 +108,51 @@ def test_same_run_on_one_to_four_engines(driven, mpi_cluster, data, w0, local_ru
 
 
 @BOTH
-@pytest.mark.parametrize("option", ["attribute", "solves"])
+@pytest.mark.parametrize("option", ["attribute", "solves", "partial", "attribute of a partial"])
 def test_minimize_makes_cells_for_an_optimizer_that_needs_them(kind, option, data, w0, request):
     def count(objective, w0, callback=None, solves=None):
         return OptimizeResult(x=w0, nit=0, cells=objective.cells)
 
     cluster, options = request.getfixturevalue(kind), {"progress": False}
     assert cluster.minimize(NET, data, w0, count, **options).cells is None
-    if option == "attribute":
-        count.needs_cells = True
-    else:
+    if option == "solves":
         options["solves"] = "local"
+    elif option == "partial":
+        count = partial(count, solves="local")
+    else:
+        count.needs_cells = True
+        count = partial(partial(count), solves=None) if "partial" in option else count
     assert cluster.minimize(NET, data, w0, count, **options).cells == 16
     assert cluster.minimize(NET, data, w0, count, cells=5, **options).cells == 5
+
+
+def sgd_in_a_cell(cell, w, iterations, seed, rate):
+    for _ in range(iterations):
+        w -= rate * cell.value_and_gradient(w)[1]
+    return w
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (hessian_free, {"method": "paper", "solves": "local"}),
+        (hessian_free, {"method": "auto", "solves": "local", "curvature_batch_size": 300}),
+        (local_steps, {}),
+        (local_steps, {"optimizer": "adam", "options": ADAM, "outer": "nesterov"}),
+        (local_steps, {"optimizer": sgd_in_a_cell, "options": {"rate": 0.1}}),
+    ],
+    ids=["local solves", "of some samples", "local Hessian-free", "local Adam", "a function"],
+)
+def test_runs_in_cells_and_their_costs_are_those_of_one_process(kind, optimizer, options, data, w0, request):
+    run = partial(optimizer, max_iter=3, **options)  # local_steps has an `optimizer`, as minimize has
+    found = request.getfixturevalue(kind).minimize(NET, data, w0, run, progress=False)
+    here = run(Objective(NET, data, cells=16), w0)
+    assert here.fun < here.history[0].loss
+    assert_same(found, here)
+    for record, other in zip(found.history, here.history, strict=True):
+        for each in ("samples", "products", "reductions", "numbers", "bytes"):
+            assert record[each] == other[each]
 
 
 @BOTH

@@ -5,8 +5,9 @@ from functools import partial
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from scipy.optimize import minimize, rosen, rosen_der, rosen_hess_prod
 
-from hfnb import Dataset, Objective, hessian_free
+from hfnb import Dataset, Objective, hessian_free, scipy_method
 from hfnb.krylov import NonFiniteProduct, bicgstab, cg
 from hfnb.models import mlp
 from hfnb.objectives.sampling import Draws
@@ -177,6 +178,27 @@ def test_a_cell_without_finite_products_takes_no_part(in_all):
     np.testing.assert_allclose(found.best, expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
 
 
+def test_a_probe_that_is_not_finite_leaves_the_solution_of_the_cell():
+    """At w₂ = 0 the second derivative of w₂^1.5 is infinite, and the Gauss–Newton matrix is finite."""
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    parts = {
+        "outputs": lambda w, X: anp.dot(X, w[:2]) + w[2] ** 1.5,
+        "output_loss": lambda z, Y: anp.mean((z - Y[:, 0]) ** 2),
+    }
+    data = Dataset(X, X[:, :1] + 1)
+    loss = lambda w, X, Y: parts["output_loss"](parts["outputs"](w, X), Y)  # noqa: E731
+    objective, w = Objective.from_loss(loss, data, **parts, cells=4), np.array([0.1, -0.2, 0.0])
+    g, found = objective.value_and_gradient(w)[1], {}
+    with np.errstate(all="ignore"):
+        with pytest.raises(NonFiniteProduct):
+            cg(objective.curvature(w, "hessian"), -g)
+        for probe in (False, True):
+            A = CellCurvature(objective, w, "gauss-newton", Draws(0, "all", "same", 40), 0, probe)
+            found[probe] = mean_solution(partial(cg, max_iter=10), A, -g, damping=0.1)
+    np.testing.assert_array_equal(found[True].best, found[False].best)
+    assert found[True].direction is None
+
+
 def test_a_run_that_is_resumed_equals_one_that_was_not_interrupted(tmp_path):
     w0 = classification().net.init(0, dtype=float)
     options = {"method": "auto", "solves": "local", "tol": 0.0}
@@ -207,6 +229,30 @@ def test_options_that_do_not_fit_are_refused(name, options):
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected"):
         hessian_free(objective, objective.net.init(0, dtype=float), **options)
     assert objective.counts.reductions == 0
+
+
+@pytest.mark.parametrize("solver", ["minres", "newton_mr", "saddle_free"])
+def test_any_solver_has_at_most_ten_iterations_in_a_cell_unless_the_user_says_so(solver):
+    objective, most = classification(), {}
+    w0, options = objective.net.init(0, dtype=float), {"curvature": "gauss-newton", "max_iter": 6}
+    options |= {"solver": solver, "solves": "local", "stopping_rule": "marginal-gain"}
+    for given in (None, {"max_iter": 50}):
+        run = hessian_free(objective, w0, solver_options=given, **options)
+        most[bool(given)] = max(record.krylov_iterations for record in run.history)
+    assert most[False] <= 10 < most[True]
+
+
+@pytest.mark.parametrize("solves", ["global", "local"])
+def test_a_number_of_samples_that_is_an_array_is_named(solves):
+    objective = classification()
+    with pytest.raises(TypeError, match=r"^batch_size: expected"):
+        hessian_free(objective, objective.net.init(0, dtype=float), solves=solves, batch_size=np.arange(3))
+
+
+def test_functions_of_scipy_have_no_cells():
+    functions = {"jac": rosen_der, "hessp": rosen_hess_prod}
+    with pytest.raises(ValueError, match=r"^objective: expected one with cells for solves='local'"):
+        minimize(rosen, [-1.2, 1.0], method=scipy_method(solves="local"), **functions)
 
 
 def test_an_objective_without_cells_is_refused():

@@ -263,6 +263,18 @@ def test_after_rejected_steps_cells_go_less_far():
     assert ours.history[2].loss == ours.history[0].loss
 
 
+def test_a_mean_brings_back_the_iterations_that_absent_cells_have_lost():
+    """The cells fail in the first round; then they run 4 ≫ 1 iterations, and then all 4 again."""
+    runs = []
+
+    def function(cell, w, iterations, seed):
+        runs.append(iterations)
+        return w * (np.nan if len(runs) <= 3 else 0.9)
+
+    local_steps(objective(3), W0, optimizer=function, outer="mean", max_iter=4)
+    assert runs[::3] == [4, 2, 4, 4]
+
+
 def test_a_rejected_step_halves_the_learning_rate():
     # The mini-batch is the cell, and the cells are equal, so that the mean step is that of gradient descent.
     problem, _ = least_squares(4)
@@ -446,6 +458,11 @@ def shortened(cell, w, iterations, seed):
         ({"optimizer": "adam", "options": {"momentum": 1.0}}, ValueError, "options: momentum"),
         ({"optimizer": "adam", "options": {"moments": "keep"}}, ValueError, "moments: expected one of reset"),
         ({"optimizer": "adam", "options": {"batches_per_iteration": 0}}, ValueError, "batches_per_iteration"),
+        (
+            {"options": {"solves": "local"}},
+            ValueError,
+            "options: expected .* that a cell takes, got 'solves'",
+        ),
         ({"outer": "median"}, ValueError, "outer: expected one of search, mean, momentum, nesterov"),
         ({"outer_learning_rate": 1.0}, ValueError, "outer_learning_rate: expected None with outer="),
         ({"outer": "mean", "outer_learning_rate": 0.0}, ValueError, "outer_learning_rate: expected a finite"),

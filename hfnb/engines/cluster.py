@@ -23,6 +23,7 @@ from hfnb.engines.options import (
     check_options,
     check_partitions,
     find_optimizer,
+    needs_cells,
     prepare,
     slots,
     without_lost_hosts,
@@ -386,14 +387,17 @@ class Cluster:
         w0 : ndarray, shape (p,)
             Start.
         optimizer : callable or str, optional
-            ``optimizer(objective, w0, callback=..., **options)``, or its name, "module:function".
+            ``optimizer(objective, w0, callback=..., **options)``, or its name, "module:function". A
+            `functools.partial` has options of the same names as arguments here, such as
+            ``partial(local_steps, optimizer="adam")``.
         callback : callable, optional
             ``callback(record)`` is called here after each iteration; any true value stops the run.
         progress : bool, optional
             Whether to show a progress bar.
         partitions, chunk, memory, cells, cell_seed : int, optional
             As `objective` takes them. By default there are 16 cells if the optimizer needs cells: if it has
-            an attribute ``needs_cells`` that is true, or is given ``solves="local"``.
+            an attribute ``needs_cells`` that is true, or is given ``solves="local"``, perhaps as a
+            `functools.partial`.
         max_failures : int, optional
             The most restarts after the loss of an engine. Restarts need a checkpoint, and engines that this
             cluster started.
@@ -424,8 +428,7 @@ class Cluster:
         if options.get("checkpoint") is not None:
             # Engines may have another working directory.
             options["checkpoint"] = checkpoint.opened(options["checkpoint"])
-        needs_cells = getattr(minimize, "needs_cells", False) or options.get("solves") == "local"
-        cells = CELLS if cells is None and needs_cells else cells
+        cells = CELLS if cells is None and needs_cells(minimize, options) else cells
         with Watch(callback, iterations(minimize, options) if progress else None).watching() as watch:
 
             def run() -> OptimizeResult:

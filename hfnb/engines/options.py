@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -360,6 +361,14 @@ def _host_flag() -> str:
         ["mpiexec", "--version"], env=os.environ | {"PATH": path()}, capture_output=True, text=True
     )
     return "--host" if "Open MPI" in version.stdout or "OpenRTE" in version.stdout else "-hosts"
+
+
+def needs_cells(optimizer: Callable, options: Mapping[str, Any]) -> bool:
+    """Return whether an optimizer, perhaps a `functools.partial`, needs an objective with cells."""
+    while isinstance(optimizer, partial):
+        options = {**optimizer.keywords, **options}
+        optimizer = optimizer.func
+    return bool(getattr(optimizer, "needs_cells", False)) or options.get("solves") == "local"
 
 
 def find_optimizer(optimizer: Callable | str) -> Callable:

@@ -116,7 +116,8 @@ def packed(samples: int, dtype: np.dtype) -> np.ndarray:
     Returns
     -------
     ndarray, shape (2,)
-        The count in units of 4,096, and the rest: in float32 the sums are exact up to 6 · 10¹⁰ samples.
+        The count in units of 4,096, and the rest: in float32 the sums over up to 4,096 cells are exact up to
+        6 · 10¹⁰ samples.
 
     Examples
     --------

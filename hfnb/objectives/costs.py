@@ -22,7 +22,9 @@ class Counts:
     -----
     Let p be the number of parameters, L that of losses, evaluated in C calls of `hfnb.Objective.value` and
     `hfnb.Objective.values_along`, G that of gradients, P of products, and A of averages of m numbers each.
-    The counts are the same for client-driven and engine-driven runs and for any number of engines:
+    The counts of a run with the same options are the same for client-driven and engine-driven runs and for
+    any number of engines. By default `hfnb.hessian_free` has other ``trial_steps`` on engines than in one
+    process: more losses in fewer reductions. They are
 
         reductions = C + G + P + A,
         numbers    = L + (p + 1) G + p P + (m + 2) A,

@@ -107,7 +107,8 @@ class LocalEvaluator:
     The chunks of a large network are shared among the threads that `hfnb.set_threads` requests, each with
     a single-threaded BLAS. In float64 BLAS always has one thread, because it splits a matrix product
     differently for each number of threads, and a thread takes whole partitions. A float64 total therefore
-    does not depend on the number of threads.
+    does not depend on the number of threads. `average` lets one cell work after the other, which keeps one
+    linearization at a time. A cell is a dataset of one partition: its float64 sums use one thread.
     """
 
     clock: Clock | None = None  # one process waits for no other, so that there is nothing to profile

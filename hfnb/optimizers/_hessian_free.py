@@ -28,7 +28,7 @@ from hfnb.optimizers.history import Record, Recorder, State, Status, watched
 from hfnb.optimizers.local_solves import CellCurvature, LossInCells, mean_solution
 from hfnb.optimizers.options import (
     STOPPING_RULES,
-    check_communication,
+    check_combination,
     check_hessian_free,
     default_trial_steps,
     expand,
@@ -140,16 +140,18 @@ def hessian_free(
         preconditioner.
     solves : {"global", "local"}
         Who solves the sub-problem. "global": all engines together, with a reduction for each product.
-        "local": each cell of the data alone, with the curvature of its own samples and the global gradient;
-        the mean of the solutions becomes the direction (`hfnb.optimizers.local_solves`). The objective then
-        needs cells (``Objective(net, data, cells=16)``). Other options then have other defaults
+        "local": each cell, a random part of the data, alone, with the curvature of its own samples and the
+        gradient over all samples; the mean of the solutions becomes the direction
+        (`hfnb.optimizers.local_solves`). An iteration then has two or three reductions. The objective needs
+        cells (``Objective(net, data, cells=16)``). Other options then have other defaults
         (`options.LOCAL`): loss, gradient, line searches and curvature take all samples, and a solve has at
         most 10 iterations. A ``curvature_batch_size`` is divided among the cells; "part" is a quarter of
         each, but at least 500.
     trial_steps : int, optional
         How many losses a line search evaluates in one reduction: those that it asks for, and others at
-        lengths next to them, which it may ask for next. The steps are the same for any number. By default 1
-        in one process and 8 on engines; 7 with local solves.
+        lengths next to them, which it may ask for next. More losses are computed then, in fewer reductions;
+        the steps are the same, to rounding. By default 1 in one process and 8 on engines; 7 with local
+        solves.
     max_iter : int
         The most iterations.
     tol : float
@@ -211,8 +213,8 @@ def hessian_free(
     chosen = expand(method, solves=solves, **given, line_search_sample=line_search_sample)
     chosen["trial_steps"] = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
-    check_communication(objective, chosen, step=step, preconditioner=preconditioner)
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
+    check_combination(objective, chosen, step=step, preconditioner=preconditioner)
     rule = STOPPING_RULES[chosen["stopping_rule"]]
     solve = truncated(chosen["solver"], rule if solves == "global" else shortened(rule), solver_options)
     solve = solve if solves == "global" else partial(mean_solution, solve)
@@ -243,12 +245,7 @@ def hessian_free(
                 agreement = candidate.change, candidate.predicted, found.norm, problem.rounding
                 proposed = levenberg_marquardt(state.damping, *agreement)
             state, exact = preconditioned.remember(state), problem.exact
-            if (
-                chosen["probe"]
-                and solves == "global"
-                and state.plateau
-                and state.iteration >= state.next_probe
-            ):
+            if chosen["probe"] and solves == "global" and state.probe_is_due:
                 taken, state = _probe(objective, problem, state, taken)
             del problem, A, M  # to free their arrays before those of the next point are made
         else:  # a saddle: steps rejected here say nothing about λ, which returns to its last trusted value

@@ -62,7 +62,8 @@ def local_steps(
         The start, of float32 or float64.
     optimizer : {"hessian_free", "sgd", "momentum", "nesterov", "adam"} or callable
         What each cell runs on its own samples: `hessian_free`, a method of `first_order`, or a function
-        ``(cell, w, iterations, seed, **options) -> w``, in which ``cell`` is an `Objective`.
+        ``(cell, w, iterations, seed, **options) -> w``, in which ``cell`` is an `Objective`. On engines:
+        ``cluster.minimize(net, data, w0, functools.partial(local_steps, optimizer="adam"))``.
     iterations : int
         Number of iterations that a cell runs in a round. Those of first-order methods are epochs over the
         cell, unless the option ``batches_per_iteration`` says otherwise.
@@ -129,9 +130,9 @@ def local_steps(
     methods for the rest of the run, as schedules do on a plateau. "hessian_free" and functions run half as
     many iterations, but at least one, and the step of each cell is shortened to at most a trust radius, a
     quarter of the mean step at first, so that no cell outweighs the others; both return when the best length
-    is 1 or more. The λ of "hessian_free" is multiplied by 4 after a rejected step. The run ends after ten
-    rejected steps in a row. Cells whose data differ, such as those of data sorted by label, remain hard for
-    "hessian_free".
+    is 1 or more, and without a search in each round that is not rejected. The λ of "hessian_free" is
+    multiplied by 4 after a rejected step. The run ends after ten rejected steps in a row. Cells whose data
+    differ, such as those of data sorted by label, remain hard for "hessian_free".
 
     The cells of "hessian_free" hand on log λ in the reduction of the steps, so that the next round starts
     with the geometric mean of their λ. Nothing stays in a cell between rounds: a cell may move to another
@@ -251,7 +252,7 @@ def _follow(
     """Move by an update of a first-order method in which −s takes the place of the gradient."""
     w, memory = state.w.copy(), {name: moment.copy() for name, moment in state.memory.items()}
     update(w, -step, w.dtype.type(rate), 0, memory)
-    return replace(state, w=w, memory=memory, loss=None, rejected=0), rate
+    return replace(state.after(1.0, norm(step)), w=w, memory=memory, loss=None), rate
 
 
 def _search(objective: Objective, state: RoundState, step: np.ndarray) -> tuple[RoundState, float]:

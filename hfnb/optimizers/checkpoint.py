@@ -281,6 +281,11 @@ def resumable(optimizer: Optimizer) -> Optimizer:
         `hfnb.FolderInUse`.
     """
     signature = inspect.signature(optimizer)
+    defaults = {
+        name: run_identity.describe(each.default)
+        for name, each in signature.parameters.items()
+        if each.default is not each.empty
+    }
 
     @functools.wraps(optimizer)
     def run(*args: Any, **kwargs: Any) -> OptimizeResult:
@@ -293,7 +298,7 @@ def resumable(optimizer: Optimizer) -> Optimizer:
         compared = {name: value for name, value in options if name not in _OF_THE_CALL}
         with getattr(checkpoint, "in_use", nullcontext)():
             who = run_identity.of_call(optimizer, objective, w0, compared)
-            given.arguments["checkpoint"] = Resumed(checkpoint, who)
+            given.arguments["checkpoint"] = Resumed(checkpoint, who, defaults)
             return optimizer(*given.args, **given.kwargs)
 
     return cast(Optimizer, run)
@@ -308,10 +313,14 @@ class Resumed:
         Where states are saved.
     who : mapping
         The description {name: text} of the run.
+    defaults : mapping
+        {option: the description of its default}, for options that did not exist when a state was saved.
     """
 
-    def __init__(self, checkpoint: CheckpointLike, who: Mapping[str, str]) -> None:
-        self.checkpoint, self.who = checkpoint, dict(who)
+    def __init__(
+        self, checkpoint: CheckpointLike, who: Mapping[str, str], defaults: Mapping[str, str] = {}
+    ) -> None:
+        self.checkpoint, self.who, self.defaults = checkpoint, dict(who), dict(defaults)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest state, None if there is none; ValueError if it belongs to another run."""
@@ -322,6 +331,8 @@ class Resumed:
         found = state.pop("run", None)
         if not isinstance(found, dict):
             raise ValueError(f"{self._which()} does not name its run: an earlier version of hfnb wrote it")
+        if found.keys() <= self.who.keys():  # otherwise an option may only have had another name
+            found = self.defaults | found
         differs = [name for name in self.who if name in found and found[name] != self.who[name]]
         if differs:
             pairs = (f"{name}: expected {self.who[name]}, got {found[name]}" for name in differs)

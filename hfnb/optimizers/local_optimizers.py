@@ -27,12 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "curvature_batch_size": "part",
     "tol": 0.0,  # a certificate for the samples of one cell says nothing about all of them
 }
-RESERVED = (
-    "max_iter",
-    "seed",
-    "callback",
-    "checkpoint",
-)  # options of `hessian_free` that a round sets itself
+# Options of `hessian_free` that a round sets itself, and one that needs an objective with cells.
+RESERVED = ("max_iter", "seed", "callback", "checkpoint", "solves")
 FIRST_ORDER_OPTIONS = {"learning_rate", "batch_size", "momentum", "batches_per_iteration", "moments"}
 
 RAISE = 4.0  # the factor of λ after a rejected step

@@ -116,11 +116,7 @@ def solution_of_cell(
         with np.errstate(over="ignore", invalid="ignore"):
             B = cell.curvature(w, problem.curvature, sample)
             found = problem.solve(B, -g, start, damping=problem.damping)
-            direction = found.direction
-            if problem.probe:
-                direction = cg(
-                    cell.curvature(w, "hessian", sample), -g, max_iter=PRODUCTS, progress=0.0
-                ).direction
+            direction = _probed(cell, w, g, sample) if problem.probe else found.direction
     except NonFiniteProduct:
         return nothing
     s = vectors[0] = found.best
@@ -130,6 +126,14 @@ def solution_of_cell(
     numbers[:] = 1, curved, found.iterations, problem.explores and direction is not None
     answer = np.concatenate([vectors.ravel(), numbers])
     return answer if np.isfinite(answer).all() else nothing
+
+
+def _probed(cell: Objective, w: np.ndarray, g: np.ndarray, sample: Sample | None) -> np.ndarray | None:
+    """Return a direction of negative curvature of the Hessian in a cell; None if none is met."""
+    try:
+        return cg(cell.curvature(w, "hessian", sample), -g, max_iter=PRODUCTS, progress=0.0).direction
+    except NonFiniteProduct:  # the solve with the other curvature is finite all the same
+        return None
 
 
 def _sample(problem: CellSolve, n: int) -> Sample | None:
@@ -212,7 +216,8 @@ def mean_solution(
 class LossInCells(LossAround):
     """The loss around w over all samples, whose first values come with a gradient in the same reduction.
 
-    The gradient is that at w + d, the step that is taken most often; it saves a reduction then.
+    The gradient is that at w + d, the step that is taken most often; it saves a reduction then. Losses that
+    come with it are in the precision of w, as all numbers of an average.
     """
 
     def prepare(self, iterates: Sequence[np.ndarray], origin: bool) -> None:

@@ -59,6 +59,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 LINE_SEARCH_SAMPLES = ("loss", "curvature")
 SOLVES = ("global", "local")
+UNPRECONDITIONED = ("capped_cg", "saddle_free")  # solvers that take no preconditioner
 # Options of the methods with local solves, where reductions are to be few and computing is shared.
 LOCAL: dict[str, Any] = {
     "batch_size": "all",
@@ -125,7 +126,7 @@ def expand(method: str, *, solves: str = "global", **given: Any) -> dict[str, An
 
 def shortened(rule: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return a stopping rule with at most `LOCAL_ITERATIONS` iterations of each solver."""
-    return {name: {**options, "max_iter": LOCAL_ITERATIONS} for name, options in rule.items()}
+    return {name: {**options, "max_iter": LOCAL_ITERATIONS} for name, options in (MARTENS | rule).items()}
 
 
 def truncated(
@@ -214,18 +215,21 @@ def default_trial_steps(objective: Any, solves: str) -> int:
     return ON_ENGINES if getattr(objective, "clock", None) is not None else 1
 
 
-def check_communication(objective: Any, chosen: dict[str, Any], *, step: Any, preconditioner: Any) -> None:
-    """Check the options of `hessian_free` that decide what is a reduction; an error names the argument."""
+def check_combination(objective: Any, chosen: dict[str, Any], *, step: Any, preconditioner: Any) -> None:
+    """Check options that do not fit each other or the objective; an error names the argument."""
     check_positive_int("trial_steps", chosen["trial_steps"])
-    if chosen["trial_steps"] > 1:
-        check_methods("objective", objective, ("values_along",), "hfnb.Objective(net, data)")
-    if chosen["solves"] == "global":
-        return
-    if getattr(objective, "cells", None) is None:
+    if preconditioner is not None and chosen["solver"] in UNPRECONDITIONED:
+        raise ValueError(f"preconditioner: expected None, because {chosen['solver']} takes none")
+    local = chosen["solves"] == "local"
+    if local and getattr(objective, "cells", None) is None:
         raise ValueError(
             "objective: expected one with cells for solves='local', such as Objective(net, data, cells=16), "
             "got one without"
         )
+    if chosen["trial_steps"] > 1:
+        check_methods("objective", objective, ("values_along",), "hfnb.Objective(net, data)")
+    if not local:
+        return
     for name, value in (("batch_size", "all"), ("line_search_sample", "loss")):
         if chosen[name] != value:
             raise ValueError(f"{name}: expected {value!r} with solves='local', got {chosen[name]!r}")

@@ -10,6 +10,8 @@ from scipy.sparse.linalg import LinearOperator
 
 from hfnb.datasets import Dataset
 from hfnb.krylov import LBFGS, NonFiniteProduct, cg, diagonal
+from hfnb.objectives import run_identity
+from hfnb.objectives.curvature import CURVATURES
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.protocols import CurvatureFunction, Model
 from hfnb.optimizers.history import State
@@ -119,7 +121,8 @@ class SharedSamples:
 
     Before each global solve every engine solves (Bₛ + λI) s = −g with the curvature Bₛ of the same few
     samples. The curvature pairs of that solve make an L-BFGS inverse, as in "lbfgs"; but they belong to the
-    present w and λ, and cost no reduction. Global solves then take fewer products for the same solution.
+    present w and λ, and cost no reduction. Global solves then take fewer products for the same solution. The
+    counts of a run do not include the products over these samples.
 
     Parameters
     ----------
@@ -159,6 +162,8 @@ class SharedSamples:
         curvature: str | CurvatureFunction = "gauss-newton",
         iterations: int = 20,
     ) -> None:
+        if not callable(curvature):
+            check_choice("curvature", curvature, CURVATURES, " or a function")
         self.net, self.data, self.curvature = net, data, curvature
         self.iterations = check_positive_int("iterations", iterations)
         self._objective = Objective(net, data, partitions=1)
@@ -175,11 +180,17 @@ class SharedSamples:
         dict of str
             {name: text}.
         """
-        how = f"{self.curvature}, {self.iterations} iterations"
+        how = f"{run_identity.describe(self.curvature)}, {self.iterations} iterations"
         return {**self._objective.identity(), "preconditioner": how}
 
     def __call__(self, state: State) -> LinearOperator | None:
         """Return M ≈ (B + λI)⁻¹ at the parameters of a state; None if the local solve meets no curvature."""
+        size = getattr(self.net, "size", state.w.size)
+        if state.w.size != size:
+            raise ValueError(
+                "preconditioner: expected SharedSamples with the network of the run, of "
+                f"{state.w.size} parameters, got one of {size}"
+            )
         updates = LBFGS(self.iterations)
         B = updates.watch(self._objective.curvature(state.w, self.curvature))
         try:

@@ -82,11 +82,15 @@ class Race(Task):
         return self.net.init(seed, self.init, dtype=self.dtype) * self.dtype(self.scale)
 
     def fingerprint(self) -> str:
-        """Return a short text that differs if anything differs on which a result depends.
+        """Return a short text that differs if a number or name differs on which a result depends.
 
         Returns
         -------
         str
+
+        Notes
+        -----
+        Of the data only the number of samples is included: another content needs another ``name``.
         """
         facts = [self.name, str(self.net), len(self.train), np.dtype(self.dtype).name, self.target]
         facts += [self.scale, self.init, self.cells, self.cell_seed]
@@ -470,7 +474,7 @@ class _Timed:
         return self._call("gradient", self._evaluator.gradient, *arguments)
 
     def average(self, *arguments: Any) -> np.ndarray:
-        return self._call("average", self._evaluator.average, *arguments)
+        return self._call("cells", self._evaluator.average, *arguments)
 
     def linearize(self, *arguments: Any) -> Callable[[np.ndarray], np.ndarray]:
         product = self._evaluator.linearize(*arguments)

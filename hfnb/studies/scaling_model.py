@@ -330,7 +330,8 @@ def workloads(history: Sequence[dict], w0: np.ndarray, curvature_batch_size: int
     Notes
     -----
     The history must be of a method without averages over cells: what cells compute is not counted by its
-    kind. For such methods there is `RunCost`.
+    kind. For such methods there is `RunCost`. The network must have more parameters than an iteration
+    evaluates losses: otherwise some losses are taken for a gradient.
 
     Examples
     --------
