@@ -1064,6 +1064,10 @@ def descends(result, given):
     close(history[0].loss, loss(given["w0"]))
 
 
+def stays(cell, w, iterations, seed):
+    return w
+
+
 OBJECTIVES = wrong(None, 3, "abc", loss, NET, DATA, [OBJECTIVE], np.ones(3), Objective, object(), True)
 COMMON = {
     "w0": vectors(W, lists=FINE, not_finite=WRONG),
@@ -1095,9 +1099,30 @@ TARGETS |= {
             "damping": finite(0.5, optional=True) + fine(1e6, 1e-12, 10, 0.0, "gradient"),
             "warm_start_decay": numbers(0.5, high=1.0) + fine(0, 1, 0.0, 1.0),
             "solver_options": OPTIONS,
+            "solves": choices("global") + wrong("local"),  # the objective has no cells
+            "trial_steps": counts(3, optional=True) + fine(1, 9),
         },
         improves,
-        {"solver_options": "solver_options|max_iter|rtol|progress"},
+        {"solver_options": "solver_options|max_iter|rtol|progress", "solves": "solves|objective"},
+    ),
+    "local_steps": Target(
+        hfnb.local_steps,
+        lambda: {"objective": IN_CELLS, "w0": W.copy(), "max_iter": 1, "iterations": 1},
+        {
+            **COMMON,
+            "objective": OBJECTIVES + wrong(OBJECTIVE),  # without cells
+            "optimizer": choices("hessian_free", "sgd", "momentum", "nesterov", "adam", function=True)
+            + fine(stays)
+            + wrong(lambda *arguments: None, lambda *arguments: 3.0, lambda *arguments: W[:-1]),
+            "iterations": counts(2) + fine(1),
+            "options": wrong(3, "abc", [], [("damping", 1.0)], {"unknown": 3}, {3: 4}, True, {"max_iter": 2})
+            + wrong({"solves": "local"}, {"damping": -1.0}, {"trial_steps": 0})
+            + fine(None, {}, {"damping": 0.5}, {"method": "paper"}),
+            "outer": choices("search", "mean", "momentum", "nesterov"),
+            "outer_learning_rate": wrong("abc", [], 1.0, 1j, -1.0, nan, object()) + fine(None),
+            "outer_momentum": numbers(0.5, high=1.0) + wrong(1.0) + fine(0, 0.0, 0.99),
+        },
+        descends,
     ),
     "first_order": Target(
         hfnb.first_order,

@@ -26,6 +26,17 @@ def formula(counts, dtype):
     return losses + gradients + products, losses + vectors, 16 * losses + size * vectors
 
 
+def expected(run, counts, dtype):
+    """Reductions, numbers and bytes that belong to the evaluations of a run."""
+    if run is communicate:
+        return counted_by_hand(dtype)
+    reductions, numbers, size = formula(counts, dtype)
+    if run is run_trial_steps:  # how many its line searches take, the messages themselves tell
+        assert counts.gradients + counts.products < counts.reductions < reductions
+        reductions = counts.reductions
+    return reductions, numbers, size
+
+
 def counted(counts):
     return counts.reductions, counts.numbers, counts.bytes
 
@@ -63,7 +74,12 @@ def counted_by_hand(dtype):
 
 
 def run_hessian_free(objective, w, callback=None):
-    hessian_free(objective, w, callback=callback, **OPTIONS)
+    hessian_free(objective, w, callback=callback, trial_steps=1, **OPTIONS)
+
+
+def run_trial_steps(objective, w, callback=None):
+    """The same run with several losses in a reduction."""
+    hessian_free(objective, w, callback=callback, trial_steps=5, **OPTIONS)
 
 
 def run_sgd(objective, w, callback=None):
@@ -82,7 +98,7 @@ class Counting:
 
 
 RUNS = pytest.mark.parametrize("run", [evaluate, run_hessian_free, run_sgd])
-ALL_RUNS = pytest.mark.parametrize("run", [evaluate, run_hessian_free, run_sgd, communicate])
+ALL_RUNS = pytest.mark.parametrize("run", [evaluate, run_hessian_free, run_trial_steps, run_sgd, communicate])
 PRECISIONS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 # Every buffer handed to MPI on an engine goes through a communicator that writes down its bytes.
@@ -117,8 +133,7 @@ def test_bytes_given_to_mpi_are_those_counted(run, dtype, mpi_pair, data):
         seen = view.apply_sync(eval, SEEN)
     finally:
         view.apply_sync(exec, UNWATCH)
-    expected = counted_by_hand(dtype) if run is communicate else formula(counts, dtype)
-    assert counted(counts) == expected
+    assert counted(counts) == expected(run, counts, dtype)
     for each in seen:
         assert (len(each), sum(each)) == (counts.reductions, counts.bytes)
 
@@ -190,10 +205,11 @@ def test_one_process_counts_the_same(run, dtype, pair, data):
     options, w0 = CELLS if run is communicate else {}, NET.init(0, dtype=dtype)
     alone, remote = Objective(NET, data, **options), pair.objective(NET, data, **options)
     run(alone, w0)
-    expected = counted_by_hand(dtype) if run is communicate else formula(alone.counts, dtype)
-    assert counted(alone.counts) == expected
+    assert counted(alone.counts) == expected(run, alone.counts, dtype)
     run(remote, w0)
-    if run is not run_hessian_free or dtype == np.float64:  # in float32 rounding decides on an iteration
+    if (
+        run not in (run_hessian_free, run_trial_steps) or dtype == np.float64
+    ):  # in float32 rounding decides on an iteration
         assert remote.counts == alone.counts
 
 

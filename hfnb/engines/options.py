@@ -368,7 +368,8 @@ def needs_cells(optimizer: Callable, options: Mapping[str, Any]) -> bool:
     while isinstance(optimizer, partial):
         options = {**optimizer.keywords, **options}
         optimizer = optimizer.func
-    return bool(getattr(optimizer, "needs_cells", False)) or options.get("solves") == "local"
+    solves = options.get("solves")  # of any type: the optimizer checks it
+    return bool(getattr(optimizer, "needs_cells", False)) or (isinstance(solves, str) and solves == "local")
 
 
 def find_optimizer(optimizer: Callable | str) -> Callable:
