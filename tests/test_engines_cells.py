@@ -139,15 +139,15 @@ def sgd_in_a_cell(cell, w, iterations, seed, rate):
         (hessian_free, {"method": "paper", "solves": "local"}),
         (hessian_free, {"method": "auto", "solves": "local", "curvature_batch_size": 300}),
         (local_steps, {}),
-        (local_steps, {"optimizer": "adam", "options": ADAM, "outer": "nesterov"}),
-        (local_steps, {"optimizer": sgd_in_a_cell, "options": {"rate": 0.1}}),
+        (local_steps, {"inner": "adam", "options": ADAM, "outer": "nesterov"}),
+        (local_steps, {"inner": sgd_in_a_cell, "options": {"rate": 0.1}}),
     ],
     ids=["local solves", "of some samples", "local Hessian-free", "local Adam", "a function"],
 )
 def test_runs_in_cells_and_their_costs_are_those_of_one_process(kind, optimizer, options, data, w0, request):
-    run = partial(optimizer, max_iter=3, **options)  # local_steps has an `optimizer`, as minimize has
-    found = request.getfixturevalue(kind).minimize(NET, data, w0, run, progress=False)
-    here = run(Objective(NET, data, cells=16), w0)
+    cluster = request.getfixturevalue(kind)
+    found = cluster.minimize(NET, data, w0, optimizer, max_iter=3, progress=False, **options)
+    here = optimizer(Objective(NET, data, cells=16), w0, max_iter=3, **options)
     assert here.fun < here.history[0].loss
     assert_same(found, here)
     for record, other in zip(found.history, here.history, strict=True):

@@ -1111,7 +1111,7 @@ TARGETS |= {
         {
             **COMMON,
             "objective": OBJECTIVES + wrong(OBJECTIVE),  # without cells
-            "optimizer": choices("hessian_free", "sgd", "momentum", "nesterov", "adam", function=True)
+            "inner": choices("hessian_free", "sgd", "momentum", "nesterov", "adam", function=True)
             + fine(stays)
             + wrong(lambda *arguments: None, lambda *arguments: 3.0, lambda *arguments: W[:-1]),
             "iterations": counts(2) + fine(1),

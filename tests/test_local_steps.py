@@ -97,7 +97,7 @@ def test_local_adam_is_a_plain_loop(moments, cells):
         shares = [cell.n / shared.n for cell in parts]
         w, m, v = (sum(share * end[i] for share, end in zip(shares, ends, strict=True)) for i in range(3))
     options = {"learning_rate": 0.02, "batch_size": 20, "batches_per_iteration": 5, "moments": moments}
-    ours = local_steps(shared, W0, optimizer="adam", iterations=1, outer="mean", options=options, max_iter=3)
+    ours = local_steps(shared, W0, inner="adam", iterations=1, outer="mean", options=options, max_iter=3)
     np.testing.assert_allclose(ours.x, w, rtol=1e-10, atol=1e-12)
 
 
@@ -109,13 +109,13 @@ def test_averaged_moments_in_one_cell_are_one_long_run(method):
     theirs = first_order(objective(1), W0, method=method, max_iter=3, seed=seed, **options)
     options["moments"] = "average"
     ours = local_steps(
-        objective(1), W0, optimizer=method, iterations=1, outer="mean", options=options, max_iter=3
+        objective(1), W0, inner=method, iterations=1, outer="mean", options=options, max_iter=3
     )
     np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-11)
 
 
 def test_an_epoch_evaluates_nothing_but_its_mini_batches():
-    ours = local_steps(objective(4), W0, optimizer="sgd", iterations=2, outer="mean", max_iter=1)
+    ours = local_steps(objective(4), W0, inner="sgd", iterations=2, outer="mean", max_iter=1)
     assert ours.history[-1].samples == 4 * 2 * 50  # cells, epochs, samples of a cell, of which a batch has 50
 
 
@@ -157,7 +157,7 @@ def to_fraction(best, factor):
 def test_a_search_takes_the_best_of_its_lengths(factor, alpha, reductions):
     problem, _ = least_squares(4)
     A, b, best = solved(problem)
-    ours = local_steps(problem, np.zeros(5), optimizer=to_fraction(best, factor), max_iter=1)
+    ours = local_steps(problem, np.zeros(5), inner=to_fraction(best, factor), max_iter=1)
     last = ours.history[-1]
     assert (last.alpha, last.reductions) == (alpha, reductions)
     assert last.loss == pytest.approx(np.mean((A @ ours.x[:, None] - b) ** 2), rel=1e-12)
@@ -166,7 +166,7 @@ def test_a_search_takes_the_best_of_its_lengths(factor, alpha, reductions):
 
 def test_each_round_is_two_reductions_of_few_numbers_besides_the_step():
     problem, _ = least_squares(4)
-    ours = local_steps(problem, np.zeros(5), optimizer=to_fraction(solved(problem)[2], 0.9), max_iter=2)
+    ours = local_steps(problem, np.zeros(5), inner=to_fraction(solved(problem)[2], 0.9), max_iter=2)
     numbers = 5 + 3  # the step, a flag, and two numbers that count samples
     assert [record.reductions for record in ours.history] == [0, 2, 4]
     assert [record.numbers for record in ours.history] == [0, numbers + 6, 2 * numbers + 6 + 5]
@@ -177,7 +177,7 @@ def test_each_round_is_two_reductions_of_few_numbers_besides_the_step():
 
 def test_outer_momentum_follows_its_recurrence():
     pull = partial(to, lambda number, w: w + 0.1 * (number + 1) * (1 - w))  # the mean step: 0.25 (1 − w)
-    common = {"optimizer": pull, "max_iter": 6, "outer_learning_rate": 0.5, "outer_momentum": 0.8}
+    common = {"inner": pull, "max_iter": 6, "outer_learning_rate": 0.5, "outer_momentum": 0.8}
     w = theta = W0
     v = u = np.zeros_like(W0)
     for _ in range(6):
@@ -195,7 +195,7 @@ def test_outer_momentum_follows_its_recurrence():
 
 def test_the_outer_rate_of_a_mean_scales_the_step():
     step = partial(to, lambda number, w: w + 1.0)
-    ours = local_steps(objective(), W0, optimizer=step, outer="mean", outer_learning_rate=0.25, max_iter=2)
+    ours = local_steps(objective(), W0, inner=step, outer="mean", outer_learning_rate=0.25, max_iter=2)
     np.testing.assert_allclose(ours.x, W0 + 0.5, rtol=1e-14)
 
 
@@ -213,14 +213,14 @@ def fails(kind, cell, w, iterations, seed):
 def test_a_cell_that_fails_is_absent(kind):
     problem, _ = least_squares(7)
     sizes = [len(A) for A, _ in problem.evaluator.shards.parts.values()]
-    ours = local_steps(problem, np.zeros(5), optimizer=partial(fails, kind), outer="mean", max_iter=1)
+    ours = local_steps(problem, np.zeros(5), inner=partial(fails, kind), outer="mean", max_iter=1)
     np.testing.assert_allclose(ours.x, 1.0, rtol=1e-14)
     assert ours.history[-1].present == pytest.approx(1 - sizes[1] / sum(sizes), rel=1e-14)
 
 
 def test_other_errors_are_raised():
     with pytest.raises(KeyError, match="in this cell alone"):
-        local_steps(objective(), W0, optimizer=partial(fails, KeyError), max_iter=1)
+        local_steps(objective(), W0, inner=partial(fails, KeyError), max_iter=1)
 
 
 def rooted(w, X, Y):
@@ -241,7 +241,7 @@ def test_a_cell_whose_gradient_is_not_finite_is_absent():
 @pytest.mark.parametrize("outer", ["search", "mean", "nesterov"])
 def test_without_any_cell_the_step_is_rejected_until_the_run_gives_up(outer):
     nowhere = partial(to, lambda number, w: w * np.nan)
-    ours = local_steps(objective(), W0, optimizer=nowhere, outer=outer, max_iter=30)
+    ours = local_steps(objective(), W0, inner=nowhere, outer=outer, max_iter=30)
     assert (ours.status, ours.nit) == (Status.NO_PROGRESS, 10)
     assert "no cell gave a finite step" in ours.message
     np.testing.assert_array_equal(ours.x, W0)
@@ -255,7 +255,7 @@ def test_after_rejected_steps_cells_go_less_far():
         seen.append(iterations)
         return w + (best - w) * (-1 if iterations > 2 else 0.1)
 
-    ours = local_steps(problem, np.zeros(5), optimizer=astray, iterations=8, max_iter=4)
+    ours = local_steps(problem, np.zeros(5), inner=astray, iterations=8, max_iter=4)
     assert seen == [8, 4, 2, 4]
     third = ours.history[3]  # a tenth of the way is longer than the radius after two rejected steps
     assert third.step_norm / third.alpha == pytest.approx(np.linalg.norm(best) / 16, rel=1e-12)
@@ -271,7 +271,7 @@ def test_a_mean_brings_back_the_iterations_that_absent_cells_have_lost():
         runs.append(iterations)
         return w * (np.nan if len(runs) <= 3 else 0.9)
 
-    local_steps(objective(3), W0, optimizer=function, outer="mean", max_iter=4)
+    local_steps(objective(3), W0, inner=function, iterations=4, outer="mean", max_iter=4)
     assert runs[::3] == [4, 2, 4, 4]
 
 
@@ -280,7 +280,7 @@ def test_a_rejected_step_halves_the_learning_rate():
     problem, _ = least_squares(4)
     A, b, _ = solved(problem)
     options = {"learning_rate": 200.0, "batch_size": 30}
-    ours = local_steps(problem, np.zeros(5), optimizer="sgd", iterations=1, options=options, max_iter=9)
+    ours = local_steps(problem, np.zeros(5), inner="sgd", iterations=1, options=options, max_iter=9)
     rejected = next(index for index, record in enumerate(ours.history[1:]) if record.alpha)
     assert rejected > 1
     first, g = ours.history[rejected + 1], 2 * A.T @ -b / len(A)
@@ -316,7 +316,7 @@ def test_divergence_is_said():
     options = {"learning_rate": 1e150, "batch_size": 60}
     with np.errstate(all="ignore"):
         ours = local_steps(
-            problem, np.zeros(5), optimizer="sgd", outer="mean", iterations=1, options=options, max_iter=9
+            problem, np.zeros(5), inner="sgd", outer="mean", iterations=1, options=options, max_iter=9
         )
     assert ours.status is Status.DIVERGED
 
@@ -328,10 +328,10 @@ def test_divergence_is_said():
     "options",
     [
         {"options": {"curvature_batch_size": 20}},
-        {"optimizer": "adam", "options": {"moments": "average", "learning_rate": lambda t: 0.1 / (1 + t)}},
-        {"optimizer": "sgd", "options": {"learning_rate": 1e4}},  # with rejected steps
-        {"optimizer": "sgd", "outer": "nesterov", "iterations": 1},
-        {"optimizer": partial(to, lambda number, w: 0.9 * w), "outer": "momentum"},
+        {"inner": "adam", "options": {"moments": "average", "learning_rate": lambda t: 0.1 / (1 + t)}},
+        {"inner": "sgd", "options": {"learning_rate": 1e4}},  # with rejected steps
+        {"inner": "sgd", "outer": "nesterov", "iterations": 1},
+        {"inner": partial(to, lambda number, w: 0.9 * w), "outer": "momentum"},
     ],
     ids=["hessian_free", "adam", "rejected", "nesterov", "function"],
 )
@@ -360,7 +360,7 @@ class Sent(Objective):
 @pytest.mark.parametrize("optimizer", ["hessian_free", "sgd", "momentum", "nesterov", "adam"])
 def test_cells_keep_nothing_between_rounds_and_get_all_by_their_arguments(optimizer, moments):
     options = {} if optimizer == "hessian_free" else {"moments": moments, "learning_rate": lambda t: 0.05}
-    common = {"optimizer": optimizer, "iterations": 2, "max_iter": 3, "options": options}
+    common = {"inner": optimizer, "iterations": 2, "max_iter": 3, "options": options}
     sent = local_steps(Sent(NET, DATA, cells=4), W0, **common)
     np.testing.assert_array_equal(sent.x, local_steps(objective(), W0, **common).x)
     assert sent.fun < sent.history[0].loss
@@ -382,7 +382,7 @@ def test_no_two_cells_or_rounds_draw_by_one_seed():
         seeds.append((cell.number, seed))
         return w - cell.value_and_gradient(w)[1]
 
-    local_steps(objective(), W0, optimizer=note, max_iter=3)
+    local_steps(objective(), W0, inner=note, max_iter=3)
     assert [number for number, _ in seeds] == [0, 1, 2, 3] * 3
     assert len({seed for _, seed in seeds}) == 12
 
@@ -410,7 +410,7 @@ def test_a_callback_stops_the_run_and_an_option_of_no_iterations_evaluates_nothi
 
 def test_single_precision_stays_single():
     w0 = NET.init(0, dtype=np.float32)
-    for options in ({}, {"optimizer": "adam", "options": {"moments": "average"}, "outer": "nesterov"}):
+    for options in ({}, {"inner": "adam", "options": {"moments": "average"}, "outer": "nesterov"}):
         ours = local_steps(objective(), w0, max_iter=2, **options)
         assert ours.x.dtype == np.float32
         assert ours.fun < ours.history[0].loss
@@ -433,31 +433,31 @@ def shortened(cell, w, iterations, seed):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"optimizer": "rmsprop"}, ValueError, "optimizer: expected one of hessian_free, sgd, momentum"),
-        ({"optimizer": 3}, TypeError, "optimizer: expected one of .* or a function"),
+        ({"inner": "rmsprop"}, ValueError, "inner: expected one of hessian_free, sgd, momentum"),
+        ({"inner": 3}, TypeError, "inner: expected one of .* or a function"),
         ({"iterations": 0}, ValueError, "iterations: expected a whole number of at least 1"),
         ({"options": [1]}, TypeError, "options: expected a dictionary"),
         ({"options": {"method": "newton"}}, ValueError, "options: method: expected one of paper"),
         ({"options": {"curvature_batch_size": 51}}, ValueError, "curvature_batch_size: .* at most 50"),
         ({"options": {"seed": 1}}, ValueError, "options: expected options of hessian_free .*'seed'"),
         (
-            {"optimizer": "sgd", "options": {"seed": 1}},
+            {"inner": "sgd", "options": {"seed": 1}},
             ValueError,
             "options: expected options of sgd .*'seed'",
         ),
         ({"options": {"speed": 1}}, TypeError, "options: .*speed"),
         ({"options": {"solver_options": {"max_iter": 0}}}, ValueError, "options: max_iter"),
-        ({"optimizer": "sgd", "options": {"batch_size": 51}}, ValueError, "batch_size: .* at most 50"),
-        ({"optimizer": "sgd", "options": {"batch_size": 0}}, ValueError, "options: batch_size"),
-        ({"optimizer": "sgd", "options": {"learning_rate": -1}}, ValueError, "options: learning_rate"),
+        ({"inner": "sgd", "options": {"batch_size": 51}}, ValueError, "batch_size: .* at most 50"),
+        ({"inner": "sgd", "options": {"batch_size": 0}}, ValueError, "options: batch_size"),
+        ({"inner": "sgd", "options": {"learning_rate": -1}}, ValueError, "options: learning_rate"),
         (
-            {"optimizer": "sgd", "options": {"learning_rate": lambda t: -1.0}},
+            {"inner": "sgd", "options": {"learning_rate": lambda t: -1.0}},
             ValueError,
             r"options: learning_rate\(0\)",
         ),
-        ({"optimizer": "adam", "options": {"momentum": 1.0}}, ValueError, "options: momentum"),
-        ({"optimizer": "adam", "options": {"moments": "keep"}}, ValueError, "moments: expected one of reset"),
-        ({"optimizer": "adam", "options": {"batches_per_iteration": 0}}, ValueError, "batches_per_iteration"),
+        ({"inner": "adam", "options": {"momentum": 1.0}}, ValueError, "options: momentum"),
+        ({"inner": "adam", "options": {"moments": "keep"}}, ValueError, "moments: expected one of reset"),
+        ({"inner": "adam", "options": {"batches_per_iteration": 0}}, ValueError, "batches_per_iteration"),
         (
             {"options": {"solves": "local"}},
             ValueError,
@@ -471,9 +471,9 @@ def shortened(cell, w, iterations, seed):
         ({"tol": -1.0}, ValueError, "tol"),
         ({"seed": -1}, ValueError, "seed"),
         (
-            {"optimizer": shortened},
+            {"inner": shortened},
             ValueError,
-            "optimizer: expected shortened to",
+            "inner: expected shortened to",
         ),
     ],
 )

@@ -387,9 +387,8 @@ class Cluster:
         w0 : ndarray, shape (p,)
             Start.
         optimizer : callable or str, optional
-            ``optimizer(objective, w0, callback=..., **options)``, or its name, "module:function". A
-            `functools.partial` has options of the same names as arguments here, such as
-            ``partial(local_steps, optimizer="adam")``.
+            ``optimizer(objective, w0, callback=..., **options)``, or its name, "module:function". Options
+            with the name of an argument here can be given by a `functools.partial`.
         callback : callable, optional
             ``callback(record)`` is called here after each iteration; any true value stops the run.
         progress : bool, optional

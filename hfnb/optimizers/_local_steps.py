@@ -37,8 +37,8 @@ def local_steps(
     objective: Objective,
     w0: np.ndarray,
     *,
-    optimizer: str | Callable[..., np.ndarray] = "hessian_free",
-    iterations: int = 4,
+    inner: str | Callable[..., np.ndarray] = "hessian_free",
+    iterations: int = 6,
     options: dict[str, Any] | None = None,
     outer: str = "search",
     outer_learning_rate: float | None = None,
@@ -60,17 +60,16 @@ def local_steps(
         What is minimized. It must have cells: ``Objective(net, data, cells=16)``.
     w0 : ndarray, shape (p,)
         The start, of float32 or float64.
-    optimizer : {"hessian_free", "sgd", "momentum", "nesterov", "adam"} or callable
+    inner : {"hessian_free", "sgd", "momentum", "nesterov", "adam"} or callable
         What each cell runs on its own samples: `hessian_free`, a method of `first_order`, or a function
-        ``(cell, w, iterations, seed, **options) -> w``, in which ``cell`` is an `Objective`. On engines:
-        ``cluster.minimize(net, data, w0, functools.partial(local_steps, optimizer="adam"))``.
+        ``(cell, w, iterations, seed, **options) -> w``, in which ``cell`` is an `Objective`.
     iterations : int
         Number of iterations that a cell runs in a round. Those of first-order methods are epochs over the
         cell, unless the option ``batches_per_iteration`` says otherwise.
     options : dict, optional
-        Options of the optimizer. For "hessian_free" those of `hessian_free`; by default ``method="auto"``,
-        ``curvature_batch_size="part"``, ``batch_size="all"`` and ``tol=0``. ``damping`` is that of the first
-        round. For first-order methods ``learning_rate``, ``batch_size`` and ``momentum`` as for
+        Options of the inner optimizer. For "hessian_free" those of `hessian_free`; by default
+        ``method="auto"``, ``curvature_batch_size="part"``, ``batch_size="all"`` and ``tol=0``. ``damping`` is
+        that of the first round. For first-order methods ``learning_rate``, ``batch_size`` and ``momentum`` as for
         `first_order`; ``batches_per_iteration``, the number of mini-batches in an iteration, by default an
         epoch; and ``moments``: "reset", the default, if moments begin at zero in every round, or "average",
         if they are averaged over the cells together with the steps. A function is called with the options as
@@ -160,13 +159,13 @@ def local_steps(
     >>> X = np.random.default_rng(0).standard_normal((200, 3))
     >>> objective = Objective(net, Dataset(X, (X[:, 0] > X[:, 1]).astype(int)), cells=4)
     >>> newton = local_steps(objective, net.init(0, dtype=float), max_iter=4)
-    >>> sgd = local_steps(objective, net.init(0, dtype=float), optimizer="sgd", outer="mean", max_iter=4)
+    >>> sgd = local_steps(objective, net.init(0, dtype=float), inner="sgd", outer="mean", max_iter=4)
     >>> bool(newton.fun < sgd.fun < newton.history[0].loss), sgd.history[-1].reductions
     (True, 4)
     """
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     _check_objective(objective, w0, **run)
-    local = local_optimizer(objective, np.array(w0), optimizer, iterations, options, seed)
+    local = local_optimizer(objective, np.array(w0), inner, iterations, options, seed)
     move = _outer(outer, outer_learning_rate, outer_momentum)
     store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
     saved = store.load() if store else None

@@ -160,7 +160,7 @@ def local_optimizer(
     options = options or {}
     if callable(optimizer):
         return LocalFunction(optimizer, iterations, options, seed)
-    check_choice("optimizer", optimizer, ("hessian_free", *METHODS), " or a function")
+    check_choice("inner", optimizer, ("hessian_free", *METHODS), " or a function")
     names = RESERVED if optimizer == "hessian_free" else options.keys() - FIRST_ORDER_OPTIONS
     for name in options.keys() & names:
         raise ValueError(f"options: expected options of {optimizer} that a cell takes, got {name!r}")
@@ -341,7 +341,7 @@ def _run_function(
     end = optimizer(cell, w.copy(), iterations, _draws(seed, cell, number), **options)
     if not isinstance(end, np.ndarray) or end.shape != w.shape or end.dtype.kind not in "fiu":
         name = getattr(optimizer, "__name__", "the function")
-        raise ValueError(f"optimizer: expected {name} to return parameters ({w.size},), got {shown(end)}")
+        raise ValueError(f"inner: expected {name} to return parameters ({w.size},), got {shown(end)}")
     return _within(radius, w, end), np.empty(0)
 
 

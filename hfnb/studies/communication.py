@@ -260,25 +260,25 @@ def arguments(race: Race, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_local_steps(share: int) -> dict[str, Method]:
     """Return the methods whose cells, of so many samples, run some iterations alone."""
-    newton = {"optimizer": "hessian_free", "outer": "search"}
+    newton = {"inner": "hessian_free", "outer": "search"}
     axes = {
         "iterations": Axis(4, 2),
         "options.damping": Axis(1.0, 10.0),
         "options.curvature_batch_size": Axis(_power(share / 8), 2, share),
     }
     found = {
-        "local Hessian-free": Method("local_steps", newton | {"iterations": 4}),
+        "local Hessian-free": Method("local_steps", newton | {"iterations": 6}),
         "local Hessian-free, tuned": Method("local_steps", newton, axes),
     }
-    inner: dict[str, Any] = {"options.batch_size": min(64, share), "options.batches_per_iteration": 1}
+    steps: dict[str, Any] = {"options.batch_size": min(64, share), "options.batches_per_iteration": 1}
     for name, method, rate in (("SGD", "sgd", 0.3), ("momentum", "momentum", 0.03), ("Adam", "adam", 1e-3)):
         axes = {"iterations": Axis(64, 2), "options.learning_rate": Axis(rate, 3.0)}
         for words, outer in (("", "mean"), (", search", "search"), (", outer Nesterov", "nesterov")):
-            fixed = {"optimizer": method, "outer": outer, **inner}
+            fixed = {"inner": method, "outer": outer, **steps}
             more = {"outer_learning_rate": Axis(0.7, 2.0)} if outer == "nesterov" else {}
             found[f"local {name}{words}"] = Method("local_steps", fixed, axes | more)
         if method != "sgd":
-            fixed = {"optimizer": method, "outer": "mean", **inner, "options.moments": "average"}
+            fixed = {"inner": method, "outer": "mean", **steps, "options.moments": "average"}
             found[f"local {name}, averaged moments"] = Method("local_steps", fixed, axes)
     return found
 
