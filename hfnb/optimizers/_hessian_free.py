@@ -150,8 +150,8 @@ def hessian_free(
     trial_steps : int, optional
         How many losses a line search evaluates in one reduction: those that it asks for, and others at
         lengths next to them, which it may ask for next. More losses are computed then, in fewer reductions;
-        the steps are the same, to rounding. By default 1 in one process and 8 on engines; 7 with local
-        solves.
+        the steps are the same, to rounding. By default 1 in one process; on engines 3,
+        or 8 if line searches take the curvature sample; 7 with local solves.
     max_iter : int
         The most iterations.
     tol : float
@@ -211,7 +211,7 @@ def hessian_free(
     }
     given |= {"solver": solver, "curvature": curvature, "stopping_rule": stopping_rule, "probe": probe}
     chosen = expand(method, solves=solves, **given, line_search_sample=line_search_sample)
-    chosen["trial_steps"] = default_trial_steps(objective, solves) if trial_steps is None else trial_steps
+    chosen["trial_steps"] = default_trial_steps(objective, chosen) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
     check_combination(objective, chosen, step=step, preconditioner=preconditioner)

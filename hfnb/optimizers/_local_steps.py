@@ -71,9 +71,9 @@ def local_steps(
         ``method="auto"``, ``curvature_batch_size="part"``, ``batch_size="all"`` and ``tol=0``. ``damping`` is
         that of the first round. For first-order methods ``learning_rate``, ``batch_size`` and ``momentum`` as
         for `first_order`; ``batches_per_iteration``, the number of mini-batches in an iteration, by default
-        an epoch; and ``moments``: "reset", the default, if moments begin at zero in every round, or "average",
-        if they are averaged over the cells together with the steps. A function is called with the options as
-        keyword arguments.
+        an epoch; and ``moments``: "reset", the default, if moments begin at zero in every round, or
+        "average", if they are averaged over the cells together with the steps. A function is called with the
+        options as keyword arguments.
     outer : {"search", "mean", "momentum", "nesterov"}
         What follows from the mean step s. "search": w + αs with the α of lowest loss over all samples, which
         takes one more reduction of a few numbers. "mean": w + s. "momentum" and "nesterov": a step of that

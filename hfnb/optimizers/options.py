@@ -68,7 +68,9 @@ LOCAL: dict[str, Any] = {
     "stopping_rule": "martens",
 }
 LOCAL_ITERATIONS = 10  # of a local solve: with more, a cell fits what sets its samples apart from the others
-ON_ENGINES = 8  # trial steps in one reduction by default: some lengths, and the last iterates of a solve
+# Losses in one reduction on engines, by the sample of line searches. Those over all samples take long, but
+# three are nearly always asked for: α = 1, α = 2, and the iterate before. The others are cheap.
+ON_ENGINES = {"loss": 3, "curvature": 8}
 SAMPLES = {"batch_size": ("all", "growing"), "curvature_batch_size": ("same", "part")}
 
 # Martens' rule (2010, §4.4); with it Bi-CG-STAB, like CG, stops at negative curvature.
@@ -195,24 +197,25 @@ def check_run(
         check_methods("checkpoint", checkpoint, ("load", "save"), "hfnb.Checkpoint(folder)")
 
 
-def default_trial_steps(objective: Any, solves: str) -> int:
+def default_trial_steps(objective: Any, chosen: dict[str, Any]) -> int:
     """Return how many losses are evaluated in one reduction if the user gives no number.
 
     Parameters
     ----------
     objective : Objective or ObjectiveLike
         What is minimized.
-    solves : {"global", "local"}
-        Who solves the sub-problem.
+    chosen : dict
+        The options of the run, as `expand` returns them.
 
     Returns
     -------
     int
         1 where a reduction costs nothing, in one process.
     """
-    if solves == "local":
+    if chosen["solves"] == "local":
         return AT_ONCE
-    return ON_ENGINES if getattr(objective, "clock", None) is not None else 1
+    on_engines = getattr(objective, "clock", None) is not None
+    return ON_ENGINES.get(str(chosen["line_search_sample"]), 1) if on_engines else 1
 
 
 def check_combination(objective: Any, chosen: dict[str, Any], *, step: Any, preconditioner: Any) -> None:
