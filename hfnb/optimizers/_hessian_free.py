@@ -150,8 +150,8 @@ def hessian_free(
     trial_steps : int, optional
         How many losses a line search evaluates in one reduction: those that it asks for, and others at
         lengths next to them, which it may ask for next. More losses are computed then, in fewer reductions;
-        the steps are the same, to rounding. By default 1 in one process; on engines 3,
-        or 8 if line searches take the curvature sample; 7 with local solves.
+        the steps are the same, to rounding. By default 1 in one process; on engines 3, or 8 if line searches
+        take the curvature sample; 7 with local solves.
     max_iter : int
         The most iterations.
     tol : float
@@ -204,13 +204,10 @@ def hessian_free(
     >>> bool(hessian_free(objective, net.init(0, dtype=float), max_iter=20).fun < 1e-3)
     True
     """
-    given: dict[str, Any] = {
-        "batch_size": batch_size,
-        "curvature_batch_size": curvature_batch_size,
-        "damping": damping,
-    }
-    given |= {"solver": solver, "curvature": curvature, "stopping_rule": stopping_rule, "probe": probe}
-    chosen = expand(method, solves=solves, **given, line_search_sample=line_search_sample)
+    given: dict[str, Any] = {"solver": solver, "curvature": curvature, "damping": damping, "probe": probe}
+    given |= {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size}
+    given |= {"stopping_rule": stopping_rule, "line_search_sample": line_search_sample}
+    chosen = expand(method, solves=solves, **given)
     chosen["trial_steps"] = default_trial_steps(objective, chosen) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
     check_hessian_free(objective, w0, chosen, step=step, warm_start_decay=warm_start_decay, **run)
@@ -345,14 +342,7 @@ def _move(
         if finite and (not samples.whole or loss < before):
             plateau, start = before - loss <= PLATEAU * abs(before), solution.x if solution else None
             state = replace(
-                state,
-                w=w,
-                g=g,
-                loss=loss,
-                solution=start,
-                plateau=plateau,
-                rejected=0,
-                trouble="",
+                state, w=w, g=g, loss=loss, solution=start, plateau=plateau, rejected=0, trouble=""
             )
             return _redrawn(objective, state, samples.after(before - step.loss, before - loss))
         trouble = "" if finite else "the loss or its gradient is not finite after the step"

@@ -164,7 +164,7 @@ def local_optimizer(
     names = RESERVED if optimizer == "hessian_free" else options.keys() - FIRST_ORDER_OPTIONS
     for name in options.keys() & names:
         raise ValueError(f"options: expected options of {optimizer} that a cell takes, got {name!r}")
-    smallest = _Bowl(w, objective.n // cast(int, objective.cells))
+    smallest = _Quadratic(w, objective.n // cast(int, objective.cells))
     try:
         if optimizer == "hessian_free":
             return _local_hessian_free(smallest, w, iterations, DEFAULTS | options, seed)
@@ -346,15 +346,15 @@ def _run_function(
 
 
 def _local_hessian_free(
-    bowl: "_Bowl", w: np.ndarray, iterations: int, options: dict[str, Any], seed: int
+    quadratic: "_Quadratic", w: np.ndarray, iterations: int, options: dict[str, Any], seed: int
 ) -> LocalHessianFree:
-    """Return `hessian_free` for the cells, after an iteration on a bowl, which checks the options."""
-    hessian_free(bowl, w, max_iter=1, **options)
+    """Return `hessian_free` for the cells; an iteration on `_Quadratic` checks the options."""
+    hessian_free(quadratic, w, max_iter=1, **options)
     return LocalHessianFree(iterations, options, seed)
 
 
 def _local_first_order(
-    bowl: "_Bowl",
+    quadratic: "_Quadratic",
     w: np.ndarray,
     method: str,
     iterations: int,
@@ -366,22 +366,22 @@ def _local_first_order(
     batches_per_iteration: int | None = None,
     moments: str = "reset",
 ) -> LocalFirstOrder:
-    """Return a first-order method for the cells, after its start on a bowl, which checks the options."""
-    batch_size = min(64, bowl.n) if batch_size is None else batch_size
+    """Return a first-order method for the cells; its start on `_Quadratic` checks the options."""
+    batch_size = min(64, quadratic.n) if batch_size is None else batch_size
     given: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "momentum": momentum}
-    first_order(bowl, w, method=method, max_iter=0, **given)
+    first_order(quadratic, w, method=method, max_iter=0, **given)
     rate = schedule(learning_rate)
     rate(0)
     if batches_per_iteration is None:
-        batches_per_iteration = bowl.n // batch_size
+        batches_per_iteration = quadratic.n // batch_size
     batches = check_positive_int("batches_per_iteration", batches_per_iteration)
     averaged = check_choice("moments", moments, ("reset", "average")) == "average"
     names = MOMENTS[method] if averaged else ()
     return LocalFirstOrder(method, rate, momentum, batch_size, iterations * batches, names, seed, w.size)
 
 
-class _Bowl:
-    """½‖w − c‖² with c beside the start, and with as many samples as a cell: to check options on it."""
+class _Quadratic:
+    """½‖w − c‖² with c ≠ w0, and with as many samples as a cell has: options are checked on it."""
 
     def __init__(self, w: np.ndarray, n: int) -> None:
         self.c, self.n, self.cells, self.counts = w - w.dtype.type(1), n, None, Counts()

@@ -68,8 +68,9 @@ LOCAL: dict[str, Any] = {
     "stopping_rule": "martens",
 }
 LOCAL_ITERATIONS = 10  # of a local solve: with more, a cell fits what sets its samples apart from the others
-# Losses in one reduction on engines, by the sample of line searches. Those over all samples take long, but
-# three are nearly always asked for: α = 1, α = 2, and the iterate before. The others are cheap.
+# Losses in one reduction on engines, by the sample of line searches. Over all samples losses take long, but
+# three are nearly always asked for: at α = 1, at α = 2, and at the iterate before. Over the curvature sample
+# they are cheap.
 ON_ENGINES = {"loss": 3, "curvature": 8}
 SAMPLES = {"batch_size": ("all", "growing"), "curvature_batch_size": ("same", "part")}
 
