@@ -87,7 +87,7 @@ class Kernel:
         self.manager.shutdown_kernel()
 
 
-def test_a_thousand_products_then_ctrl_c_in_a_notebook():
+def test_400_products_then_ctrl_c_in_a_notebook():
     """Engines are as large as before, kernel and controller keep no vectors, all are usable and then gone."""
     kernel = Kernel()
     try:
@@ -96,12 +96,12 @@ def test_a_thousand_products_then_ctrl_c_in_a_notebook():
         assert size > 400_000
         assert len(processes) > 4
         before = resident(pids)
-        assert kernel.run("multiply(1000)") == ""
+        assert kernel.run("multiply(400)") == ""
         after = resident(pids)
         engines = ["ipyparallel.engine" in process.cmdline() for process in processes]
         assert sum(engines) == 2
         assert (after[engines] <= FLAT * before[engines]).all(), (before, after)
-        assert (after - before < 10 * 8 * size).all(), (before, after)  # of 4,000 vectors that passed through
+        assert (after - before < 10 * 8 * size).all(), (before, after)  # of 1,600 vectors that passed through
         endless = "print('started', flush=True); multiply(10**6)"
         assert kernel.run(endless, interrupt=True) == "KeyboardInterrupt"
         assert kernel.run("print(objective.value(w) == first, cluster.engines)") == "True [0, 1]\n"

@@ -325,6 +325,7 @@ def test_both_models_agree_on_a_run_that_both_can_describe():
 
 
 @MPI
+@pytest.mark.parametrize("mpi_cluster", [1, 3], indirect=True)
 def test_parts_of_a_run_add_up(mpi_cluster, data, w0):
     history = mpi_cluster.minimize(NET, data, w0, progress=False, **OPTIONS).history
     engines = len(mpi_cluster.engines)
