@@ -237,6 +237,44 @@ class Linearized:
                     Ru += np.matmul(d, layer.weights(v).T, out=work.scratch[number - 1][:rows])
 
 
+def output_jacobian(net: Network, w: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Return the derivatives of all outputs with respect to the parameters.
+
+    Parameters
+    ----------
+    net : Network
+        The network.
+    w : ndarray, shape (p,)
+        Parameters.
+    X : ndarray, shape (rows, d)
+        Inputs, in the precision of w.
+
+    Returns
+    -------
+    ndarray, shape (rows * k, p)
+        The k rows of the first sample, one for each output, then those of the second.
+
+    Examples
+    --------
+    >>> net = Network((2, 1), ("linear",), "squared_error")
+    >>> output_jacobian(net, np.zeros(3), np.array([[5.0, 7.0]]))
+    array([[5., 7., 1.]])
+    """
+    a = net.forward(w, X)
+    rows, k = a[-1].shape
+    J = np.empty((rows, k, net.size), w.dtype)
+    d = np.broadcast_to(np.eye(k, dtype=w.dtype), (rows, k, k))  # ∂outputs/∂a, then ∂outputs/∂z, of a layer
+    for number in reversed(range(len(net.layers))):
+        layer, name = net.layers[number], net.activations[number]
+        if name != "linear":
+            d = d * ACTIVATIONS[name].slope(a[number + 1])[:, None, :]
+        weights = a[number][:, None, :, None] * d[:, :, None, :]
+        J[:, :, layer.start : layer.middle] = weights.reshape(rows, k, -1)
+        J[:, :, layer.middle : layer.stop] = d
+        d = d @ layer.weights(w).T
+    return J.reshape(rows * k, -1)
+
+
 class ManualBackprop:
     """Sums over a batch by back-propagation; several threads may use it, each with a workspace of its own.
 

@@ -22,6 +22,7 @@ from hfnb.objectives.cells import Cells
 from hfnb.objectives.curvature import Autograd, curvature_sum
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import CurvatureFunction, Model, Product, Task
+from hfnb.objectives.residuals import jacobian_of, residuals_of
 from hfnb.objectives.sampling import Batch, Sample, Shards
 
 CHUNK = 512  # rows in a chunk: with more, activations leave the cache; with fewer, matrix products are slower
@@ -188,6 +189,26 @@ class LocalEvaluator:
 
         shares = self._shares(model, w, sample)
         return self._total(model, _terms(add, shares), w.size + 1, w.dtype, w)
+
+    def residuals(self, w: np.ndarray) -> np.ndarray:
+        """Return the residuals of all samples held here, (m,), if the loss is least squares."""
+        return np.concatenate([residuals_of(self.net, w, X, Y) for X, Y in self._pieces(w)])
+
+    def jacobian(self, w: np.ndarray) -> np.ndarray:
+        """Return the Jacobian of `residuals`, (m, p); ValueError if it exceeds the memory to be used."""
+        nbytes = w.itemsize * w.size * len(self.residuals(w))
+        if nbytes > self.memory:
+            raise ValueError(
+                f"objective: expected a Jacobian of at most memory = {self.memory / 2**20:,.0f} MiB, got one "
+                f"of {nbytes / 2**20:,.0f} MiB; hfnb.hessian_free needs products only"
+            )
+        return np.concatenate([jacobian_of(self.net, w, X) for X, _ in self._pieces(w)])
+
+    def _pieces(self, w: np.ndarray) -> Iterator[Batch]:
+        """Yield all rows in their order, in chunks, in the precision of w."""
+        for X, Y in self.shards.pieces(None, apart=True):
+            for rows, targets in _cut(X, Y, self.chunk):
+                yield rows.astype(w.dtype, copy=False), targets
 
     def linearize(
         self, w: np.ndarray, kind: str | CurvatureFunction, sample: Sample | None = None

@@ -1,6 +1,6 @@
 """The objective: the mean loss of a model over a dataset, with gradient and curvature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from hfnb.objectives.curvature import operator
 from hfnb.objectives.evaluator import LocalEvaluator, point_along
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import CurvatureFunction, Evaluator, Model, Task
+from hfnb.objectives.residuals import LeastSquares, check_least_squares
 from hfnb.objectives.sampling import Sample, Shards, default_partitions
 from hfnb.validation import (
     check_callable,
@@ -194,6 +195,66 @@ class Objective:
             cells=cells,
             cell_seed=cell_seed,
         )
+
+    @classmethod
+    def from_residuals(
+        cls,
+        residuals: Callable[..., Any] | Sequence[Callable[..., Any]],
+        data: Dataset | Sequence[Dataset],
+        *,
+        weights: Sequence[float] | None = None,
+        weight_decay: float = 0.0,
+        **options: Any,
+    ) -> "Objective":
+        """Return the objective of least squares, F(w) = Σₜ weightₜ · ½ meanᵢ ‖rₜ(w; xᵢ, yᵢ)‖² + ½ c ‖w‖².
+
+        The sum over t is over terms, such as a differential equation inside a domain and the values on its
+        boundary. Gauss–Newton curvature and Jacobian need no further function.
+
+        Parameters
+        ----------
+        residuals : callable or sequence of callable
+            r(w, X, Y), of shape (rows,) or (rows, k) for the rows of X and Y, in functions of
+            ``autograd.numpy``; one function for each term.
+        data : Dataset or sequence of Dataset
+            The samples of each term.
+        weights : sequence of float, optional
+            A positive weight for each term; 1 by default.
+        weight_decay : float
+            c.
+        **options
+            ``partitions``, ``chunk``, ``memory``, ``cells``, ``cell_seed``, as for `from_loss`.
+
+        Returns
+        -------
+        Objective
+            The objective. To evaluate it on engines, give `hfnb.Cluster.objective` its ``net``, and
+            ``net.packed([data of each term])``.
+
+        Raises
+        ------
+        TypeError
+            If a residual is not a function, or samples are not a dataset.
+        ValueError
+            If numbers of terms differ, or a weight is not positive. When it is evaluated: if residuals do not
+            have a row for each sample, or do not depend on w.
+
+        Examples
+        --------
+        >>> import autograd.numpy as np
+        >>> from hfnb import Dataset
+        >>> line = lambda w, X, Y: w[0] * X + w[1] - Y
+        >>> data = Dataset(np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [3.0], [5.0]]))
+        >>> start = Dataset(np.zeros((1, 1)), np.ones((1, 1)))
+        >>> objective = Objective.from_residuals([line, line], [data, start], weights=[1, 100])
+        >>> objective.value(np.zeros(2)), objective.value(np.array([2.0, 1.0]))
+        (55.833333333333336, 0.0)
+        """
+        model, packed = LeastSquares.of(residuals, data, weights, weight_decay)
+        options.setdefault("partitions", None)
+        if options["partitions"] is None and options.get("cells") is None:
+            options["partitions"] = default_partitions(len(packed), least=1)
+        return cls(model, packed, **options)
 
     def _set(self, net: Model, evaluator: Evaluator) -> None:
         """Set the attributes of a new objective."""
@@ -385,6 +446,87 @@ class Objective:
         nbytes = compensated_sums.nbytes(numbers, w.dtype)
         self.counts.add("averages", unpacked(sums[size:]), numbers, nbytes)
         return sums[:size] / w.dtype.type(self.n)
+
+    def residuals(self, w: np.ndarray) -> np.ndarray:
+        """Return the residuals of least squares over all samples, in one process.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+            r with F(w) = ½ ‖r‖²: the residuals of the samples divided by √n, and one for each parameter that
+            decays.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not least squares, or the samples are on engines.
+
+        Examples
+        --------
+        >>> from hfnb import Dataset, models
+        >>> import numpy as np
+        >>> net = models.mlp([2, 1], loss="squared_error")
+        >>> objective = Objective(net, Dataset(np.eye(2), np.array([[3.0], [4.0]])))
+        >>> r = objective.residuals(np.zeros(net.size))
+        >>> float(r @ r / 2), objective.value(np.zeros(net.size))
+        (6.25, 6.25)
+        """
+        evaluator = self._least_squares(w)
+        self.counts.add("losses", self.n, 1, 0)
+        r = evaluator.residuals(w) / w.dtype.type(np.sqrt(self.n))
+        if not self._decays:
+            return r
+        decaying, root = self._decaying(w)
+        return np.concatenate([r, root * w[decaying]])
+
+    def jacobian(self, w: np.ndarray) -> np.ndarray:
+        """Return the Jacobian of `residuals`, as a dense matrix, in one process.
+
+        Parameters
+        ----------
+        w : ndarray, shape (p,)
+            Parameters, of float32 or float64.
+
+        Returns
+        -------
+        ndarray, shape (m, p)
+            J with ∇F(w) = Jᵀr. Its cost is counted as one gradient, which has as many operations; but since
+            its rows are computed one by one, it takes longer.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not least squares, the samples are on engines, or J exceeds the memory that the
+            objective may use.
+        """
+        evaluator = self._least_squares(w)
+        self.counts.add("gradients", self.n, 1, 0)
+        J = evaluator.jacobian(w)
+        J /= w.dtype.type(np.sqrt(self.n))
+        if not self._decays:
+            return J
+        decaying, root = self._decaying(w)
+        rows = np.zeros((len(decaying), w.size), w.dtype)
+        rows[np.arange(len(decaying)), decaying] = root
+        return np.concatenate([J, rows])
+
+    def _least_squares(self, w: np.ndarray) -> LocalEvaluator:
+        """Return the evaluator, or raise an error unless this is least squares in one process."""
+        self._size(w, None)
+        check_least_squares(self.net)
+        if not isinstance(self.evaluator, LocalEvaluator):
+            raise ValueError("objective: expected one in this process, got one on engines")
+        return self.evaluator
+
+    def _decaying(self, w: np.ndarray) -> tuple[np.ndarray, np.floating]:
+        """Return the indices of the parameters that decay, and √c."""
+        ones = self.net.decay(np.ones_like(w))
+        return np.flatnonzero(ones), np.sqrt(ones.max())
 
     def hessp(self, w: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ∇²F(w) v, in the form that ``scipy.optimize.minimize`` takes as ``hessp``.

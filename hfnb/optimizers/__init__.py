@@ -2,6 +2,7 @@
 
 from hfnb.optimizers._first_order import first_order
 from hfnb.optimizers._hessian_free import hessian_free
+from hfnb.optimizers._levenberg_marquardt import levenberg_marquardt
 from hfnb.optimizers._local_steps import local_steps
 from hfnb.optimizers.certificate import Certificate, certify
 from hfnb.optimizers.checkpoint import Checkpoint, CorruptCheckpoint, FolderInUse
@@ -22,6 +23,7 @@ __all__ = [
     "certify",
     "first_order",
     "hessian_free",
+    "levenberg_marquardt",
     "local_steps",
     "scipy_method",
 ]
