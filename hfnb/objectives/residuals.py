@@ -205,7 +205,9 @@ def residuals_of(net: Any, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> np.nd
     ndarray, shape (m,)
         r with ½ ‖r‖² equal to the sum of the losses.
     """
-    return (net.forward(w, X)[-1] - Y).ravel() if isinstance(net, Network) else net.outputs(w, X)
+    if isinstance(net, Network):
+        return (net.forward(w, X)[-1] - Y).astype(w.dtype, copy=False).ravel()
+    return net.outputs(w, X)
 
 
 def jacobian_of(net: Any, w: np.ndarray, X: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from scipy import linalg
@@ -11,9 +12,19 @@ from scipy.optimize import OptimizeResult
 from hfnb.krylov import dot, norm
 from hfnb.objectives.objective import Objective
 from hfnb.objectives.residuals import check_least_squares
+from hfnb.objectives.sampling import Draws
+from hfnb.optimizers.certificate import (
+    certificate_at,
+    ending_at,
+    gives_up,
+    needs_certificate,
+    step_off_saddle,
+    why_no_progress,
+)
 from hfnb.optimizers.checkpoint import CheckpointLike, resumable
-from hfnb.optimizers.history import Record, Recorder, Status, watched
+from hfnb.optimizers.history import Record, Recorder, State, Status, watched
 from hfnb.optimizers.options import check_run
+from hfnb.optimizers.steps import Step
 from hfnb.validation import check_nonnegative
 
 DAMPING = 1e-2  # the first λ, relative to the size of JᵀJ
@@ -21,26 +32,8 @@ LEAST = 1e-14  # the smallest λ, relative to the size of JᵀJ: a smaller one i
 SHORTEST = 2.0**-9  # the shortest step that is tried
 LONG, SHORT = 2.0**-3, 2.0**-4  # λ falls after steps of at least the first length, and grows below the second
 FALL, RISE, REJECTED = 10.0, 3.0, 10.0  # the factors by which λ falls, grows, and grows after a rejected step
-PATIENCE = 12  # rejected steps in a row after which a run ends
+NOT_FINITE = "the Jacobian is not finite after the step"
 DIFFERENCE = 1e-3  # length of the difference that yields the second derivative, relative to ‖w‖
-
-
-class Arc(NamedTuple):
-    """A step along a parabola, w + αv + ½ α² a.
-
-    Attributes
-    ----------
-    alpha : float
-        α; 0 if no length lowered the loss.
-    step : ndarray, shape (p,)
-        αv + ½ α² a, or αv where the straight line was better.
-    loss : float
-        The loss after the step.
-    """
-
-    alpha: float
-    step: np.ndarray
-    loss: float
 
 
 class Factorization:
@@ -55,7 +48,10 @@ class Factorization:
     def __init__(self, J: np.ndarray) -> None:
         self.J, self.wide = J, len(J) < J.shape[1]
         self.gram = J @ J.T if self.wide else J.T @ J
-        self.size = float(linalg.norm(self.gram))  # at least the largest eigenvalue, and near it here
+        self.size = float(
+            linalg.norm(self.gram, check_finite=False)
+        )  # at least the largest eigenvalue, and near it here
+        self.finite = bool(np.isfinite(self.size))
         self._factor: tuple[np.ndarray, bool] | None = None
 
     def factorize(self, damping: float) -> float:
@@ -108,9 +104,10 @@ def levenberg_marquardt(
     max_iter : int
         The most iterations.
     tol : float
-        The run ends, with success, when ‖∇F(w)‖ ≤ tol × min(1, the largest ‖∇F‖ so far).
+        The tolerance for the gradient norm, as for `hessian_free`: a certificate says whether a point with a
+        small gradient is a minimum; at a saddle the run goes on along the negative curvature.
     seed : int
-        Without effect, since nothing is random; all optimizers take it.
+        Seed of the certificate.
     callback : callable, optional
         ``callback(record)`` after each iteration, with the parameters as ``record.w``; any true value that it
         returns stops the run.
@@ -120,8 +117,8 @@ def levenberg_marquardt(
     Returns
     -------
     OptimizeResult
-        The fields of the result of `hessian_free`. It also ends where no step lowers the loss 12 times in a
-        row, which near the precision of float64 is the usual end.
+        The fields of the result of `hessian_free`; success means a certified minimum. A run also ends where
+        ten steps in a row do not lower the loss, the usual end near the precision of float64.
 
     Raises
     ------
@@ -162,53 +159,63 @@ def levenberg_marquardt(
     store = cast(CheckpointLike | None, checkpoint)  # `resumable` has opened it
     saved = store.load() if store else None
     recorder = Recorder(objective, callback, saved.pop("history") if saved else None)
-    if saved:
-        w, lam, steepest, rejected = (saved[name] for name in ("w", "damping", "steepest", "rejected"))
-    else:
-        w, lam, steepest, rejected = np.array(w0), None, 0.0, 0
-    r, iteration, stop = objective.residuals(w), recorder.history[-1].iteration if saved else 0, False
-    if not np.isfinite(r).all():
-        raise ValueError("w0: expected a start with finite residuals, got NaN or infinity")
+    w = saved["w"] if saved else np.array(w0)
+    r, matrix = objective.residuals(w), Factorization(objective.jacobian(w))
+    state = State.restored(saved) if saved else _start(w, r, matrix, damping, seed)
+    stop, ending = bool(not saved and recorder.add(state.w, **_entries(state))), None
 
-    while True:
-        J = objective.jacobian(w)
-        if not np.isfinite(J).all():
-            raise ValueError("objective: expected a finite Jacobian of the residuals, got NaN or infinity")
-        g = J.T @ r
-        steepest = max(steepest, norm(g))
-        if not recorder.history:
-            first = _entries(0, r, g, damping, None)
-            stop = recorder.add(w, **first)
-        if stop or norm(g) <= tol * min(1.0, steepest) or iteration >= max_iter or rejected >= PATIENCE:
+    while not (stop or state.iteration >= max_iter or gives_up(state, tol)):
+        certificate = certificate_at(objective, state) if needs_certificate(state, tol) else None
+        if certificate and (ending := ending_at(state, certificate, tol)):
             break
-        matrix = Factorization(J)
-        lam = damping * matrix.size if lam is None else lam
-        used = matrix.factorize(max(lam, LEAST * matrix.size))
-        arc = _search(objective, w, r, matrix)
-        iteration, rejected, lam = iteration + 1, 0 if arc.alpha else rejected + 1, _adapted(used, arc.alpha)
-        if arc.alpha:
-            w = w + arc.step
-            r = objective.residuals(w)
-        stop = recorder.add(w, **_entries(iteration, r, g, lam, arc))
+        if certificate is None or certificate.verdict != "saddle":
+            lam = matrix.factorize(max(state.damping, LEAST * matrix.size))
+            with np.errstate(over="ignore", invalid="ignore"):  # far points are tried, and refused
+                step = _search(objective, state.w, r, matrix)
+            lam = _adapted(lam, step.alpha)
+        else:  # what is rejected near a saddle says nothing about λ
+            step, state = step_off_saddle(objective, state, certificate, 1)
+            lam = state.trusted
+        state = replace(state, iteration=state.iteration + 1, rejected=state.rejected + 1)
+        if step.alpha > 0:
+            w = state.w + state.w.dtype.type(step.alpha) * step.direction
+            after, there = objective.residuals(w), Factorization(objective.jacobian(w))
+            if there.finite:
+                r, matrix = after, there
+                state = replace(state, w=w, g=matrix.J.T @ r, loss=0.5 * dot(r, r), rejected=0, trouble="")
+            else:
+                state, lam = replace(state, trouble=NOT_FINITE), lam * REJECTED
+        state = state.with_damping(lam)
+        stop = recorder.add(state.w, **_entries(state, step))
         if store:
-            state = {"w": w, "damping": lam, "steepest": steepest, "rejected": rejected}
-            store.save({**state, "history": recorder.history})
+            store.save({**state.saved(), "history": recorder.history})
 
-    return recorder.result(w, *_ending(norm(g), tol * min(1.0, steepest), stop, rejected, max_iter))
+    if ending is None and stop:
+        ending = Status.CALLBACK, "stopped by the callback"
+    elif ending is None and gives_up(state, tol):
+        ending = Status.NO_PROGRESS, why_no_progress(state)
+    return recorder.result(state.w, *(ending or (Status.MAX_ITER, f"max_iter = {max_iter} reached")))
 
 
-def _search(objective: Objective, w: np.ndarray, r: np.ndarray, matrix: Factorization) -> Arc:
+def _start(w: np.ndarray, r: np.ndarray, matrix: Factorization, damping: float, seed: int) -> State:
+    """Return the state before the first iteration."""
+    if not (np.isfinite(r).all() and matrix.finite):
+        raise ValueError("w0: expected a start with finite residuals and Jacobian, got NaN or infinity")
+    samples = Draws(seed, "all", "same", 1)
+    return State(w, matrix.J.T @ r, 0.5 * dot(r, r), damping * matrix.size, samples=samples)
+
+
+def _search(objective: Objective, w: np.ndarray, r: np.ndarray, matrix: Factorization) -> Step:
     """Return the step along the parabola: α is halved until the loss stops falling."""
     v = -matrix.solve(r)
     a = -matrix.solve(_second_derivative(objective, w, r, v))
-    a = a if np.isfinite(a).all() else np.zeros_like(a)
-    best, alpha = Arc(0.0, np.zeros_like(w), 0.5 * dot(r, r)), w.dtype.type(1)
+    best, alpha = Step(0.0, 0.5 * dot(r, r), v, "newton"), w.dtype.type(1)
     while alpha >= SHORTEST:
         before = best
-        for step in (alpha * v, alpha * v + alpha * alpha / 2 * a):
-            loss = objective.value(w + step)
-            if loss < best.loss:
-                best = Arc(float(alpha), step, loss)
+        for d in (v, v + alpha / 2 * a):
+            loss = objective.value(w + alpha * d)
+            if loss < best.loss:  # never true of NaN
+                best = Step(float(alpha), loss, d, "newton")
         if best is before and best.alpha:
             break
         alpha /= 2
@@ -221,21 +228,7 @@ def _second_derivative(objective: Objective, w: np.ndarray, r: np.ndarray, v: np
     if length == 0:
         return np.zeros_like(r)
     h = w.dtype.type(DIFFERENCE * (norm(w) or 1.0) / length)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (objective.residuals(w + h * v) - 2 * r + objective.residuals(w - h * v)) / (h * h)
-
-
-def _entries(iteration: int, r: np.ndarray, g: np.ndarray, damping: float, arc: Arc | None) -> dict[str, Any]:
-    """Return the entries {name: value} for the `Record` of an iteration; ``arc`` is None before the first."""
-    return {
-        "iteration": iteration,
-        "loss": 0.5 * dot(r, r),
-        "gradient_norm": norm(g),
-        "damping": damping,
-        "direction": "newton" if arc and arc.alpha else "none",
-        "alpha": arc.alpha if arc else 0.0,
-        "step_norm": norm(arc.step) if arc else 0.0,
-    }
+    return (objective.residuals(w + h * v) - 2 * r + objective.residuals(w - h * v)) / (h * h)
 
 
 def _adapted(damping: float, alpha: float) -> float:
@@ -245,12 +238,15 @@ def _adapted(damping: float, alpha: float) -> float:
     return damping / FALL if alpha >= LONG else damping if alpha >= SHORT else damping * RISE
 
 
-def _ending(gradient_norm: float, tol: float, stop: bool, rejected: int, max_iter: int) -> tuple[Status, str]:
-    """Return why a run ended, as a status and with numbers."""
-    if gradient_norm <= tol:
-        return Status.SMALL_GRADIENT, f"gradient norm {gradient_norm:.1e} <= {tol:.1e}"
-    if stop:
-        return Status.CALLBACK, "stopped by the callback"
-    if rejected >= PATIENCE:
-        return Status.NO_PROGRESS, f"no step lowered the loss in {PATIENCE} iterations"
-    return Status.MAX_ITER, f"max_iter = {max_iter} reached"
+def _entries(state: State, step: Step | None = None) -> dict[str, Any]:
+    """Return the entries {name: value} for the `Record` of an iteration; ``step`` is None before it."""
+    step = None if state.rejected else step
+    return {
+        "iteration": state.iteration,
+        "loss": state.loss,
+        "gradient_norm": state.gradient_norm,
+        "damping": state.damping,
+        "direction": step.name if step else "none",
+        "alpha": step.alpha if step else 0.0,
+        "step_norm": step.alpha * norm(step.direction) if step else 0.0,
+    }
