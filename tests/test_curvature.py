@@ -9,6 +9,7 @@ import pytest
 from autograd import hessian as dense_hessian
 from autograd import jacobian
 from autograd.differential_operators import make_vjp
+from autograd.extend import primitive
 from scipy.sparse.linalg import LinearOperator
 from test_models import plain_loss
 
@@ -256,3 +257,42 @@ def test_an_error_of_nothing_is_zero():
 def test_dense_matrix_of_an_operator_whose_type_is_not_known():
     """SciPy finds out the type by a product with a vector of int8, in which 200 does not fit."""
     assert dense(LinearOperator((2, 2), matvec=lambda v: v * 100 + v * 100)).tolist() == [[200, 0], [0, 200]]
+
+
+# What is wrong with a loss
+
+LINE = Dataset(np.ones((4, 2)), np.ones((4, 1)))
+
+
+@primitive
+def underived(x):
+    """A function whose derivative autograd does not know."""
+    return x**2
+
+
+@pytest.mark.parametrize("evaluate", ["value_and_gradient", "curvature"])
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda w, X, Y: (X @ w - Y[:, 0]) ** 2, r"loss: expected a number, .* got shape \(4,\)"),
+        (lambda w, X, Y: anp.mean(anp.fft.fft(X @ w)), "loss: expected a real number"),
+        (lambda w, X, Y: float(w[0]) * 2.0, "loss: autograd cannot differentiate it"),
+        (lambda w, X, Y: anp.mean(underived(X @ w)), "loss: autograd cannot differentiate it.*of underived"),
+        (lambda w, X, Y: None, "loss: expected a real number"),
+    ],
+    ids=["a vector", "complex", "float()", "no derivative", "nothing"],
+)
+def test_a_wrong_loss_is_named(loss, words, evaluate):
+    objective, w = Objective.from_loss(loss, LINE), np.array([0.3, 0.4])
+    with pytest.raises((ValueError, TypeError), match=words):
+        getattr(objective, evaluate)(w)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [lambda w, X, Y: 3.0, lambda w, X, Y: anp.mean(X - Y), lambda w, X, Y: anp.mean(w[0] > X)],
+    ids=["constant", "without w", "a comparison"],
+)
+def test_a_loss_without_w_is_refused(loss):
+    with pytest.raises(ValueError, match="loss: expected a function of w"):
+        Objective.from_loss(loss, LINE).value_and_gradient(np.array([0.3, 0.4]))

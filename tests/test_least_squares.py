@@ -286,3 +286,56 @@ def test_second_derivative_along_a_step():
 def test_it_is_public():
     assert hfnb.levenberg_marquardt is levenberg_marquardt
     assert partial(levenberg_marquardt, max_iter=1)(misra(), np.array([500.0, 1e-4])).nit == 1
+
+
+# Regression in one call
+
+
+def test_fit_of_a_network_reaches_single_digits_of_rounding():
+    x = np.linspace(-1, 1, 100)
+    net = models.mlp([1, 10, 1], loss="squared_error")
+    found = hfnb.fit(net, x, np.sin(3 * x))
+    assert found.predict(x)[:, 0] == pytest.approx(np.sin(3 * x), abs=1e-4)
+    again = levenberg_marquardt(
+        Objective(net, Dataset(x[:, None], np.sin(3 * x)[:, None])), net.init(0, dtype=float), max_iter=200
+    )
+    assert np.array_equal(again.x, found.x)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_fit_of_a_function_is_least_squares(shape):
+    """Of a linear model, the solution of NumPy's lstsq; predictions may be (n,) or (n, 1)."""
+    X, Y = RANDOM.standard_normal((30, 3)), RANDOM.standard_normal(30)
+    found = hfnb.fit(lambda w, X: anp.reshape(anp.dot(X, w), shape), X, Y, np.zeros(3))
+    expected = np.linalg.lstsq(X, Y, rcond=None)[0]
+    assert found.x == pytest.approx(expected, rel=1e-7)
+    assert found.success
+    ridge = hfnb.fit(lambda w, X: anp.dot(X, w), X, Y, np.zeros(3), weight_decay=0.5)
+    assert ridge.x == pytest.approx(np.linalg.solve(X.T @ X / 30 + 0.5 * np.eye(3), X.T @ Y / 30), rel=1e-7)
+
+
+def test_fit_of_what_does_not_fit_in_memory_takes_products(monkeypatch):
+    monkeypatch.setattr("hfnb.optimizers._fit.SMALL", 2)
+    X = RANDOM.standard_normal((30, 3))
+    found = hfnb.fit(lambda w, X: anp.dot(X, w), X, X @ [1.0, 2.0, 3.0], np.zeros(3))
+    assert found.history[-1].products > 0
+    assert found.x == pytest.approx([1, 2, 3], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((NET, [1, 2], [1, 2, 3]), {}, "Y: expected as many rows as X, 2, got 3"),
+        ((NET, [[np.nan] * 3], [[1, 2]]), {}, "X: expected finite numbers"),
+        ((NET, "a", [1]), {}, "X: expected an array of numbers"),
+        ((NET, np.ones((2, 2, 2)), [1, 2]), {}, "X: expected shape"),
+        ((NET, np.ones((4, 3)), np.ones((4, 2))), {"weight_decay": 1.0}, "weight_decay: expected 0"),
+        ((models.mlp([3, 2]), np.ones((4, 3)), np.ones((4, 2))), {}, "expected least squares"),
+        ((3, [1], [1]), {}, "model: expected a network or a function"),
+        ((lambda w, X: X, [1], [1]), {}, "w0: expected a start"),
+        ((lambda w, X: w[0] * X, np.ones((3, 2)), [1, 1, 1], [1.0]), {}, "model: expected predictions of"),
+    ],
+)
+def test_fit_names_what_is_wrong(arguments, options, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        hfnb.fit(*arguments, **options)

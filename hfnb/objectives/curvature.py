@@ -7,12 +7,14 @@ point: w must not change while the record is in use.
 """
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 from autograd.differential_operators import make_ggnvp, make_hvp, make_vjp
+from autograd.tracer import isbox
 from numpy.typing import DTypeLike
 from scipy.sparse.linalg import LinearOperator
 
@@ -223,20 +225,38 @@ class Autograd:
     ) -> float:
         """Add the gradient of the summed losses to ``total``, (p,), or store it; return the summed losses."""
         self._check_mean(w, X, Y)
-        try:
-            vjp, loss = make_vjp(self.net.loss)(w, X, Y)
-        except TypeError as error:
-            self.net.loss(w, X, Y)  # if the loss itself is wrong, this raises its own error
-            raise TypeError(
-                "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
-                "and without float() or assignment to elements"
-            ) from error
-        mean, gradient = _number(loss), vjp(float(len(X)))
+        with self._reported(w, X, Y):
+            vjp, loss = make_vjp(self._followed)(w, X, Y)
+            mean, gradient = _number(loss), vjp(float(len(X)))
         if first:
             total[...] = gradient
         else:
             total += gradient
         return mean * len(X)
+
+    def _followed(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Any:
+        """Return the mean loss at a w that autograd follows; ValueError if the loss does not depend on it."""
+        loss = self.net.loss(w, X, Y)
+        if isbox(w) and not isbox(loss):
+            _number(loss)
+            raise ValueError(
+                "loss: expected a function of w, got a number in which autograd finds no w: it is constant, "
+                "or was computed by numpy, int() or a comparison"
+            )
+        return loss
+
+    @contextmanager
+    def _reported(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Iterator[None]:
+        """Return a context that turns an error of autograd into one that says what is wrong with the loss."""
+        try:
+            yield
+        except (TypeError, AttributeError, NotImplementedError) as error:
+            _number(self.net.loss(w, X, Y))  # if the loss itself is wrong, this raises its own error
+            missing = f"; {error}" if isinstance(error, NotImplementedError) else ""
+            raise TypeError(
+                "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
+                f"and without float() or assignment to elements{missing}"
+            ) from error
 
     def _check_mean(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> None:
         """Raise ValueError unless the loss is a mean over rows and equals output_loss(outputs(w, X), Y).
@@ -283,7 +303,8 @@ class Autograd:
         if kind in self._row_bytes:
             product = record()
         else:
-            product, nbytes = _with_memory(record)
+            with nullcontext() if callable(kind) else self._reported(w, X, Y):
+                product, nbytes = _with_memory(record)
             self._row_bytes[kind] = nbytes / len(X)
         if not callable(product):
             raise TypeError(

@@ -1,6 +1,7 @@
 """How are parameters updated?"""
 
 from hfnb.optimizers._first_order import first_order
+from hfnb.optimizers._fit import fit
 from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers._levenberg_marquardt import levenberg_marquardt
 from hfnb.optimizers._local_steps import local_steps
@@ -22,6 +23,7 @@ __all__ = [
     "Status",
     "certify",
     "first_order",
+    "fit",
     "hessian_free",
     "levenberg_marquardt",
     "local_steps",
