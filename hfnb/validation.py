@@ -145,6 +145,18 @@ def check_plain_array(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a plain array, got {type(value).__name__}, whose rules differ")
 
 
+def check_real(name: str, value: Any) -> np.ndarray:
+    """Return an array of real numbers, or raise an error that names the argument."""
+    check_plain_array(name, value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name}: expected rows of one length, got {shown(value)}") from error
+    if array.dtype.kind not in "fiub":  # the imaginary part would be dropped
+        raise TypeError(f"{name}: expected real numbers, got {shown(value)}")
+    return array
+
+
 def check_vector(name: str, value: Any, size: int | None = None) -> np.ndarray:
     """Return a vector of float32 or float64 with ``size`` entries or, if that is None, with at least one.
 

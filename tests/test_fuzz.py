@@ -1078,6 +1078,19 @@ COMMON = {
     "checkpoint": wrong(3, "", [], {}, True, object(), identity, Checkpoint) + fine(None, Kept()),
     "objective": OBJECTIVES,
 }
+SQUARED = mlp(SIZES, loss="squared_error")
+ONE_HOT = np.eye(3)[Y]
+SQUARES = Objective(SQUARED, Dataset(X, ONE_HOT))
+
+
+def fits(result, given):
+    history = result.history
+    assert result.nit == history[-1].iteration == len(history) - 1 <= int(given["max_iter"])
+    assert result.x.shape == (P,)
+    close(result.fun, SQUARED.loss(np.asarray(result.x, float), X, ONE_HOT))
+    assert result.fun <= history[0].loss
+
+
 BATCHES = counts(10, optional=True, largest=30) + fine(1, 30)
 TARGETS |= {
     "hessian_free": Target(
@@ -1123,6 +1136,31 @@ TARGETS |= {
             "outer_momentum": numbers(0.5, high=1.0) + wrong(1.0) + fine(0, 0.0, 0.99),
         },
         descends,
+    ),
+    "levenberg_marquardt": Target(
+        hfnb.levenberg_marquardt,
+        lambda: {"objective": SQUARES, "w0": W.copy(), "max_iter": 2},
+        {
+            **COMMON,
+            "objective": OBJECTIVES + wrong(OBJECTIVE),
+            "damping": finite(0.5) + fine(0.0, 1e-30, 1e6),
+        },
+        fits,
+    ),
+    "fit": Target(
+        hfnb.fit,
+        lambda: {"model": SQUARED, "X": X, "Y": ONE_HOT, "max_iter": 2},
+        {
+            "model": wrong(None, 3, "abc", NET, DATA, [SQUARED], object(), np.ones(3)),
+            "X": relabelled(matrices(X), WRONG, lambda v: v.ndim < 2),
+            "Y": relabelled(matrices(ONE_HOT), WRONG, lambda v: v.ndim < 2),
+            "w0": vectors(W, lists=FINE, optional=True),
+            "weight_decay": finite(0.0) + wrong(0.5),  # a network has its own
+            "max_iter": counts(2, zero=True),
+            "seed": seeds(),
+        },
+        fits,
+        {"X": "X|inputs", "Y": "Y|targets"},
     ),
     "first_order": Target(
         hfnb.first_order,

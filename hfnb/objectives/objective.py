@@ -26,8 +26,8 @@ from hfnb.validation import (
     check_methods,
     check_nonnegative,
     check_nonnegative_int,
-    check_plain_array,
     check_positive_int,
+    check_real,
     check_vector,
     shown,
 )
@@ -372,10 +372,10 @@ class Objective:
         array([5., 2., 1.])
         """
         size = self._size(w, sample)
-        steps = _real("alphas", alphas).astype(float)
+        steps = check_real("alphas", alphas).astype(float)
         if steps.ndim != 1 or not steps.size:
             raise ValueError(f"alphas: expected a list of step lengths, at least one, got {shown(alphas)}")
-        d = np.ascontiguousarray(_real("d", d), dtype=w.dtype)
+        d = np.ascontiguousarray(check_real("d", d), dtype=w.dtype)
         if d.shape not in (w.shape, (steps.size, w.size)):
             shapes = f"({w.size},) or ({steps.size}, {w.size})"
             raise ValueError(f"d: expected shape {shapes} to match w and alphas, got {d.shape}")
@@ -589,22 +589,10 @@ class Objective:
 
     def _vector(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Return v, (p,) or (p, 1), as a vector in the precision of w."""
-        v = _real("v", v)
+        v = check_real("v", v)
         if v.size != w.size:
             raise ValueError(f"v: expected shape ({w.size},) to match w, got {v.shape}")
         return np.ascontiguousarray(v, dtype=w.dtype).ravel()
-
-
-def _real(name: str, value: ArrayLike) -> np.ndarray:
-    """Return an array of real numbers, or raise an error that names the argument."""
-    check_plain_array(name, value)
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # rows of several lengths
-        raise ValueError(f"{name}: expected rows of one length, got {shown(value)}") from error
-    if array.dtype.kind not in "fiub":  # the imaginary part would be dropped
-        raise TypeError(f"{name}: expected real numbers, got {shown(value)}")
-    return array
 
 
 def _in_cell(

@@ -177,13 +177,13 @@ class LeastSquares:
         return v.dtype.type(self.weight_decay) * v
 
 
-def check_least_squares(net: Any) -> None:
-    """Raise ValueError unless the loss of a model is half the mean of squares."""
+def check_least_squares(net: Any, name: str = "objective") -> None:
+    """Raise ValueError, which names an argument, unless the loss of a model is half the mean of squares."""
     if isinstance(net, LeastSquares) or (isinstance(net, Network) and net.loss_name == "squared_error"):
         return
     found = f"the loss {net.loss_name}" if isinstance(net, Network) else shown(net)
     raise ValueError(
-        "objective: expected least squares, such as Objective.from_residuals(residuals, data) or a network "
+        f"{name}: expected least squares, such as Objective.from_residuals(residuals, data), or a network "
         f"with the loss squared_error, got {found}"
     )
 

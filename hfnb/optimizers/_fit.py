@@ -15,7 +15,7 @@ from hfnb.objectives.objective import Objective
 from hfnb.objectives.residuals import check_least_squares
 from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers._levenberg_marquardt import levenberg_marquardt
-from hfnb.validation import check_nonnegative_int, shown
+from hfnb.validation import check_nonnegative, check_nonnegative_int, check_real, check_vector, shown
 
 SMALL = 4000  # residuals or parameters, of which there are fewer, up to which matrices are factorized
 
@@ -77,11 +77,12 @@ def fit(
     inputs, targets = _table("X", X), _table("Y", Y)
     if len(inputs) != len(targets):
         raise ValueError(f"Y: expected as many rows as X, {len(inputs)}, got {len(targets)}")
+    decay = check_nonnegative("weight_decay", weight_decay, finite=True)
     predict: Any = model.predict if isinstance(model, Network) else model
     if isinstance(model, Network):
-        if weight_decay:
+        if decay:
             raise ValueError("weight_decay: expected 0 for a network, which has a weight decay of its own")
-        check_least_squares(model)
+        check_least_squares(model, "model")
         objective = Objective(model, Dataset(inputs, targets))
         start = model.init(check_nonnegative_int("seed", seed), dtype=float) if w0 is None else w0
     else:
@@ -90,7 +91,8 @@ def fit(
         if w0 is None:
             raise ValueError("w0: expected a start for a model that is a function")
         data, residuals, start = Dataset(inputs, targets), partial(_difference, model), w0
-        objective = Objective.from_residuals(residuals, data, weight_decay=weight_decay)
+        objective = Objective.from_residuals(residuals, data, weight_decay=decay)
+    check_vector("w0", np.asarray(start) if isinstance(start, (list, tuple)) else start)
     w = np.array(start, dtype=float)
     entries, smaller = targets.size * w.size, min(targets.size, w.size)
     if smaller <= SMALL and entries * w.itemsize <= default_memory():
@@ -105,10 +107,7 @@ def fit(
 
 def _table(name: str, values: ArrayLike) -> np.ndarray:
     """Return values as rows, (n, d), in float64; an error names the argument."""
-    try:
-        table = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected an array of numbers, got {shown(values)}") from error
+    table = check_real(name, values).astype(float)
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or not table.size:
         raise ValueError(f"{name}: expected shape (n,) or (n, d), got {np.shape(values)}")
