@@ -327,7 +327,7 @@ def test_fit_of_what_does_not_fit_in_memory_takes_products(monkeypatch):
     [
         ((NET, [1, 2], [1, 2, 3]), {}, "Y: expected as many rows as X, 2, got 3"),
         ((NET, [[np.nan] * 3], [[1, 2]]), {}, "X: expected finite numbers"),
-        ((NET, "a", [1]), {}, "X: expected an array of numbers"),
+        ((NET, "a", [1]), {}, "X: expected real numbers"),
         ((NET, np.ones((2, 2, 2)), [1, 2]), {}, "X: expected shape"),
         ((NET, np.ones((4, 3)), np.ones((4, 2))), {"weight_decay": 1.0}, "weight_decay: expected 0"),
         ((models.mlp([3, 2]), np.ones((4, 3)), np.ones((4, 2))), {}, "expected least squares"),
