@@ -254,7 +254,7 @@ def test_callback_stops_and_sees_each_iteration():
 def test_losses_fall():
     found = levenberg_marquardt(OBJECTIVES["network"](), NET.init(0, dtype=float), max_iter=30)
     losses = [record.loss for record in found.history]
-    assert all(after <= before for before, after in pairwise(losses))
+    assert all(after <= before * (1 + 1e-14) for before, after in pairwise(losses))  # 1e-14 for rounding
     assert found.fun == pytest.approx(OBJECTIVES["network"]().value(found.x), rel=1e-12)
 
 
@@ -308,7 +308,7 @@ def test_fit_of_a_function_is_least_squares(shape):
     X, Y = RANDOM.standard_normal((30, 3)), RANDOM.standard_normal(30)
     found = hfnb.fit(lambda w, X: anp.reshape(anp.dot(X, w), shape), X, Y, np.zeros(3))
     expected = np.linalg.lstsq(X, Y, rcond=None)[0]
-    assert found.x == pytest.approx(expected, rel=1e-7)
+    assert found.x == pytest.approx(expected, rel=1e-10, abs=1e-12)
     assert found.success
     ridge = hfnb.fit(lambda w, X: anp.dot(X, w), X, Y, np.zeros(3), weight_decay=0.5)
     assert ridge.x == pytest.approx(np.linalg.solve(X.T @ X / 30 + 0.5 * np.eye(3), X.T @ Y / 30), rel=1e-7)

@@ -32,6 +32,7 @@ LEAST = 1e-14  # the smallest λ, relative to the size of JᵀJ: a smaller one i
 SHORTEST = 2.0**-9  # the shortest step that is tried
 LONG, SHORT = 2.0**-3, 2.0**-4  # λ falls after steps of at least the first length, and grows below the second
 FALL, RISE, REJECTED = 10.0, 3.0, 10.0  # the factors by which λ falls, grows, and grows after a rejected step
+ROUNDING = 10  # units of rounding by which a loss may rise: the gradient norm then says which point is better
 NOT_FINITE = "the Jacobian is not finite after the step"
 DIFFERENCE = 1e-3  # length of the difference that yields the second derivative, relative to ‖w‖
 
@@ -134,7 +135,8 @@ def levenberg_marquardt(
     Steps are halved until the loss stops falling; at each length the better of the parabola and the line is
     taken. Then λ is divided by 10 if α ≥ 1/8, kept if α = 1/16, and multiplied by 3 if α is smaller. A λ that
     is small from early on costs short steps at first. It pays later: with a λ that keeps α = 1, the usual
-    rule, progress along directions of small curvature is slow. r″ is a difference of residuals.
+    rule, progress along directions of small curvature is slow. r″ is a difference of residuals. Where
+    rounding hides the decrease of the loss, a whole step is kept if it lowers the norm of the gradient.
 
     References
     ----------
@@ -180,9 +182,12 @@ def levenberg_marquardt(
         if step.alpha > 0:
             w = state.w + state.w.dtype.type(step.alpha) * step.direction
             after, there = objective.residuals(w), Factorization(objective.jacobian(w))
-            if there.finite:
+            g, loss = there.J.T @ after, 0.5 * dot(after, after)
+            if there.finite and (loss < state.loss or norm(g) < state.gradient_norm):
                 r, matrix = after, there
-                state = replace(state, w=w, g=matrix.J.T @ r, loss=0.5 * dot(r, r), rejected=0, trouble="")
+                state = replace(state, w=w, g=g, loss=loss, rejected=0, trouble="")
+            elif there.finite:
+                lam *= REJECTED
             else:
                 state, lam = replace(state, trouble=NOT_FINITE), lam * REJECTED
         state = state.with_damping(lam)
@@ -206,19 +211,28 @@ def _start(w: np.ndarray, r: np.ndarray, matrix: Factorization, damping: float, 
 
 
 def _search(objective: Objective, w: np.ndarray, r: np.ndarray, matrix: Factorization) -> Step:
-    """Return the step along the parabola: α is halved until the loss stops falling."""
+    """Return the step along the parabola: α is halved until the loss stops falling.
+
+    If no step lowers the loss, but the whole one changes it by rounding only, that one is returned.
+    """
     v = -matrix.solve(r)
     a = -matrix.solve(_second_derivative(objective, w, r, v))
-    best, alpha = Step(0.0, 0.5 * dot(r, r), v, "newton"), w.dtype.type(1)
+    before = 0.5 * dot(r, r)
+    best, alpha = Step(0.0, before, v, "newton"), w.dtype.type(1)
+    whole = np.inf  # the loss after the whole step along the line
     while alpha >= SHORTEST:
-        before = best
+        last = best
         for d in (v, v + alpha / 2 * a):
-            loss = objective.value(w + alpha * d)
+            there = objective.residuals(w + alpha * d)  # as r is computed, so that rounding lets no step pass
+            loss = 0.5 * dot(there, there)
+            whole = loss if alpha == 1 and d is v else whole
             if loss < best.loss:  # never true of NaN
                 best = Step(float(alpha), loss, d, "newton")
-        if best is before and best.alpha:
+        if best is last and best.alpha:
             break
         alpha /= 2
+    if not best.alpha and whole <= before * (1 + ROUNDING * np.finfo(w.dtype).eps):
+        return Step(1.0, whole, v, "newton")
     return best
 
 
