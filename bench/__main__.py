@@ -8,6 +8,7 @@ from bench import (
     growth,
     iteration,
     memory,
+    precision,
     products,
     rule,
     saddles,
@@ -33,6 +34,7 @@ MODULES = (
     growth,
     busy,
     communication,
+    precision,
 )
 BENCHMARKS = {each.__name__.split(".")[1]: each.run for each in MODULES}
 
@@ -41,18 +43,24 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="fewer sizes, rounds and seeds")
-    parser.add_argument("--problems", nargs="+", help="rule: which problems")
-    parser.add_argument("--methods", nargs="+", help="rule, target, communication: which methods")
+    parser.add_argument("--problems", nargs="+", help="rule, precision: which problems")
+    parser.add_argument("--methods", nargs="+", help="rule, target, communication, precision: which methods")
     parser.add_argument("--tasks", nargs="+", help="communication: which tasks")
     parser.add_argument("--metric", default="reductions", help="communication: tuned for reductions or time")
-    parser.add_argument("--processes", type=int, default=2, help="communication: how many runs at a time")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="communication, precision: how many runs at a time"
+    )
     parser.add_argument(
         "--time", action="store_true", help="communication: predict seconds, on an idle machine"
     )
     parser.add_argument("--hosts", action="store_true", help="communication: seconds on emulated hosts")
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="communication: begin no run after so many"
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="communication, precision: begin no run after so many",
     )
+    parser.add_argument("--seconds", type=float, default=precision.SECONDS, help="precision: for each run")
     parser.add_argument("--images", nargs="+", type=int, help="target: how many images")
     parser.add_argument("--activations", nargs="+", help="target: tanh, sigmoid, relu")
     parser.add_argument("--networks", nargs="+", help="products: which networks")

@@ -238,6 +238,14 @@ def test_a_run_resumes_as_if_it_had_not_stopped(tmp_path):
     assert [record.loss for record in second.history] == [record.loss for record in whole.history]
 
 
+def test_the_last_damping_continues_a_run():
+    objective, w0 = OBJECTIVES["two terms"](), RANDOM.standard_normal(9)
+    whole = levenberg_marquardt(objective, w0, max_iter=8)
+    first = levenberg_marquardt(objective, w0, max_iter=4)
+    second = levenberg_marquardt(objective, first.x, damping=first.history[-1].damping, max_iter=4)
+    assert np.array_equal(second.x, whole.x)
+
+
 def test_callback_stops_and_sees_each_iteration():
     seen = []
 

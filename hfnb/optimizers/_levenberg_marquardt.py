@@ -27,8 +27,8 @@ from hfnb.optimizers.options import check_run
 from hfnb.optimizers.steps import Step
 from hfnb.validation import check_nonnegative
 
-DAMPING = 1e-2  # the first λ, relative to the size of JᵀJ
-LEAST = 1e-14  # the smallest λ, relative to the size of JᵀJ: a smaller one is lost in rounding
+DAMPING = 1e-2  # the first λ, relative to ‖JᵀJ‖
+LEAST = 1e-14  # the smallest λ, relative to ‖JᵀJ‖: a smaller one is lost in rounding
 SHORTEST = 2.0**-9  # the shortest step that is tried
 LONG, SHORT = 2.0**-3, 2.0**-4  # λ falls after steps of at least the first length, and grows below the second
 FALL, RISE, REJECTED = 10.0, 3.0, 10.0  # the factors by which λ falls, grows, and grows after a rejected step
@@ -101,7 +101,8 @@ def levenberg_marquardt(
     w0 : ndarray, shape (p,)
         The start, of float64 for high precision.
     damping : float
-        The first λ, as a multiple of the Frobenius norm of JᵀJ at the start.
+        The first λ as a multiple of ‖JᵀJ‖, the Frobenius norm; so are the values in the history. To continue
+        a run on other points or samples, give the last of them.
     max_iter : int
         The most iterations.
     tol : float
@@ -171,7 +172,7 @@ def levenberg_marquardt(
         if certificate and (ending := ending_at(state, certificate, tol)):
             break
         if certificate is None or certificate.verdict != "saddle":
-            lam = matrix.factorize(max(state.damping, LEAST * matrix.size))
+            lam = matrix.factorize(max(state.damping, LEAST) * matrix.size) / matrix.size
             with np.errstate(over="ignore", invalid="ignore"):  # far points are tried, and refused
                 step = _search(objective, state.w, r, matrix)
             lam = _adapted(lam, step.alpha)
@@ -207,7 +208,7 @@ def _start(w: np.ndarray, r: np.ndarray, matrix: Factorization, damping: float, 
     if not (np.isfinite(r).all() and matrix.finite):
         raise ValueError("w0: expected a start with finite residuals and Jacobian, got NaN or infinity")
     samples = Draws(seed, "all", "same", 1)
-    return State(w, matrix.J.T @ r, 0.5 * dot(r, r), damping * matrix.size, samples=samples)
+    return State(w, matrix.J.T @ r, 0.5 * dot(r, r), damping, samples=samples)
 
 
 def _search(objective: Objective, w: np.ndarray, r: np.ndarray, matrix: Factorization) -> Step:
