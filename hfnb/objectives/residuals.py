@@ -17,6 +17,7 @@ from autograd.tracer import isbox
 from hfnb.datasets import Dataset
 from hfnb.models.backprop import output_jacobian
 from hfnb.models.network import Network
+from hfnb.models.row_jacobian import row_jacobian
 from hfnb.validation import (
     check_callable,
     check_data,
@@ -123,18 +124,25 @@ class LeastSquares:
 
     def outputs(self, w: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Return all residuals of some rows times the scales of their terms, (m,), in ``autograd.numpy``."""
-        found = []
-        for number in np.unique(X[:, 0]).astype(int):
-            columns, shape = self.shapes[number]
-            rows = X[X[:, 0] == number, 1:]
-            targets = rows[:, columns : columns + int(np.prod(shape))].reshape(len(rows), *shape)
-            inputs = rows[:, :columns]
-            r = self.residuals[number](w, inputs, targets)
-            self._check(number, w, r, len(rows))
-            if len(rows) > 1 and np.shape(r) == (len(rows),) * 2:
-                self._check_rows(number, self.residuals[number](w, inputs[:1], targets[:1]), len(rows))
-            found.append(anp.reshape(r, (-1,)) * self.scales[number])
+        terms = np.unique(X[:, 0]).astype(int)
+        found = [anp.reshape(self._term(w, X[X[:, 0] == number], number), (-1,)) for number in terms]
         return found[0] if len(found) == 1 else anp.concatenate(found)
+
+    def row_jacobian(self, w: np.ndarray, X: np.ndarray, number: int) -> np.ndarray | None:
+        """Return the Jacobian of one term by one way back, None if that is not possible."""
+        rows = X[X[:, 0] == number]
+        return row_jacobian(lambda w: self._term(w, rows, number), w, len(rows))
+
+    def _term(self, w: np.ndarray, X: np.ndarray, number: int) -> Any:
+        """Return the residuals of rows of one term times its scale, (rows,) or (rows, k)."""
+        columns, shape = self.shapes[number]
+        inputs = X[:, 1 : 1 + columns]
+        targets = X[:, 1 + columns : 1 + columns + int(np.prod(shape))].reshape(len(X), *shape)
+        r = self.residuals[number](w, inputs, targets)
+        self._check(number, w, r, len(X))
+        if len(X) > 1 and np.shape(r) == (len(X),) * 2:
+            self._check_rows(number, self.residuals[number](w, inputs[:1], targets[:1]), len(X))
+        return r * self.scales[number]
 
     def _name(self, number: int) -> str:
         """Return what messages call the residuals of a term."""
@@ -216,8 +224,9 @@ def jacobian_of(net: Any, w: np.ndarray, X: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     net : LeastSquares or Network
-        The model. That of a network is computed by hand-written back-propagation, any other by autograd:
-        back along the record of a few rows, once for each residual.
+        The model. The Jacobian of a network is computed by hand-written back-propagation. Any other is
+        computed by autograd: by one way back for all rows, where all parameters are in products of layers
+        (`hfnb.models.row_jacobian`), else by one for each residual.
     w : ndarray, shape (p,)
         Parameters.
     X : ndarray
@@ -230,6 +239,13 @@ def jacobian_of(net: Any, w: np.ndarray, X: np.ndarray) -> np.ndarray:
     """
     if isinstance(net, Network):
         return output_jacobian(net, w, X)
+    fast = [net.row_jacobian(w, X, number) for number in np.unique(X[:, 0]).astype(int)]
+    found = [each for each in fast if each is not None]
+    return np.concatenate(found) if len(found) == len(fast) else _one_by_one(net, w, X)
+
+
+def _one_by_one(net: LeastSquares, w: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Return the Jacobian of the residuals, each by a way back of its own."""
     blocks = []
     for start in range(0, len(X), TAPED):
         back, r = make_vjp(net.outputs)(w, X[start : start + TAPED])

@@ -1,0 +1,108 @@
+"""The Jacobian of all rows by one way back, against one way back for each row."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from autograd import jacobian
+
+from hfnb import Dataset, Objective, models
+from hfnb.models.network import Layer
+from hfnb.models.row_jacobian import followed, row_jacobian
+from hfnb.objectives import residuals
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((7, 2))
+NET = models.mlp([2, 5, 4, 3])
+FIRST, SECOND = Layer(0, 2, 4), Layer(12, 4, 4)
+LAST = Layer(32, 4, 1)
+SIZE = LAST.stop
+
+
+def with_derivative(w):
+    """A network and its derivative with respect to the first input, by products without biases."""
+    a, da = X, anp.array([[1.0, 0.0]]) * anp.ones((len(X), 1))
+    for layer in (FIRST, SECOND, LAST):
+        W = layer.weights(w)
+        z, dz = layer.product(a, W, layer.biases(w)), layer.product(da, W)
+        a, da = anp.tanh(z), (1 - anp.tanh(z) ** 2) * dz
+    return anp.concatenate([z * dz, anp.sin(dz)], axis=1)
+
+
+def recurrent(w):
+    """The same layer again and again; a vector with one number for each row."""
+    h = anp.tanh(FIRST.product(X, FIRST.weights(w), FIRST.biases(w)))
+    for _ in range(6):
+        h = anp.tanh(SECOND.product(h, SECOND.weights(w), SECOND.biases(w)) + X[:, :1])
+    return LAST.product(h, LAST.weights(w))[:, 0]
+
+
+def outputs_of_a_network(w):
+    return anp.exp(NET.outputs(w, X))
+
+
+def unused(w):
+    """A product that the result does not depend on."""
+    FIRST.product(X, FIRST.weights(w))
+    return outputs_of_a_network(w)
+
+
+CASES = {"derivative": (with_derivative, SIZE), "recurrent": (recurrent, SIZE)}
+CASES |= {"network": (outputs_of_a_network, NET.size), "unused": (unused, NET.size)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_are_those_of_autograd(name):
+    f, size = CASES[name]
+    w = RANDOM.standard_normal(size)
+    expected = jacobian(f)(w).reshape(-1, size)
+    assert row_jacobian(f, w, len(X)) == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    single = row_jacobian(f, w.astype(np.float32), len(X))
+    assert single.dtype == np.float32
+    assert single == pytest.approx(expected, rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda w: recurrent(w) * w[0],
+        lambda w: recurrent(w) + X @ w[:2],
+        lambda w: recurrent(w) + 1e-6 * anp.sum(w**2),
+        lambda w: with_derivative(w) + anp.tanh(X @ FIRST.weights(w))[:, :2],
+        lambda w: LAST.product(anp.concatenate([X, X], axis=1)[:, :4], LAST.weights(w), w[-1:]) * w[40:],
+        lambda w: anp.reshape(FIRST.product(anp.concatenate([X, X]), FIRST.weights(w)), (7, 8)),
+    ],
+    ids=["factor", "sum", "small", "own product", "bias from elsewhere", "products with more rows"],
+)
+def test_other_uses_of_w_are_noticed(f):
+    w = RANDOM.standard_normal(SIZE + 8)
+    assert row_jacobian(f, w, len(X)) is None
+
+
+def test_nothing_is_followed_afterwards():
+    with pytest.raises(ZeroDivisionError):
+        row_jacobian(lambda w: 1 / 0, np.ones(3), 1)
+    assert followed.layers is None
+
+
+@pytest.mark.parametrize("factor", [False, True], ids=["one way back", "one for each row"])
+def test_jacobians_of_objectives_are_the_same_both_ways(factor, monkeypatch):
+    """A residual that uses w otherwise takes the slow way, and has the right Jacobian, too."""
+    slow, calls = residuals._one_by_one, []
+    monkeypatch.setattr(residuals, "_one_by_one", lambda *given: calls.append(1) or slow(*given))
+    net = models.mlp([2, 5, 1], loss="squared_error")
+
+    def r(w, X, Y):
+        return net.outputs(w[:-1], X) * (w[-1] if factor else 1.0) - Y
+
+    def first(w, X, Y):
+        return net.outputs(w, X) - Y
+
+    data, edge = Dataset(X, X[:, :1]), Dataset(X[:3], X[:3, :1])
+    objective = Objective.from_residuals([r if factor else first, first if not factor else r], [data, edge])
+    w = RANDOM.standard_normal(net.size + factor)
+    J, h = objective.jacobian(w), 1e-6
+    differences = [
+        (objective.residuals(w + h * e) - objective.residuals(w - h * e)) / (2 * h) for e in np.eye(w.size)
+    ]
+    assert pytest.approx(np.stack(differences, axis=1), rel=1e-6, abs=1e-8) == J
+    assert bool(calls) == factor
