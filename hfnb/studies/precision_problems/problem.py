@@ -1,0 +1,80 @@
+"""What a problem is: a seeded objective, a seeded start, and the error of an answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hfnb.objectives import Objective
+
+# Options of objectives in autograd: one record for all rows, because each record takes time of its own.
+ONE_RECORD = {"partitions": 1, "chunk": 4096}
+
+
+@dataclass(frozen=True)
+class PrecisionProblem:
+    """A fit whose error is known: least squares in float64, with an answer to compare with.
+
+    Attributes
+    ----------
+    name : str
+        What tables and figures call it.
+    objective : callable
+        ``objective(seed)``: the training objective, with points or samples drawn from the seed. Where the
+        data is a fixed set, it is the same for each seed.
+    start : callable
+        ``start(seed)``: random parameters to start from, (p,), in float64.
+    error : callable
+        ``error(w)``: the error of parameters w, which is 0 for a perfect answer. It does not depend on the
+        seed of the objective.
+    goal : float, optional
+        The error at which the problem counts as solved; None if there is no such error.
+    symbol_error : callable, optional
+        ``symbol_error(w)``: the fraction of test symbols that are wrong; None if answers are not symbols.
+
+    Examples
+    --------
+    >>> from hfnb import levenberg_marquardt
+    >>> from hfnb.studies import precision_problems
+    >>> problem = precision_problems.poisson(hidden=(8,), interior=60, boundary=40)
+    >>> result = levenberg_marquardt(problem.objective(0), problem.start(0), max_iter=60)
+    >>> problem.error(result.x) < 0.05 * problem.error(problem.start(0))
+    True
+    """
+
+    name: str
+    objective: Callable[[int], Objective]
+    start: Callable[[int], np.ndarray]
+    error: Callable[[np.ndarray], float]
+    goal: float | None = None
+    symbol_error: Callable[[np.ndarray], float] | None = None
+
+
+def relative_error(found: np.ndarray, answer: np.ndarray) -> float:
+    """Return ‖found − answer‖ / ‖answer‖, in the Euclidean norm over all entries.
+
+    Parameters
+    ----------
+    found : ndarray
+        Values to judge.
+    answer : ndarray
+        The right values, of the same shape and not all zero.
+
+    Returns
+    -------
+    float
+        The relative error.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, so that subtracting would pair all entries with all entries.
+
+    Examples
+    --------
+    >>> relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0]))
+    0.1
+    """
+    if np.shape(found) != np.shape(answer):
+        raise ValueError(f"found: expected shape {np.shape(answer)} of the answer, got {np.shape(found)}")
+    return float(np.linalg.norm(found - answer) / np.linalg.norm(answer))
