@@ -7,7 +7,7 @@ from autograd import jacobian
 
 from hfnb import Dataset, Objective, models
 from hfnb.models.network import Layer
-from hfnb.models.row_jacobian import followed, row_jacobian
+from hfnb.models.row_jacobian import following, product, row_jacobian
 from hfnb.objectives import residuals
 
 RANDOM = np.random.default_rng(0)
@@ -23,31 +23,48 @@ def with_derivative(w):
     a, da = X, anp.array([[1.0, 0.0]]) * anp.ones((len(X), 1))
     for layer in (FIRST, SECOND, LAST):
         W = layer.weights(w)
-        z, dz = layer.product(a, W, layer.biases(w)), layer.product(da, W)
+        z, dz = product(a, W, layer.biases(w)), product(da, W)
         a, da = anp.tanh(z), (1 - anp.tanh(z) ** 2) * dz
     return anp.concatenate([z * dz, anp.sin(dz)], axis=1)
 
 
 def recurrent(w):
     """The same layer again and again; a vector with one number for each row."""
-    h = anp.tanh(FIRST.product(X, FIRST.weights(w), FIRST.biases(w)))
+    h = anp.tanh(product(X, FIRST.weights(w), FIRST.biases(w)))
     for _ in range(6):
-        h = anp.tanh(SECOND.product(h, SECOND.weights(w), SECOND.biases(w)) + X[:, :1])
-    return LAST.product(h, LAST.weights(w))[:, 0]
+        h = anp.tanh(product(h, SECOND.weights(w), SECOND.biases(w)) + X[:, :1])
+    return product(h, LAST.weights(w))[:, 0]
 
 
 def outputs_of_a_network(w):
     return anp.exp(NET.outputs(w, X))
 
 
+def blocks(w):
+    """Two blocks of rows in one product."""
+    z = product(anp.concatenate([product(X, FIRST.weights(w)), anp.ones((7, 4))]), SECOND.weights(w))
+    return anp.tanh(z[:7]) * product(z[7:], LAST.weights(w), LAST.biases(w))
+
+
+def scattered(w):
+    """Two networks in one vector, and weights that are every other parameter."""
+    half = NET.outputs(w[NET.size : 2 * NET.size], X) * NET.outputs(w[: NET.size], X)
+    return half + product(X, anp.reshape(w[2 * NET.size :: 2], (2, 3)), w[2 * NET.size + 1 :: 4])
+
+
 def unused(w):
     """A product that the result does not depend on."""
-    FIRST.product(X, FIRST.weights(w))
+    product(X, FIRST.weights(w))
     return outputs_of_a_network(w)
 
 
 CASES = {"derivative": (with_derivative, SIZE), "recurrent": (recurrent, SIZE)}
-CASES |= {"network": (outputs_of_a_network, NET.size), "unused": (unused, NET.size)}
+CASES |= {
+    "blocks": (blocks, SIZE),
+    "network": (outputs_of_a_network, NET.size),
+    "scattered": (scattered, 2 * NET.size + 12),
+    "unused": (unused, NET.size),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -68,10 +85,11 @@ def test_rows_are_those_of_autograd(name):
         lambda w: recurrent(w) + X @ w[:2],
         lambda w: recurrent(w) + 1e-6 * anp.sum(w**2),
         lambda w: with_derivative(w) + anp.tanh(X @ FIRST.weights(w))[:, :2],
-        lambda w: LAST.product(anp.concatenate([X, X], axis=1)[:, :4], LAST.weights(w), w[-1:]) * w[40:],
-        lambda w: anp.reshape(FIRST.product(anp.concatenate([X, X]), FIRST.weights(w)), (7, 8)),
+        lambda w: product(X, 2 * FIRST.weights(w)),
+        lambda w: product(X, anp.reshape(w[:8] + w[8:16], (2, 4))),
+        lambda w: anp.reshape(product(anp.concatenate([X, X]), FIRST.weights(w)), (7, 8)),
     ],
-    ids=["factor", "sum", "small", "own product", "bias from elsewhere", "products with more rows"],
+    ids=["factor", "sum", "small", "own product", "scaled weights", "added weights", "rows mixed up"],
 )
 def test_other_uses_of_w_are_noticed(f):
     w = RANDOM.standard_normal(SIZE + 8)
@@ -81,7 +99,7 @@ def test_other_uses_of_w_are_noticed(f):
 def test_nothing_is_followed_afterwards():
     with pytest.raises(ZeroDivisionError):
         row_jacobian(lambda w: 1 / 0, np.ones(3), 1)
-    assert followed.layers is None
+    assert following.products is None
 
 
 @pytest.mark.parametrize("factor", [False, True], ids=["one way back", "one for each row"])

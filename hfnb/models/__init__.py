@@ -2,5 +2,6 @@
 
 from hfnb.models.losses import cross_entropy, squared_error
 from hfnb.models.network import Network, autoencoder, mlp
+from hfnb.models.row_jacobian import product
 
-__all__ = ["Network", "autoencoder", "cross_entropy", "mlp", "squared_error"]
+__all__ = ["Network", "autoencoder", "cross_entropy", "mlp", "product", "squared_error"]

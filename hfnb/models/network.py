@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from hfnb.datasets.dataset import Dataset
 from hfnb.models.losses import LOSSES, check_targets
-from hfnb.models.row_jacobian import followed
+from hfnb.models.row_jacobian import product
 from hfnb.validation import (
     FLOATS,
     check_choice,
@@ -127,26 +127,6 @@ class Layer:
         """Return the biases (n,) in the parameters w, (p,), as a view."""
         return w[self.middle : self.stop]
 
-    def product(self, a: Any, W: Any, b: Any = None) -> Any:
-        """Return a W + b, in ``autograd.numpy``, so that `row_jacobian` can follow it.
-
-        Parameters
-        ----------
-        a : ndarray, shape (rows, m)
-            Inputs of the layer, or their derivatives, a row for each sample.
-        W : ndarray, shape (m, n)
-            What `weights` returns.
-        b : ndarray, shape (n,), optional
-            What `biases` returns; 0 by default.
-
-        Returns
-        -------
-        ndarray, shape (rows, n)
-            The product.
-        """
-        z = a @ W if b is None else a @ W + b
-        return z if followed.layers is None else followed.layers.follow(self, a, b is not None, z)
-
 
 @dataclass(frozen=True)
 class Network:
@@ -235,7 +215,7 @@ class Network:
         a = X
         for number, (layer, name) in enumerate(zip(self.layers, self.activations, strict=True)):
             W = anp.reshape(parts[2 * number], (layer.m, layer.n))
-            a = layer.product(a, W, parts[2 * number + 1])
+            a = product(a, W, parts[2 * number + 1])
             a = a if name == "linear" else ACTIVATIONS[name].function(a)
         return a
 

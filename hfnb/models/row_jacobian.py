@@ -3,7 +3,7 @@
 Back-propagation yields the sum of the gradients of all rows. If row i of the result depends on row i of the
 inputs alone, the gradient of each row is in it, too: the weights W of z = a W + b have the gradient Σᵢ aᵢ δᵢᵀ
 with δ = ∂(sum of the result)/∂z, so that aᵢ δᵢᵀ is the part of row i (Goodfellow, "Efficient per-example
-gradient computations", arXiv 1510.01799, 2015). One pass back therefore gives all rows of a Jacobian.
+gradient computations", arXiv 1510.01799, 2015). One way back therefore gives all rows of a Jacobian.
 """
 
 import threading
@@ -16,24 +16,32 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
 
-class _Followed(threading.local):
-    """The products that this thread follows now; None for none."""
+class _Following(threading.local):
+    """The list to which this thread adds the products that it makes now; None for none."""
 
-    layers: "_Layers | None" = None
+    products: "list[_Product] | None" = None
 
 
-followed = _Followed()
+following = _Following()
+
+
+class _Product:
+    """One product z = a W + b: its arrays, and δ after the way back, None before it."""
+
+    def __init__(self, a: Any, W: Any, b: Any) -> None:
+        self.a, self.W, self.b = getval(a), getval(W), getval(b)
+        self.delta: np.ndarray | None = None
 
 
 @primitive
-def _seen(z: np.ndarray, see: Callable[[np.ndarray], None]) -> np.ndarray:
-    """Return z; on the way back, ``see`` gets the derivative of the result with respect to it."""
+def _seen(z: np.ndarray, made: _Product) -> np.ndarray:
+    """Return z; on the way back, the product gets the derivative of the result with respect to it."""
     return z
 
 
-def _vjp_of_seen(answer: np.ndarray, z: np.ndarray, see: Callable[[np.ndarray], None]) -> Any:
+def _vjp_of_seen(answer: np.ndarray, z: np.ndarray, made: _Product) -> Any:
     def back(g: np.ndarray) -> np.ndarray:
-        see(g)
+        made.delta = g
         return g
 
     return back
@@ -42,49 +50,46 @@ def _vjp_of_seen(answer: np.ndarray, z: np.ndarray, see: Callable[[np.ndarray], 
 defvjp(_seen, _vjp_of_seen, argnums=(0,))
 
 
-class _Layers:
-    """The products of one evaluation: for each layer its inputs, and the derivatives δ after the way back."""
+def product(a: Any, W: Any, b: Any = None) -> Any:
+    """Return a W + b, in ``autograd.numpy``, in a way that makes Jacobians of least squares quick.
 
-    def __init__(self) -> None:
-        self.products: list[tuple[Any, np.ndarray, bool, list[np.ndarray]]] = []
+    Where all parameters are used in such products, `hfnb.Objective.jacobian` takes one way back through them
+    instead of one for each residual.
 
-    def follow(self, layer: Any, a: Any, biased: bool, z: Any) -> Any:
-        """Note a product z = a W + b of a layer, and return z."""
-        deltas: list[np.ndarray] = []
-        self.products.append((layer, getval(a), biased, deltas))
-        return _seen(z, deltas.append)
+    Parameters
+    ----------
+    a : ndarray, shape (rows, m)
+        Inputs of a layer, a row for each sample; or several blocks of so many rows, one below the other.
+    W : ndarray, shape (m, n)
+        Weights: entries of the parameters, cut out and reshaped.
+    b : ndarray, shape (n,), optional
+        Biases; 0 by default.
 
-    def forget(self) -> None:
-        """Remove the derivatives of the last way back."""
-        for *_, deltas in self.products:
-            deltas.clear()
+    Returns
+    -------
+    ndarray, shape (rows, n)
+        The product.
 
-    def rows(self, count: int, size: int, dtype: Any) -> np.ndarray | None:
-        """Return the gradients of all rows, (count, size); None if a product has no row for each."""
-        J, by_layer = np.zeros((count, size), dtype), dict[Any, list[Any]]()
-        for layer, a, biased, deltas in self.products:
-            if deltas:  # else the result does not depend on it
-                if len(a) != count or np.ndim(a) != 2:
-                    return None
-                by_layer.setdefault(layer, []).append((a, biased, deltas[0]))
-        for layer, products in by_layer.items():
-            a = np.stack([each for each, _, _ in products], axis=2)
-            delta = np.stack([each for _, _, each in products], axis=1)
-            J[:, layer.start : layer.middle] = (a @ delta).reshape(count, -1)
-            for _, biased, each in products:
-                if biased:
-                    J[:, layer.middle : layer.stop] += each
-        return J
+    Examples
+    --------
+    >>> product(np.ones((1, 2)), np.array([[3.0], [4.0]]), np.array([5.0]))
+    array([[12.]])
+    """
+    z = a @ W if b is None else a @ W + b
+    if following.products is None:
+        return z
+    following.products.append(made := _Product(a, W, b))
+    return _seen(z, made)
 
 
 def row_jacobian(f: Callable[[np.ndarray], Any], w: np.ndarray, rows: int) -> np.ndarray | None:
-    """Return the derivatives of every row of a result with respect to the parameters, by one pass back.
+    """Return the derivatives of every row of a result with respect to the parameters, by one way back.
 
     Parameters
     ----------
     f : callable
         (p,) -> (rows,) or (rows, k), in functions of ``autograd.numpy``. Row i may depend on the parameters
-        only by the rows i of products that `hfnb.models.network.Layer.product` makes.
+        only by rows i of what `product` returns.
     w : ndarray, shape (p,)
         Parameters.
     rows : int
@@ -93,8 +98,13 @@ def row_jacobian(f: Callable[[np.ndarray], Any], w: np.ndarray, rows: int) -> np
     Returns
     -------
     ndarray, shape (rows * k, p), or None
-        The Jacobian: the k rows of the first sample, then those of the second. None if f uses w otherwise:
-        then the sum of the rows is not the gradient of the sum.
+        The Jacobian: the k rows of the first sample, then those of the second. None if f uses w otherwise,
+        which is noticed because a random combination of the rows is then not the gradient of that
+        combination.
+
+    Notes
+    -----
+    Which entries of w a product has is read off at w = (0, 1, 2, …), where the weights are their own indices.
 
     Examples
     --------
@@ -105,25 +115,81 @@ def row_jacobian(f: Callable[[np.ndarray], Any], w: np.ndarray, rows: int) -> np
     >>> row_jacobian(lambda w: w[0] * net.outputs(w, np.array([[5.0, 7.0]])), np.ones(3), rows=1) is None
     True
     """
-    followed.layers = layers = _Layers()
-    try:
-        back, r = make_vjp(f)(w)
-    finally:
-        followed.layers = None
+    places = _places(f, w.size)
+    (back, r), products = _followed(lambda: make_vjp(f)(w))
+    if places is None or len(places) != len(products):
+        return None
     columns = []
     for column in range(1 if r.ndim == 1 else r.shape[1]):
-        layers.forget()
         unit = np.zeros(r.shape, w.dtype)
         unit[(slice(None), column)[: r.ndim]] = 1
-        total = back(unit)
-        J = layers.rows(rows, w.size, w.dtype)
-        if J is None or not _agree(J, total):
+        for made in products:
+            made.delta = None
+        back(unit)
+        rows_of_column = np.zeros((rows, w.size), w.dtype)
+        if not _add(rows_of_column, places, products):
             return None
-        columns.append(J)
-    return np.stack(columns, axis=1).reshape(-1, w.size)
+        columns.append(rows_of_column)
+    J = np.stack(columns, axis=1).reshape(-1, w.size)
+    combination = np.random.default_rng(0).uniform(0.5, 1.5, r.shape).astype(w.dtype)
+    return J if _agree(J, combination.ravel(), back(combination)) else None
 
 
-def _agree(J: np.ndarray, total: np.ndarray) -> bool:
-    """Return whether the rows of J add up to a gradient, but for rounding; False if they are not finite."""
-    allowed = np.sqrt(np.finfo(J.dtype).eps) * np.abs(J).sum(axis=0)
-    return bool((np.abs(J.sum(axis=0) - total) <= allowed).all())
+def _followed(call: Callable[[], Any]) -> tuple[Any, list[_Product]]:
+    """Return what a function returns, and the products that it made."""
+    following.products = products = list[_Product]()
+    try:
+        return call(), products
+    finally:
+        following.products = None
+
+
+Places = list[tuple[np.ndarray, np.ndarray | None]]
+
+
+def _places(f: Callable[[np.ndarray], Any], size: int) -> Places | None:
+    """Return the indices in w of weights and biases of each product; None if they are not entries of w."""
+    try:
+        with np.errstate(all="ignore"):
+            _, products = _followed(lambda: f(np.arange(float(size))))
+    except (ValueError, ArithmeticError):  # f has no value there
+        return None
+    found = list[tuple[np.ndarray, np.ndarray | None]]()
+    for made in products:
+        indices = made.W.astype(int), None if made.b is None else made.b.astype(int)
+        if any(each is not None and not 0 <= each.min() <= each.max() < size for each in indices):
+            return None
+        found.append(indices)
+    return found
+
+
+def _add(J: np.ndarray, places: Places, products: list[_Product]) -> bool:
+    """Add the gradients of all rows to J; return False if a product is not made of blocks of so many rows."""
+    by_weights = dict[bytes, list[Any]]()
+    for (weights, biases), made in zip(places, products, strict=True):
+        if made.delta is None:  # the result does not depend on it
+            continue
+        if np.ndim(made.a) != 2 or len(made.a) % len(J):
+            return False
+        a, delta = (each.reshape(-1, len(J), each.shape[1]) for each in (made.a, made.delta))
+        by_weights.setdefault(weights.tobytes(), []).append((weights, a, delta))
+        if biases is not None:
+            J[:, _slice(biases)] += delta.sum(axis=0)
+    for same in by_weights.values():
+        a, delta = (np.concatenate([each[k] for each in same]) for k in (1, 2))
+        outer = np.ascontiguousarray(a.transpose(1, 2, 0)) @ np.ascontiguousarray(delta.swapaxes(0, 1))
+        J[:, _slice(same[0][0])] += outer.reshape(len(J), -1)
+    return True
+
+
+def _slice(indices: np.ndarray) -> slice | np.ndarray:
+    """Return indices as a slice if they are consecutive, which is quicker, else as a vector."""
+    flat = indices.ravel()
+    consecutive = np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size))
+    return slice(int(flat[0]), int(flat[-1]) + 1) if consecutive else flat
+
+
+def _agree(J: np.ndarray, v: np.ndarray, Jv: np.ndarray) -> bool:
+    """Return whether Jᵀv is what it should be, but for rounding; False if they are not finite."""
+    allowed = np.sqrt(np.finfo(J.dtype).eps) * (np.abs(v) @ np.abs(J))
+    return bool((np.abs(v @ J - Jv) <= allowed).all())

@@ -225,8 +225,8 @@ def jacobian_of(net: Any, w: np.ndarray, X: np.ndarray) -> np.ndarray:
     ----------
     net : LeastSquares or Network
         The model. The Jacobian of a network is computed by hand-written back-propagation. Any other is
-        computed by autograd: by one way back for all rows, where all parameters are in products of layers
-        (`hfnb.models.row_jacobian`), else by one for each residual.
+        computed by autograd: by one way back for all rows, where all parameters are in products
+        (`hfnb.models.product`), else by one for each residual.
     w : ndarray, shape (p,)
         Parameters.
     X : ndarray

@@ -11,7 +11,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from hfnb.models import Network
+from hfnb.models import Network, product
 from hfnb.models.network import ACTIVATIONS
 from hfnb.validation import check_sequence, check_vector, shown
 
@@ -48,8 +48,9 @@ def derivatives(net: Network, w: np.ndarray, X: np.ndarray, orders: Sequence[int
     Notes
     -----
     A layer z = aW + b, followed by φ, maps the derivatives of its inputs along one coordinate as z′ = a′W and
-    z″ = a″W, and those of its outputs are φ′(z) z′ and φ′(z) z″ + φ″(z) z′². All of them are stacked as rows
-    of one matrix, so that each layer has one matrix product.
+    z″ = a″W, and those of its outputs are φ′(z) z′ and φ′(z) z″ + φ″(z) z′². The derivatives are stacked as
+    rows of one matrix, so that each layer has two matrix products, both by `hfnb.models.product`, which makes
+    the Jacobian of residuals quick.
 
     Examples
     --------
@@ -71,18 +72,20 @@ def derivatives(net: Network, w: np.ndarray, X: np.ndarray, orders: Sequence[int
     once = [j for j, order in enumerate(orders) if order == 1]
     rows, d = X.shape
     units = [np.tile(np.eye(d)[j], (rows, 1)) for j in twice + once]
-    stack = np.concatenate([X, *units, np.zeros((len(twice) * rows, d))])
-    ends = rows * np.cumsum([1, len(twice), len(once)])
+    a, stack = X, np.concatenate([*units, np.zeros((len(twice) * rows, d))])
+    ends = rows * np.cumsum([len(twice), len(once)])
     parts = anp.split(w, [stop for layer in net.layers for stop in (layer.middle, layer.stop)])
     for number, (layer, name) in enumerate(zip(net.layers, net.activations, strict=True)):
-        product = stack @ anp.reshape(parts[2 * number], (layer.m, layer.n))
-        z, *along = anp.split(product, ends)
-        stack = anp.concatenate(_activated(name, z + parts[2 * number + 1], *along))
-    blocks = anp.split(stack, len(stack) // rows)
-    u, slopes, curvatures = blocks[0], blocks[1 : 1 + len(twice + once)], blocks[1 + len(twice + once) :]
+        W = anp.reshape(parts[2 * number], (layer.m, layer.n))
+        z = product(a, W, parts[2 * number + 1])
+        along = anp.split(product(stack, W), ends) if len(stack) else [stack] * 3
+        a, *found = _activated(name, z, *along)
+        stack = anp.concatenate(found) if len(stack) else stack
+    blocks = anp.split(stack, len(stack) // rows) if len(stack) else []
+    slopes, curvatures = blocks[: len(twice + once)], blocks[len(twice + once) :]
     slope_of = dict(zip(twice + once, slopes, strict=True))
     curvature_of = dict(zip(twice, curvatures, strict=True))
-    return u, *(tuple(of[j] for of in (slope_of, curvature_of) if j in of) for j in range(d))
+    return a, *(tuple(of[j] for of in (slope_of, curvature_of) if j in of) for j in range(d))
 
 
 def _activated(name: str, z: Any, both: Any, once: Any, second: Any) -> list[Any]:

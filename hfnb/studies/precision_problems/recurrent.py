@@ -8,6 +8,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from hfnb.datasets import Dataset
+from hfnb.models import product
 from hfnb.objectives import Objective
 from hfnb.studies.precision_problems.problem import ONE_RECORD, PrecisionProblem
 from hfnb.validation import check_positive_int
@@ -92,9 +93,9 @@ class RecurrentNetwork:
         A, B, b, C, c = (anp.reshape(part, shape) for part, shape in parts)
         states: list[Any] = []
         for x in inputs:
-            z = b if x is None else x @ A + b
-            states.append(anp.tanh(z + states[-1] @ B if states else z))
-        outputs = anp.concatenate(states[-count:]) @ C + c
+            z = product(states[-1], B, b) if states else product(x, A, b)
+            states.append(anp.tanh(z if x is None or not states else z + product(x, A)))
+        outputs = product(anp.concatenate(states[-count:]), C, c)
         return anp.transpose(anp.reshape(outputs, (count, -1, self.outputs)), (1, 0, 2))
 
 

@@ -141,7 +141,7 @@ def curves(sizes: Sequence[int] = (784, 60, 25, 6), images: int = 500) -> Precis
     Examples
     --------
     >>> problem = curves(images=10)
-    >>> problem.error(problem.start(0)) == problem.objective(1).value(problem.start(0))
+    >>> bool(np.isclose(problem.error(problem.start(0)), problem.objective(1).value(problem.start(0))))
     True
     """
     return _reconstruction("curves autoencoder", autoencoder(sizes), draw_curves(images))

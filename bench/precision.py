@@ -1,0 +1,290 @@
+"""Errors after equal seconds on one core, where answers must be precise: our methods and their rivals.
+
+The problems are those of `hfnb.studies.precision_problems`. Every method gets the same seconds of one core,
+which include everything but the measuring of the error. It is tuned with one seed, for the error at the end
+of these seconds, until its best setting lies inside the grid; then it runs with the other seeds. Every run is
+written to results/precision.json when it ends, so that an interrupted benchmark goes on where it was.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares, minimize
+from threadpoolctl import threadpool_limits
+
+from bench.report import RESULTS, about, show
+from hfnb import hessian_free, levenberg_marquardt
+from hfnb.objectives import Objective
+from hfnb.optimizers._first_order import METHODS as UPDATES
+from hfnb.studies.precision_problems import PROBLEMS, PrecisionProblem
+from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
+from hfnb.studies.tuning import Axis, tuned
+from hfnb.threads import THREAD_VARIABLES
+
+SECONDS, QUICK_SECONDS = 30.0, 2.0
+TUNING_SEED, SEEDS = 5, range(5)
+MOST = 9  # settings that are tried for a method
+POINTS = 60  # of a stored curve
+
+
+class Over(Exception):
+    """The seconds are over."""
+
+
+class Watch:
+    """The clock of a run: seconds of this process's processor time, without those that measuring takes."""
+
+    def __init__(self, problem: PrecisionProblem, seconds: float):
+        self.problem, self.seconds, self.curve = problem, seconds, list[tuple[float, float]]()
+        self._start = time.process_time()
+
+    def elapsed(self) -> float:
+        """Return the seconds so far."""
+        return time.process_time() - self._start
+
+    def see(self, w: np.ndarray) -> bool:
+        """Note the error of parameters; return whether the seconds are over."""
+        now = self.elapsed()
+        due = not self.curve or now - self.curve[-1][0] > self.seconds / POINTS or now > self.seconds
+        if due:
+            self.curve.append((now, self.problem.error(w)))
+            self._start += self.elapsed() - now
+        return now > self.seconds
+
+    def check(self, w: np.ndarray) -> None:
+        """As `see`, and raise `Over` if the seconds are over."""
+        if self.see(w):
+            raise Over
+
+
+# A method: (objective, start, watch, settings) -> None, which shows the watch its parameters again and again.
+
+
+def jacobian(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """Ours with the Jacobian."""
+    levenberg_marquardt(
+        objective, w, max_iter=10**6, tol=0.0, callback=lambda record: watch.see(record.w), **settings
+    )
+
+
+def products(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """Ours with curvature products."""
+    hessian_free(
+        objective, w, max_iter=10**6, tol=0.0, callback=lambda record: watch.see(record.w), **settings
+    )
+
+
+def adam(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """Adam on all samples, with a learning rate that falls to zero by a cosine over the seconds."""
+    _adam(objective, w, watch, settings["rate"], watch.seconds)
+
+
+def _adam(objective: Objective, w: np.ndarray, watch: Watch, rate: float, seconds: float) -> np.ndarray:
+    """Return the parameters after so many seconds of Adam."""
+    w, update, memory, step = w.copy(), UPDATES["adam"](0.9), dict[str, np.ndarray](), 0
+    while (now := watch.elapsed()) < seconds:
+        _, g = objective.value_and_gradient(w)
+        update(w, g, np.float64(0.5 * rate * (1 + np.cos(np.pi * now / seconds))), step, memory)
+        step += 1
+        watch.check(w)
+    watch.see(w)
+    return w
+
+
+def lbfgs(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """L-BFGS-B of SciPy, which begins anew from where its line search gives up."""
+    options = {"maxiter": 10**6, "maxfun": 10**7, "ftol": 0.0, "gtol": 0.0, **settings}
+    before = None
+    while before is None or not np.array_equal(w, before):
+        before = w
+        w = minimize(
+            objective.value_and_gradient,
+            w,
+            jac=True,
+            method="L-BFGS-B",
+            callback=watch.check,
+            options=options,
+        ).x
+
+
+def adam_then_lbfgs(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """Adam for a part of the seconds, then L-BFGS: the usual way to train physics-informed networks."""
+    w = _adam(objective, w, watch, settings["rate"], settings["part"] * watch.seconds)
+    lbfgs(objective, w, watch, {"maxcor": 50})
+
+
+def newton(method: str, objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """Newton's methods of SciPy, with our products with the Hessian."""
+    functions: dict[str, Any] = {"jac": True, "hessp": objective.hessp, "callback": watch.check}
+    options = {"maxiter": 10**6, **({"xtol": 0.0} if method == "Newton-CG" else {"gtol": 0.0}), **settings}
+    minimize(objective.value_and_gradient, w, method=method, **functions, options=options)
+
+
+def trust_region(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """`least_squares` of SciPy with our Jacobian; each Jacobian is at a point that it has accepted."""
+
+    def at(w: np.ndarray) -> np.ndarray:
+        watch.check(w)
+        return objective.jacobian(w)
+
+    limits = {"max_nfev": 10**6, "ftol": None, "xtol": 1e-15, "gtol": None}
+    least_squares(objective.residuals, w, jac=at, method="trf", **limits, **settings)
+
+
+def torch_lbfgs(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """L-BFGS of PyTorch with a strong Wolfe line search, on our gradients."""
+    import torch
+
+    parameters = torch.from_numpy(w.copy()).requires_grad_()
+    limits = {"max_iter": 20, "tolerance_grad": 0.0, "tolerance_change": 0.0}
+    optimizer = torch.optim.LBFGS([parameters], line_search_fn="strong_wolfe", **limits, **settings)
+
+    def closure() -> Any:
+        loss, g = objective.value_and_gradient(parameters.detach().numpy())
+        parameters.grad = torch.from_numpy(g)
+        return torch.tensor(loss)
+
+    while True:
+        optimizer.step(closure)
+        watch.check(parameters.detach().numpy())
+
+
+RATE = Axis(1e-2, 3.0)
+OURS = "ours, Jacobian", "ours, products"
+# method: its function, options that stay as they are, and options to tune
+RIVALS: dict[str, tuple[Any, dict, dict[str, Axis]]] = {
+    "ours, Jacobian": (jacobian, {}, {"damping": Axis(1e-2, 100.0)}),
+    "ours, products": (products, {"method": "martens"}, {"damping": Axis(1.0, 10.0)}),
+    "Adam, cosine schedule": (adam, {}, {"rate": RATE}),
+    "SciPy L-BFGS-B": (lbfgs, {}, {"maxcor": Axis(30, 3)}),
+    "Adam, then L-BFGS": (adam_then_lbfgs, {}, {"rate": RATE, "part": Axis(0.2, 2.0, 0.9)}),
+    "torch L-BFGS": (torch_lbfgs, {}, {"history_size": Axis(30, 3)}),
+    "SciPy Newton-CG": (partial(newton, "Newton-CG"), {}, {}),
+    "SciPy trust-ncg": (partial(newton, "trust-ncg"), {}, {"initial_trust_radius": Axis(1.0, 10.0)}),
+    "SciPy least_squares": (trust_region, {}, {"x_scale": Axis(1.0, 10.0)}),
+}
+
+
+@cache
+def problem_of(name: str) -> PrecisionProblem:
+    """Return a problem, which is made once in each process."""
+    return PROBLEMS[name]()
+
+
+def work(name: str, method: str, settings: dict, seed: int, seconds: float) -> dict:
+    """Run a method in this process; return its curve of (seconds, error), and how it ended."""
+    problem = problem_of(name)
+    objective, w, watch, ended = problem.objective(seed), problem.start(seed), None, "it stopped"
+    objective.value_and_gradient(w)  # what is made once, such as memory
+    with threadpool_limits(1), np.errstate(all="ignore"):
+        watch = Watch(problem, seconds)
+        try:
+            RIVALS[method][0](objective, w, watch, settings)
+        except Over:
+            ended = "the seconds are over"
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            ended = f"{type(error).__name__}: {error}"[:200]
+    curve = [(round(t, 3), float(f"{error:.3g}")) for t, error in watch.curve]
+    final = curve[-1][1] if curve else np.inf
+    return {"error": final if np.isfinite(final) else np.inf, "ended": ended, "curve": curve}
+
+
+def chain(stored: StoredRuns, pool: ProcessPoolExecutor, name: str, method: str, options: Any) -> dict:
+    """Tune a method on a problem, and run it with all seeds; return the result, which is stored."""
+    _, fixed, axes = RIVALS[method]
+    seconds, seeds = (QUICK_SECONDS, SEEDS[:1]) if options.quick else (options.seconds, SEEDS)
+
+    def run(settings: dict, seed: int) -> dict:
+        def make() -> dict:
+            made = pool.submit(work, name, method, settings, seed, seconds).result()
+            print(name, method, settings, seed, made["error"], made["ended"], file=sys.stderr, flush=True)
+            return made
+
+        return stored.run(json.dumps([name, method, settings, seed, seconds]), make)
+
+    found = tuned(
+        fixed, {} if options.quick else axes, lambda each: run(each, TUNING_SEED)["error"], most=MOST
+    )
+    runs = [run(found.settings, seed) for seed in seeds]
+    errors = [each["error"] for each in runs]
+    told = {"problem": name, "method": method, "seconds": seconds, "settings": found.settings}
+    told |= {"inside": found.inside, "tried": found.tried, "errors": errors}
+    stored.add("tuned", {json.dumps([name, method, seconds]): told})
+    return told | {"curves": [each["curve"] for each in runs]}
+
+
+def time_to(curve: list, error: float) -> float:
+    """Return the seconds after which a curve is at an error or below, infinity if it never is."""
+    return next((seconds for seconds, found in curve if found <= error), np.inf)
+
+
+def verdict(found: list[dict]) -> dict[str, Any]:
+    """Return the better of ours against the best rival: errors at the end, seconds to the rival's error."""
+    middle = {each["method"]: float(np.median(each["errors"])) for each in found}
+    mine = min((name for name in OURS if name in middle), key=lambda name: middle[name], default=None)
+    best = min((name for name in middle if name not in OURS), key=lambda name: middle[name], default=None)
+    if mine is None or best is None:
+        return {}
+    curves = next(each["curves"] for each in found if each["method"] == mine)
+    needed = float(np.median([time_to(curve, middle[best]) for curve in curves]))
+    return {
+        "problem": found[0]["problem"],
+        "ours": mine,
+        "error": middle[mine],
+        "best rival": best,
+        "its error": middle[best],
+        "ratio": middle[mine] / middle[best],
+        "seconds to its error ÷ seconds": needed / found[0]["seconds"],
+    }
+
+
+def row(found: dict) -> dict[str, Any]:
+    """Return a row of the table: median and range over the seeds."""
+    return {
+        "problem": found["problem"],
+        "method": found["method"],
+        "error": float(np.median(found["errors"])),
+        "range": f"{min(found['errors']):.2g}–{max(found['errors']):.2g}",
+        "inside": "yes" if found["inside"] else "NO",
+        "settings": json.dumps(found["settings"]),
+    }
+
+
+def chosen(asked: list[str] | None, known: Any, option: str) -> list[str]:
+    """Return the names that the command line asks for, all by default."""
+    if unknown := [name for name in asked or [] if name not in known]:
+        raise SystemExit(f"{option}: expected names of {', '.join(known)}, got {', '.join(unknown)}")
+    return list(asked or known)
+
+
+def run(options: Any) -> None:
+    """Tune, race, show, and write results/precision.json."""
+    problems = chosen(options.problems, PROBLEMS, "--problems")
+    methods = chosen(options.methods, RIVALS, "--methods")
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    stored = StoredRuns(
+        RESULTS / f"precision{'_quick' if options.quick else ''}.json", about, options.minutes
+    )
+    workers = {"max_workers": options.processes, "mp_context": multiprocessing.get_context("spawn")}
+    verdicts = []
+    with ProcessPoolExecutor(**workers) as pool, ThreadPoolExecutor(options.processes) as threads:
+        try:
+            for name in problems:
+                asked = [threads.submit(chain, stored, pool, name, method, options) for method in methods]
+                found = sorted((each.result() for each in asked), key=lambda each: np.median(each["errors"]))
+                show(map(row, found))
+                verdicts.append(verdict(found))
+        except TimeIsUp as error:
+            print(f"precision: {error}")
+        except BaseException:  # an interrupt ends all, after the runs that are being made
+            for each in (threads, pool):
+                each.shutdown(wait=False, cancel_futures=True)
+            raise
+    show(filter(None, verdicts))
