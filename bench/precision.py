@@ -187,6 +187,7 @@ def work(name: str, method: str, settings: dict, seed: int, seconds: float) -> d
         watch = Watch(problem, seconds)
         try:
             RIVALS[method][0](objective, w, watch, settings)
+            ended = "the seconds are over" if watch.elapsed() >= seconds else ended
         except Over:
             ended = "the seconds are over"
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
@@ -209,9 +210,8 @@ def chain(stored: StoredRuns, pool: ProcessPoolExecutor, name: str, method: str,
 
         return stored.run(json.dumps([name, method, settings, seed, seconds]), make)
 
-    found = tuned(
-        fixed, {} if options.quick else axes, lambda each: run(each, TUNING_SEED)["error"], most=MOST
-    )
+    most = 1 if options.quick else MOST
+    found = tuned(fixed, axes, lambda each: run(each, TUNING_SEED)["error"], most=most)
     runs = [run(found.settings, seed) for seed in seeds]
     errors = [each["error"] for each in runs]
     told = {"problem": name, "method": method, "seconds": seconds, "settings": found.settings}

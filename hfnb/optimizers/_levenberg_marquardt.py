@@ -48,20 +48,20 @@ class Factorization:
 
     def __init__(self, J: np.ndarray) -> None:
         self.J, self.wide = J, len(J) < J.shape[1]
-        self.gram = J @ J.T if self.wide else J.T @ J
-        self.size = float(
-            linalg.norm(self.gram, check_finite=False)
-        )  # at least the largest eigenvalue, and near it here
+        (product,) = linalg.get_blas_funcs(["syrk"], [J])
+        self.gram = product(1.0, J.T, trans=self.wide)  # its upper triangle only, in half of the time
+        squares = 2 * np.vdot(self.gram, self.gram) - np.vdot(diagonal := self.gram.diagonal(), diagonal)
+        self.size = float(np.sqrt(squares))  # ‖JᵀJ‖: at least the largest eigenvalue, and near it here
         self.finite = bool(np.isfinite(self.size))
         self._factor: tuple[np.ndarray, bool] | None = None
 
     def factorize(self, damping: float) -> float:
         """Factorize with λ, or, where rounding makes the matrix indefinite, a larger λ; return that λ."""
         while True:
-            damped = self.gram.copy()
-            damped.flat[:: len(damped) + 1] += damping
+            damped = self.gram.copy(order="F")
+            damped.T.flat[:: len(damped) + 1] += damping
             try:
-                self._factor = linalg.cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+                self._factor = linalg.cho_factor(damped, overwrite_a=True, check_finite=False)
             except linalg.LinAlgError:
                 damping *= REJECTED
             else:
