@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hfnb.objectives import Objective
 
 # Options of objectives in autograd: one record for all rows, because each record takes time of its own.
-ONE_RECORD = {"partitions": 1, "chunk": 4096}
+ONE_RECORD: dict[str, Any] = {"partitions": 1, "chunk": 4096}
 
 
 @dataclass(frozen=True)
