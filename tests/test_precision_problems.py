@@ -14,7 +14,6 @@ from hfnb import checks, levenberg_marquardt, models
 from hfnb.studies import precision_problems as problems
 from hfnb.studies.precision_problems import differential_equations as equations
 from hfnb.studies.precision_problems import recurrent, regression
-from hfnb.studies.precision_problems.input_derivatives import derivatives
 
 # One problem of each kind, small: its Jacobian is compared with finite differences.
 SMALL = {
@@ -61,7 +60,7 @@ def test_input_derivatives_are_autograds(sizes, activation):
     random = np.random.default_rng(0)
     w, X = random.standard_normal(net.size), random.standard_normal((11, sizes[0]))
     for orders in ((2,) * sizes[0], (1, 2, 0)[: sizes[0]], (0,) * sizes[0]):
-        u, *found = derivatives(net, w, X, orders)
+        u, *found = models.derivatives(net, w, X, orders)
         np.testing.assert_allclose(u, net.outputs(w, X), rtol=1e-13)
         assert [len(each) for each in found] == list(orders)
         for j, each in enumerate(found):
@@ -75,16 +74,16 @@ def test_input_derivatives_are_autograds(sizes, activation):
 def test_orders_that_do_not_fit_are_named(orders):
     net = models.mlp([2, 3, 1])
     with pytest.raises(ValueError, match="orders: expected 0, 1 or 2 for each of 2 inputs"):
-        derivatives(net, net.init(0, dtype=np.float64), np.ones((4, 2)), orders)
+        models.derivatives(net, net.init(0, dtype=np.float64), np.ones((4, 2)), orders)
 
 
 def test_activations_and_inputs_that_do_not_fit_are_named():
     net = models.mlp([2, 3, 1], "relu")
     with pytest.raises(ValueError, match="net: expected the activations tanh, sigmoid, linear"):
-        derivatives(net, net.init(0), np.ones((4, 2)), (1, 1))
+        models.derivatives(net, net.init(0), np.ones((4, 2)), (1, 1))
     net = models.mlp([2, 3, 1])
     with pytest.raises(ValueError, match=r"X: expected shape \(rows, 2\)"):
-        derivatives(net, net.init(0), np.ones((4, 3)), (1, 1))
+        models.derivatives(net, net.init(0), np.ones((4, 3)), (1, 1))
 
 
 # The exact solution of each equation, and what rounding leaves of the loss: derivatives of Burgers' solution

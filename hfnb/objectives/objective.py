@@ -209,7 +209,9 @@ class Objective:
         """Return the objective of least squares, F(w) = Σₜ weightₜ · ½ meanᵢ ‖rₜ(w; xᵢ, yᵢ)‖² + ½ c ‖w‖².
 
         The sum over t is over terms, such as a differential equation inside a domain and the values on its
-        boundary. Gauss–Newton curvature and Jacobian need no further function.
+        boundary; `hfnb.models.derivatives` has an example. Gauss–Newton curvature and Jacobian need no
+        further function. The Jacobian is quick where networks are `hfnb.models.Network`, or their layers are
+        computed by `hfnb.models.product`.
 
         Parameters
         ----------

@@ -3,7 +3,6 @@
 ======================  ================================================================================
 problem                 what a problem is: a seeded objective, a seeded start, and the error of an answer
 differential_equations  Poisson, convection, Burgers, and an unknown coefficient
-input_derivatives       derivatives of a network with respect to its inputs
 regression              an oscillating function, deep autoencoders, correlated features of a real data set
 recurrent               the adding problem, and the memorization of strings
 ======================  ================================================================================
@@ -17,7 +16,6 @@ from hfnb.studies.precision_problems.differential_equations import (
     poisson,
     unknown_coefficient,
 )
-from hfnb.studies.precision_problems.input_derivatives import derivatives
 from hfnb.studies.precision_problems.problem import PrecisionProblem, relative_error
 from hfnb.studies.precision_problems.recurrent import adding, memorization
 from hfnb.studies.precision_problems.regression import breast_cancer, curves, mnist_autoencoder, oscillation
@@ -47,7 +45,6 @@ __all__ = [
     "burgers",
     "convection",
     "curves",
-    "derivatives",
     "memorization",
     "mnist_autoencoder",
     "oscillation",

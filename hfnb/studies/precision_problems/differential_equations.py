@@ -11,9 +11,8 @@ import autograd.numpy as anp
 import numpy as np
 
 from hfnb.datasets import Dataset
-from hfnb.models import Network, mlp
+from hfnb.models import Network, derivatives, mlp
 from hfnb.objectives import Objective
-from hfnb.studies.precision_problems.input_derivatives import derivatives
 from hfnb.studies.precision_problems.problem import ONE_RECORD, PrecisionProblem, relative_error
 
 BETA = 30.0  # speed of the convection equation
