@@ -34,6 +34,12 @@ CASES = [
         "hfnb.datasets.mnist",
     ),
     (
+        "test",
+        "sklearn",
+        "from hfnb.studies import precision_problems; precision_problems.breast_cancer()",
+        "hfnb.studies.precision_problems.breast_cancer",
+    ),
+    (
         "speech",
         "kaldi_native_fbank",
         f"{SPEECH} import features; features.log_mel(np.zeros(800))",

@@ -118,8 +118,8 @@ def adding_sequences(count: int, length: int, seed: int) -> Dataset:
 
     Notes
     -----
-    The first mark is among the first tenth of the steps, the second between there and T/2, as in [1]_, so
-    that the last half of a sequence says nothing.
+    The first mark is among the first tenth of the steps, the second between there and T/2, so that the last
+    half of a sequence says nothing: a variant of the problem of [1]_ with sequences of one length.
 
     References
     ----------
