@@ -1,5 +1,6 @@
 """Least squares: residuals, their Jacobian, and Levenberg–Marquardt steps on parabolas."""
 
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -108,6 +109,7 @@ def test_engines_evaluate_the_same_terms(pair):
 # What is refused
 
 ROW = Dataset(np.ones((4, 1)), np.ones((4, 1)))
+LINE = models.mlp([1, 2, 1], loss="squared_error")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,26 @@ def test_wrong_residuals_are_named(residuals, words):
     both = Objective.from_residuals([lambda w, X, Y: w[0] * X - Y, residuals], [ROW, ROW])
     with pytest.raises(ValueError, match=rf"^residuals\[1\]: {words}"):
         both.value_and_gradient(np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("residuals", "words"),
+    [
+        (lambda w, X, Y: float(w[0]) * X, "residuals: autograd cannot differentiate it"),
+        (lambda w, X, Y: math.exp(w[0]) * X, "residuals: autograd cannot differentiate it"),
+        (
+            lambda w, X, Y: np.array(X).__setitem__(0, w[0]) or X,
+            "residuals: autograd cannot differentiate it",
+        ),
+        (lambda w, X, Y: LINE.predict(w, X), r"residuals: autograd cannot .*net.outputs is differentiable"),
+        (lambda w, X, Y: (w[0] * X, w), "residuals: expected an array, .* got a tuple"),
+        (lambda w, X, Y: w[0] * X[:, 7], "index 7 is out of bounds"),
+    ],
+    ids=["float()", "math", "assignment", "predict", "tuple", "an error of its own"],
+)
+def test_residuals_that_autograd_cannot_follow_are_named(residuals, words):
+    with pytest.raises((TypeError, IndexError), match=words):
+        levenberg_marquardt(Objective.from_residuals(residuals, ROW), LINE.init(0, dtype=float))
 
 
 @pytest.mark.parametrize(

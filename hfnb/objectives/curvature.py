@@ -21,6 +21,11 @@ from scipy.sparse.linalg import LinearOperator
 from hfnb.objectives.protocols import CurvatureFunction, Model, Product
 from hfnb.validation import check_callable, check_choice, check_vector, shown
 
+NOT_DIFFERENTIABLE = (
+    "autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, and without float(), "
+    "assignment to elements or net.predict (net.outputs is differentiable)"
+)
+
 
 def hessian(f: Callable[[np.ndarray], Any], w: np.ndarray) -> LinearOperator:
     """Return the Hessian of f at w.
@@ -253,10 +258,7 @@ class Autograd:
         except (TypeError, AttributeError, NotImplementedError) as error:
             _number(self.net.loss(w, X, Y))  # if the loss itself is wrong, this raises its own error
             missing = f"; {error}" if isinstance(error, NotImplementedError) else ""
-            raise TypeError(
-                "loss: autograd cannot differentiate it; write it with autograd.numpy, not numpy or math, "
-                f"and without float() or assignment to elements{missing}"
-            ) from error
+            raise TypeError(f"loss: {NOT_DIFFERENTIABLE}{missing}") from error
 
     def _check_mean(self, w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> None:
         """Raise ValueError unless the loss is a mean over rows and equals output_loss(outputs(w, X), Y).

@@ -12,12 +12,13 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.differential_operators import make_vjp
-from autograd.tracer import isbox
+from autograd.tracer import getval, isbox
 
 from hfnb.datasets import Dataset
 from hfnb.models.backprop import output_jacobian
 from hfnb.models.network import Network
 from hfnb.models.row_jacobian import row_jacobian
+from hfnb.objectives.curvature import NOT_DIFFERENTIABLE
 from hfnb.validation import (
     check_callable,
     check_data,
@@ -138,7 +139,15 @@ class LeastSquares:
         columns, shape = self.shapes[number]
         inputs = X[:, 1 : 1 + columns]
         targets = X[:, 1 + columns : 1 + columns + int(np.prod(shape))].reshape(len(X), *shape)
-        r = self.residuals[number](w, inputs, targets)
+        try:
+            r = self.residuals[number](w, inputs, targets)
+        except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            if isbox(w):
+                self.residuals[number](
+                    getval(w), inputs, targets
+                )  # raises its own error if it is wrong itself
+                raise TypeError(f"{self._name(number)}: {NOT_DIFFERENTIABLE}") from error
+            raise
         self._check(number, w, r, len(X))
         if len(X) > 1 and np.shape(r) == (len(X),) * 2:
             self._check_rows(number, self.residuals[number](w, inputs[:1], targets[:1]), len(X))
@@ -159,6 +168,8 @@ class LeastSquares:
     def _check(self, number: int, w: np.ndarray, r: Any, rows: int) -> None:
         """Raise an error that names the term unless r has a row for each sample and depends on w."""
         name = self._name(number)
+        if isinstance(r, (tuple, list)):
+            raise TypeError(f"{name}: expected an array, a row for each row of X, got a {type(r).__name__}")
         if isbox(w) and not isbox(r):
             raise ValueError(
                 f"{name}: expected a function of w written with autograd.numpy, got a result that autograd "
