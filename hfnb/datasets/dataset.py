@@ -185,7 +185,7 @@ class Dataset:
     X : ndarray of float32 or float64, shape (n, d)
         A row for each sample.
     Y : ndarray, shape (n,) or (n, k)
-        Integer class labels 0, 1, 2, … or real targets.
+        Integer class labels 0, 1, 2, …, of shape (n,), or real targets, of shape (n, k).
     name : str
         For titles and messages.
 

@@ -57,7 +57,9 @@ def fit(
     Returns
     -------
     OptimizeResult
-        The result of the optimizer, with ``predict``, a function of inputs in the form of X.
+        The result of the optimizer, with ``predict``, a function of inputs in the form of X that returns
+        predictions in the form of Y. A precise fit of a network usually ends at ``max_iter``, without
+        ``success``, because the gradient still falls: judge it by ``fun``, or by predictions on other data.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def fit(
         found = hessian_free(
             objective, w, **{"method": "martens", "max_iter": max_iter, "seed": seed, **options}
         )
-    found.predict = partial(_predicted, predict, found.x)
+    found.predict = partial(_predicted, predict, found.x, np.ndim(Y) == 1)
     return found
 
 
@@ -125,6 +127,7 @@ def _difference(model: Callable[..., Any], w: np.ndarray, X: np.ndarray, Y: np.n
     return predicted - Y.reshape(shape)
 
 
-def _predicted(predict: Callable[..., Any], w: np.ndarray, X: ArrayLike) -> np.ndarray:
-    """Return the predictions for some inputs."""
-    return np.asarray(predict(w, _table("X", X)))
+def _predicted(predict: Callable[..., Any], w: np.ndarray, flat: bool, X: ArrayLike) -> np.ndarray:
+    """Return the predictions for some inputs, (n,) if ``flat``, else (n, k)."""
+    predictions = np.asarray(predict(w, _table("X", X)))
+    return predictions.reshape(len(predictions)) if flat else predictions.reshape(len(predictions), -1)
