@@ -171,14 +171,13 @@ def levenberg_marquardt(
         certificate = certificate_at(objective, state) if needs_certificate(state, tol) else None
         if certificate and (ending := ending_at(state, certificate, tol)):
             break
+        used = None
         if certificate is None or certificate.verdict != "saddle":
-            lam = matrix.factorize(max(state.damping, LEAST) * matrix.size) / matrix.size
+            used = matrix.factorize(max(state.damping, LEAST) * matrix.size) / matrix.size
             with np.errstate(over="ignore", invalid="ignore"):  # far points are tried, and refused
                 step = _search(objective, state.w, r, matrix)
-            lam = _adapted(lam, step.alpha)
-        else:  # what is rejected near a saddle says nothing about λ
+        else:
             step, state = step_off_saddle(objective, state, certificate, 1)
-            lam = state.trusted
         state = replace(state, iteration=state.iteration + 1, rejected=state.rejected + 1)
         if step.alpha > 0:
             w = state.w + state.w.dtype.type(step.alpha) * step.direction
@@ -187,11 +186,11 @@ def levenberg_marquardt(
             if there.finite and (loss < state.loss or norm(g) < state.gradient_norm):
                 r, matrix = after, there
                 state = replace(state, w=w, g=g, loss=loss, rejected=0, trouble="")
-            elif there.finite:
-                lam *= REJECTED
-            else:
-                state, lam = replace(state, trouble=NOT_FINITE), lam * REJECTED
-        state = state.with_damping(lam)
+            elif not there.finite:
+                state = replace(state, trouble=NOT_FINITE)
+        # Steps that were rejected near a saddle say nothing about λ, which returns to its last trusted value.
+        alpha = 0.0 if state.rejected else step.alpha
+        state = state.with_damping(state.trusted if used is None else _adapted(used, alpha))
         stop = recorder.add(state.w, **_entries(state, step))
         if store:
             store.save({**state.saved(), "history": recorder.history})
