@@ -17,7 +17,7 @@ from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers._levenberg_marquardt import levenberg_marquardt
 from hfnb.validation import check_nonnegative, check_nonnegative_int, check_real, check_vector, shown
 
-SMALL = 4000  # residuals or parameters, of which there are fewer, up to which matrices are factorized
+SMALL = 4000  # largest size of a matrix to factorize: the number of residuals or of parameters, if smaller
 
 
 def fit(
