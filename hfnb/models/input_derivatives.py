@@ -109,8 +109,8 @@ def derivatives(net: Network, w: np.ndarray, X: np.ndarray, orders: Sequence[int
 def _activated(name: str, z: Any, both: Any, once: Any, second: Any) -> list[Any]:
     """Return values and derivatives after an activation.
 
-    ``both`` and ``second`` are the first and second derivatives of z along some inputs; ``once`` are the first
-    derivatives along inputs whose second ones are not needed.
+    ``both`` and ``second`` are the first and second derivatives of z along some inputs; ``once`` are the
+    first derivatives along inputs whose second ones are not needed.
     """
     if name == "linear":
         return [z, both, once, second]

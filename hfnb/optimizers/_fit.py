@@ -17,7 +17,7 @@ from hfnb.optimizers._hessian_free import hessian_free
 from hfnb.optimizers._levenberg_marquardt import levenberg_marquardt
 from hfnb.validation import check_nonnegative, check_nonnegative_int, check_real, check_vector, shown
 
-SMALL = 4000  # largest size of a matrix to factorize: the number of residuals or of parameters, if smaller
+SMALL = 4000  # the largest matrix to factorize; its size is that of the smaller side of the Jacobian
 
 
 def fit(
