@@ -130,6 +130,8 @@ import hfnb
 assert not sys.modules.keys() & {"autograd", "ipyparallel", "matplotlib", "numpy", "scipy"}
 hfnb.Objective
 assert not sys.modules.keys() & {"ipyparallel", "matplotlib"}
+import hfnb.engines.worker, hfnb.optimizers  # what an engine imports; scipy.stats would take it half a second
+assert not sys.modules.keys() & {"matplotlib", "scipy.stats"}
 assert {getattr(hfnb, name).__name__.split(".")[-1] for name in hfnb.__all__} == set(hfnb.__all__)
 """
 
