@@ -1,5 +1,18 @@
 """hfnb: distributed Hessian-free optimization with negative curvature, to learn, run and extend.
 
+Where to start, with `help` of each:
+
+==========================  ===================================================================
+`hfnb.fit`                  fit a network or a function of your own to data, precisely
+`hfnb.hessian_free`         train a network: ``hessian_free(Objective(net, data), net.init(0))``
+`hfnb.levenberg_marquardt`  least squares to many digits, such as differential equations
+`hfnb.Objective`            a loss of your own (``from_loss``) or residuals (``from_residuals``)
+`hfnb.models`               networks; derivatives of their outputs with respect to inputs
+`hfnb.datasets`             MNIST, speech, and arrays of your own
+`hfnb.Cluster`              the same on many engines
+`hfnb.krylov`               solvers alone
+==========================  ===================================================================
+
 Names are imported when they are first used, so that ``import hfnb`` is quick and a program that starts no
 engines does not import what engines need.
 """
@@ -23,7 +36,9 @@ if TYPE_CHECKING:
         Status,
         certify,
         first_order,
+        fit,
         hessian_free,
+        levenberg_marquardt,
         local_steps,
         scipy_method,
     )

@@ -57,12 +57,14 @@ class Record(dict[str, Any]):
     batch_size : int
         Number of these samples (`hessian_free`).
     damping : float
-        λ for the next iteration (`hessian_free`).
+        λ for the next iteration (`hessian_free`, `levenberg_marquardt`).
     direction : str
         The direction of the step: "newton", "negative curvature", "curvilinear", "subspace", a sum of two, as
-        in "newton and negative curvature", or "none" after a rejected step (`hessian_free`).
+        in "newton and negative curvature", or "none" after a rejected step (`hessian_free`,
+        `levenberg_marquardt`).
     alpha, step_norm : float
-        Step length α, and the norm of the step; 0 after a rejected step (`hessian_free`).
+        Step length α, and the norm of the step; 0 after a rejected step (`hessian_free`,
+        `levenberg_marquardt`).
     curvature : float or None
         The most negative curvature dᵀBd of a unit vector d that the solver or the certificate found, None if
         there was none (`hessian_free`).
