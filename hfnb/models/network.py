@@ -193,6 +193,11 @@ class Network:
         """Number p of parameters."""
         return self.layers[-1].stop
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of W₁, b₁, W₂, b₂, …, in the order in which the parameters hold them."""
+        return tuple(shape for layer in self.layers for shape in ((layer.m, layer.n), (layer.n,)))
+
     def outputs(self, w: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Return the outputs, in ``autograd.numpy``: logits where the last layer is linear.
 

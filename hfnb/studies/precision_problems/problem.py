@@ -28,6 +28,9 @@ class PrecisionProblem:
     error : callable
         ``error(w)``: the error of parameters w, which is 0 for a perfect answer. It does not depend on the
         seed of the objective.
+    shapes : tuple of tuple of int
+        The shapes of the weights and biases that the parameters hold, in their order, for methods that
+        treat each matrix as a whole.
     goal : float, optional
         The error at which the problem counts as solved; None if there is no such error.
     symbol_error : callable, optional
@@ -47,6 +50,7 @@ class PrecisionProblem:
     objective: Callable[[int], Objective]
     start: Callable[[int], np.ndarray]
     error: Callable[[np.ndarray], float]
+    shapes: tuple[tuple[int, ...], ...]
     goal: float | None = None
     symbol_error: Callable[[np.ndarray], float] | None = None
 

@@ -65,7 +65,7 @@ def oscillation(hidden: Sequence[int] = (40, 40), points: int = 1000) -> Precisi
 
     goal = float(np.sqrt(2e-6 / np.mean(answer**2)))
     return PrecisionProblem(
-        "oscillation", objective, lambda seed: net.init(seed, dtype=np.float64), error, goal
+        "oscillation", objective, lambda seed: net.init(seed, dtype=np.float64), error, net.shapes, goal
     )
 
 
@@ -188,7 +188,7 @@ def _reconstruction(name: str, net: Network, X: np.ndarray) -> PrecisionProblem:
     def start(seed: int) -> np.ndarray:
         return net.init(seed, method="sparse", dtype=np.float64)
 
-    return PrecisionProblem(name, lambda seed: Objective(net, data), start, error)
+    return PrecisionProblem(name, lambda seed: Objective(net, data), start, error, net.shapes)
 
 
 def quadratic_features(X: np.ndarray) -> np.ndarray:
@@ -267,4 +267,6 @@ def breast_cancer(features: int = 30) -> PrecisionProblem:
     def error(w: np.ndarray) -> float:
         return relative_error(w, answer)
 
-    return PrecisionProblem("breast cancer", lambda seed: Objective(net, data, partitions=1), start, error)
+    return PrecisionProblem(
+        "breast cancer", lambda seed: Objective(net, data, partitions=1), start, error, net.shapes
+    )
