@@ -60,7 +60,7 @@ def main():
         default=float("inf"),
         help="communication, precision: begin no run after so many",
     )
-    parser.add_argument("--seconds", type=float, default=precision.SECONDS, help="precision: for each run")
+    parser.add_argument("--seconds", type=float, help="precision: for each run, instead of the budgets")
     parser.add_argument("--images", nargs="+", type=int, help="target: how many images")
     parser.add_argument("--activations", nargs="+", help="target: tanh, sigmoid, relu")
     parser.add_argument("--networks", nargs="+", help="products: which networks")
