@@ -21,7 +21,7 @@ from bench.report import RESULTS, show
 from hfnb import models, plots
 from hfnb.engines import Cluster
 from hfnb.studies import communication, scaling_model, tasks
-from hfnb.studies.communication import Method, Price, Race, nested
+from hfnb.studies.communication import Method, Price, Race, arguments
 from hfnb.studies.scaling_model import Interconnect, RunCost
 from hfnb.threads import THREAD_VARIABLES
 
@@ -172,7 +172,7 @@ def run_on(cluster: Cluster, race: Race, entry: dict, seed: int) -> dict:
     """Run a method on a cluster until the target; return its seconds and what it spent."""
     watch = communication.Watch(race, entry["optimizer"], Price())
     optimizer = f"hfnb.optimizers:{entry['optimizer']}"
-    settings = nested(entry["settings"]) | {"cells": race.cells, "cell_seed": race.cell_seed}
+    settings = arguments(race, entry["settings"]) | {"cells": race.cells, "cell_seed": race.cell_seed}
     cluster.minimize(
         race.net,
         race.train,
