@@ -16,12 +16,13 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import least_squares, minimize
 from threadpoolctl import threadpool_limits
 
 from bench.report import RESULTS, about, show
-from hfnb import hessian_free, levenberg_marquardt
+from hfnb import hessian_free, levenberg_marquardt, plots
 from hfnb.objectives import Objective
 from hfnb.optimizers._first_order import METHODS as UPDATES
 from hfnb.studies.precision_problems import PROBLEMS, PrecisionProblem
@@ -205,6 +206,8 @@ def soap(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> N
 RATE = Axis(1e-2, 3.0)
 # Ours is the first where the Jacobian fits in memory, as for `hfnb.fit`; else the second.
 OURS = "ours, Jacobian", "ours, products"
+DRAWN = (*OURS, *(f"{name}, cosine schedule" for name in ("Adam", "SOAP")))
+DRAWN += "SciPy L-BFGS-B", "Adam, then L-BFGS", "SciPy least_squares"  # no more lines can be told apart
 # method: its function, options that stay as they are, and options to tune
 RIVALS: dict[str, tuple[Any, dict, dict[str, Axis]]] = {
     "ours, Jacobian": (jacobian, {}, {"damping": Axis(1e-2, 100.0)}),
@@ -307,6 +310,18 @@ def row(found: dict) -> dict[str, Any]:
     }
 
 
+def draw(found: dict[str, dict[str, float]]) -> plt.Figure:
+    """Return the performance profile of {problem: {method: median error}}."""
+    costs = {method: [errors[method] for errors in found.values()] for method in DRAWN}
+    figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    plots.performance_profile(costs, ax)
+    first = sum(min(errors, key=lambda name: errors[name]) in OURS for errors in found.values())
+    ax.set_title(f"Ours has the smallest error on {first} of {len(found)} problems", fontsize=11)
+    ax.set(xlabel="factor over the smallest error", ylabel="share of problems", xlim=(1, 1e6))
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
 def chosen(asked: list[str] | None, known: Any, option: str) -> list[str]:
     """Return the names that the command line asks for, all by default."""
     if unknown := [name for name in asked or [] if name not in known]:
@@ -323,7 +338,7 @@ def run(options: Any) -> None:
         RESULTS / f"precision{'_quick' if options.quick else ''}.json", about, options.minutes
     )
     workers = {"max_workers": options.processes, "mp_context": multiprocessing.get_context("spawn")}
-    verdicts = []
+    verdicts, medians = [], {}
     with ProcessPoolExecutor(**workers) as pool, ThreadPoolExecutor(options.processes) as threads:
         try:
             for name in problems:
@@ -331,6 +346,7 @@ def run(options: Any) -> None:
                 found = sorted((each.result() for each in asked), key=lambda each: np.median(each["errors"]))
                 show(map(row, found))
                 verdicts.append(verdict(found))
+                medians[name] = {each["method"]: float(np.median(each["errors"])) for each in found}
         except TimeIsUp as error:
             print(f"precision: {error}")
         except BaseException:  # an interrupt ends all, after the runs that are being made
@@ -338,3 +354,5 @@ def run(options: Any) -> None:
                 each.shutdown(wait=False, cancel_futures=True)
             raise
     show(filter(None, verdicts))
+    if medians and not options.quick and all(set(DRAWN) <= errors.keys() for errors in medians.values()):
+        draw(medians).savefig(RESULTS / "precision.png", dpi=120)

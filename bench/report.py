@@ -19,6 +19,7 @@ PACKAGES = [
     "torch",
     "curvlinops-for-pytorch",
     "pytorch-minimize",
+    "pytorch-optimizer",
     "scikit-learn",
 ]
 

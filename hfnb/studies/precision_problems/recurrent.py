@@ -225,7 +225,7 @@ def strings(count: int, length: int, symbols: int, seed: int) -> np.ndarray:
 
 
 def memorization(
-    delay: int = 30, length: int = 5, symbols: int = 4, hidden: int = 40, sequences: int = 500
+    delay: int = 30, length: int = 5, symbols: int = 4, hidden: int = 20, sequences: int = 300
 ) -> PrecisionProblem:
     """Return noiseless memorization: a recurrent network reads a string and repeats it after a delay.
 
@@ -261,7 +261,7 @@ def memorization(
     Examples
     --------
     >>> memorization().start(0).shape
-    (2004,)
+    (604,)
     """
     net = RecurrentNetwork(symbols + 1, hidden, symbols)  # one input is the signal
     units, delay = np.eye(symbols + 1), check_positive_int("delay", delay)
