@@ -122,13 +122,21 @@ def draw(entries: dict[str, Entry], spread: float) -> plt.Figure:
         for name, entry in entries.items()
     }
     plots.curves(curves, "reductions", "loss", left, log=True)
+    counts = {
+        name: communication.summary(entry.found["runs"], "reductions")[0] for name, entry in entries.items()
+    }
+    fewest = min(counts, key=lambda name: counts[name])
+    left.set_title(f"{fewest} needs the fewest reductions", fontsize=10)
     network = NETWORKS[MIDDLE]
     intervals = {
         name: [times(entry.costs(), nodes, network, spread) for nodes in NODES]
         for name, entry in entries.items()
     }
-    plots.bands(NODES, intervals, right).set(xlabel="nodes", ylabel="predicted seconds to the target")
-    right.set_title(MIDDLE, fontsize=10)
+    plots.bands(NODES, intervals, right).set(
+        xlabel=f"nodes, {MIDDLE}", ylabel="predicted seconds to the target"
+    )
+    first = {min(intervals, key=lambda name: intervals[name][k][0]) for k in range(len(NODES))}
+    right.set_title(f"predicted first: {' or '.join(sorted(first))}", fontsize=10)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
