@@ -39,7 +39,8 @@ MODULES = (
 BENCHMARKS = {each.__name__.split(".")[1]: each.run for each in MODULES}
 
 
-def main():
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="fewer sizes, rounds and seeds")
@@ -74,11 +75,16 @@ def main():
     parser.add_argument(
         "--priority", type=int, default=0, help="products, vectors: real-time priority while timing"
     )
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the benchmarks that the command line names."""
+    options = command_line().parse_args()
     warn_if_busy()
     for name in options.names or BENCHMARKS:
         if name not in BENCHMARKS:
-            parser.error(f"expected names of {', '.join(BENCHMARKS)}, got {name}")
+            command_line().error(f"expected names of {', '.join(BENCHMARKS)}, got {name}")
         BENCHMARKS[name](options)
 
 

@@ -1,4 +1,4 @@
-"""Cells on engines: the same averages and runs on any number of them, and what faults cost."""
+"""Any number of engines: the same runs, averages and seconds; cells on engines, and what faults cost."""
 
 import os
 import signal
@@ -6,13 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
-from on_engines import MPI, NET, assert_same, engine_pids
+from on_engines import MPI, NET, OPTIONS, assert_same, engine_pids
 from scipy.optimize import OptimizeResult
 
 from hfnb import Checkpoint, Dataset, Objective, hessian_free, krylov, local_steps, models
 from hfnb.engines import Cluster, EngineFailure
 from hfnb.optimizers import Recorder, Status
 from hfnb.optimizers.checkpoint import resumable
+from hfnb.studies.scaling_model import Run, workloads
 
 pytestmark = pytest.mark.usefixtures("own_ipython_dir")
 BOTH = pytest.mark.parametrize("kind", [pytest.param("mpi_pair", marks=MPI), "pair"])
@@ -73,7 +74,34 @@ def averages(objective, w0, callback=None):
     return OptimizeResult(x=w0, nit=0, found=found, counts=objective.counts)
 
 
-# The same on any number of engines
+# The same on any number of engines: one module, so that the clusters of one to four start once
+
+
+@MPI
+def test_same_run_when_client_driven(mpi_cluster, data, w0, alone):
+    assert_same(hessian_free(mpi_cluster.objective(NET, data), w0, **OPTIONS), alone)
+
+
+@MPI
+def test_same_run_when_engine_driven(mpi_cluster, data, w0, alone):
+    assert mpi_cluster.has_mpi
+    assert_same(mpi_cluster.minimize(NET, data, w0, progress=False, **OPTIONS), alone)
+
+
+@MPI
+@pytest.mark.parametrize("mpi_cluster", [1, 3], indirect=True)
+def test_parts_of_a_run_add_up(mpi_cluster, data, w0):
+    history = mpi_cluster.minimize(NET, data, w0, progress=False, **OPTIONS).history
+    engines = len(mpi_cluster.engines)
+    run = Run.of(history, w0, OPTIONS["curvature_batch_size"], engines=engines)
+    assert run.workloads == workloads(history, w0, OPTIONS["curvature_batch_size"])[1:]
+    for found, record in zip(run.seconds, history[1:], strict=True):
+        profiles = record.profile.values()
+        whole = sum(sum(engine.values()) for engine in profiles) / engines
+        assert sum(found.values()) == pytest.approx(whole, rel=1e-9)
+    computed = sum(record.profile[0]["gradient"] for record in history[1:])
+    if engines == 1:
+        assert sum(each["gradient"] for each in run.seconds) == pytest.approx(computed, rel=1e-9)
 
 
 @MPI

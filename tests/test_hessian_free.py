@@ -416,8 +416,11 @@ def test_bad_arguments_are_named():
         hessian_free(objective, w0 * np.nan)
 
 
+SLOW_DISTANCES = [pytest.param(each, marks=pytest.mark.slow) for each in (1e-8, 1e-3)]
+
+
 @pytest.mark.parametrize("solver", ["cg", "bicgstab", "minres"])
-@pytest.mark.parametrize("distance", [0.0, 1e-8, pytest.param(1e-3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("distance", [0.0, *SLOW_DISTANCES])
 def test_every_kind_of_strict_saddle_is_left(solver, distance):
     for family, seed, problem in strict_saddles(20):
         start = problem.near(distance, seed)

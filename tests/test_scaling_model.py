@@ -324,22 +324,6 @@ def test_both_models_agree_on_a_run_that_both_can_describe():
 # The model, on real engines
 
 
-@MPI
-@pytest.mark.parametrize("mpi_cluster", [1, 3], indirect=True)
-def test_parts_of_a_run_add_up(mpi_cluster, data, w0):
-    history = mpi_cluster.minimize(NET, data, w0, progress=False, **OPTIONS).history
-    engines = len(mpi_cluster.engines)
-    run = Run.of(history, w0, OPTIONS["curvature_batch_size"], engines=engines)
-    assert run.workloads == workloads(history, w0, OPTIONS["curvature_batch_size"])[1:]
-    for found, record in zip(run.seconds, history[1:], strict=True):
-        profiles = record.profile.values()
-        whole = sum(sum(engine.values()) for engine in profiles) / engines
-        assert sum(found.values()) == pytest.approx(whole, rel=1e-9)
-    computed = sum(record.profile[0]["gradient"] for record in history[1:])
-    if engines == 1:
-        assert sum(each["gradient"] for each in run.seconds) == pytest.approx(computed, rel=1e-9)
-
-
 LARGE = models.mlp([784, 400, 150, 10])
 SIZES = (120, 240)
 

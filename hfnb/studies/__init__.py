@@ -7,6 +7,7 @@ tuning               search for the best options on geometric grids
 communication        a race in reductions to a loss, of methods that are all tuned by one rule
 stored_runs          a file of runs, with which an interrupted study goes on
 precision_problems   differential equations, regression and recurrent networks, with known errors
+decisions            when to use which method: a table of stored measurements
 scaling_model        timed runs on engines, and a model of the seconds on any number of them
 synthetic_speech     a corpus of TIMIT's form, spoken by eSpeak NG
 features             log-mel energies, normalized, with their neighbours

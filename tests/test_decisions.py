@@ -1,0 +1,56 @@
+"""The table of decisions: its numbers are those of the stored files, and its commands are commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hfnb.studies import decisions
+
+ROOT = Path(__file__).parents[1]
+ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in decisions.table().splitlines()[2:]]
+
+
+def stored(name):
+    return json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def measured(have):
+    return next(row[2] for row in ROWS if row[0] == have)
+
+
+def test_errors_are_the_medians_of_five_seeds():
+    rows = [row for row in stored("precision")["tuned"].values() if row["problem"] == "poisson"]
+    medians = {row["method"]: np.median(row["errors"]) for row in rows}
+    assert all(len(row["errors"]) == 5 for row in rows)
+    best = min(error for method, error in medians.items() if not method.startswith("ours"))
+    text = measured("a differential equation")
+    assert f": {medians['ours, Jacobian']:.0e};" in text
+    assert text.endswith(f": {best:.0e}")
+
+
+def test_reductions_are_those_of_runs_that_arrived():
+    rows = [row for row in stored("communication")["tuned"].values() if row["race"] == "MNIST"]
+    for row in rows:
+        if row["method"] in ("local SGD", "synchronous Adam", "local solves", "local Hessian-free"):
+            assert all(run["reached"] for run in row["runs"])
+            middle = sorted(run["reductions"] for run in row["runs"])[1]
+            assert f"{row['method']} {middle}" in measured("machines on a slow network")
+
+
+PARSE = """
+import sys
+from bench.__main__ import BENCHMARKS, command_line
+options = command_line().parse_args(sys.argv[1:])
+assert options.names and set(options.names) <= set(BENCHMARKS)
+"""
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_commands_are_understood(row):
+    command = row[3].strip("`").split()
+    assert command[:3] == ["python", "-m", "bench"]
+    subprocess.run([sys.executable, "-c", PARSE, *command[3:]], cwd=ROOT, check=True)
