@@ -6,13 +6,15 @@ import pytest
 from autograd import jacobian
 
 from hfnb import Dataset, Objective, models
+from hfnb.models import row_jacobian as module
 from hfnb.models.network import Layer
-from hfnb.models.row_jacobian import following, product, row_jacobian
+from hfnb.models.row_jacobian import FEW, following, product, row_jacobian
 from hfnb.objectives import residuals
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((7, 2))
 NET = models.mlp([2, 5, 4, 3])
+PLANE = models.mlp([2, 5, 4, 1], loss="squared_error")
 FIRST, SECOND = Layer(0, 2, 4), Layer(12, 4, 4)
 LAST = Layer(32, 4, 1)
 SIZE = LAST.stop
@@ -78,7 +80,7 @@ def test_rows_are_those_of_autograd(name):
     assert single == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 
-@pytest.mark.parametrize(
+OTHERWISE = pytest.mark.parametrize(
     "f",
     [
         lambda w: recurrent(w) * w[0],
@@ -91,9 +93,39 @@ def test_rows_are_those_of_autograd(name):
     ],
     ids=["factor", "sum", "small", "own product", "scaled weights", "added weights", "rows mixed up"],
 )
-def test_other_uses_of_w_are_noticed(f):
+
+
+@OTHERWISE
+def test_other_uses_of_w_are_noticed(f, monkeypatch):
+    monkeypatch.setattr(module, "FEW", 0)
     w = RANDOM.standard_normal(SIZE + 8)
     assert row_jacobian(f, w, len(X)) is None
+
+
+@OTHERWISE
+def test_a_few_other_uses_of_w_are_computed_and_more_are_refused(f):
+    w = RANDOM.standard_normal(SIZE + 8)
+    found, expected = row_jacobian(f, w, len(X)), jacobian(f)(w).reshape(-1, w.size)
+    assert found is None or found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    assert (
+        row_jacobian(lambda w: f(w[FEW + 1 :]) + anp.sum(w[: FEW + 1]), np.append(np.ones(FEW + 1), w), 7)
+        is None
+    )
+
+
+def test_unknown_coefficients_are_computed():
+    """As in a differential equation with unknown coefficients, one of which is a weight as well."""
+
+    def f(w):
+        u, (u_x, u_xx), _ = models.derivatives(PLANE, w[:-2], X, (2, 0))
+        return u_xx + w[-2] * u_x + anp.exp(w[-1]) * u**2 + w[0] * X[:, :1]
+
+    w = RANDOM.standard_normal(PLANE.size + 2)
+    expected = jacobian(f)(w).reshape(len(X), -1)
+    assert row_jacobian(f, w, len(X)) == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    single = row_jacobian(f, w.astype(np.float32), len(X))
+    assert single.dtype == np.float32
+    assert single == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 
 def test_nothing_is_followed_afterwards():
@@ -109,15 +141,15 @@ def test_jacobians_of_objectives_are_the_same_both_ways(factor, monkeypatch):
     monkeypatch.setattr(residuals, "_one_by_one", lambda *given: calls.append(1) or slow(*given))
     net = models.mlp([2, 5, 1], loss="squared_error")
 
-    def r(w, X, Y):
-        return net.outputs(w[:-1], X) * (w[-1] if factor else 1.0) - Y
+    def r(w, X, Y):  # more parameters are used otherwise than the quick way allows
+        return net.outputs(w[:-20], X) * (anp.sum(w[-20:]) if factor else 1.0) - Y
 
     def first(w, X, Y):
         return net.outputs(w, X) - Y
 
     data, edge = Dataset(X, X[:, :1]), Dataset(X[:3], X[:3, :1])
     objective = Objective.from_residuals([r if factor else first, first if not factor else r], [data, edge])
-    w = RANDOM.standard_normal(net.size + factor)
+    w = RANDOM.standard_normal(net.size + 20 * factor)
     J, h = objective.jacobian(w), 1e-6
     differences = [
         (objective.residuals(w + h * e) - objective.residuals(w - h * e)) / (2 * h) for e in np.eye(w.size)
