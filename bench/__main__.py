@@ -61,6 +61,7 @@ def command_line() -> argparse.ArgumentParser:
         default=float("inf"),
         help="communication, precision: begin no run after so many",
     )
+    parser.add_argument("--seeds", type=int, default=5, help="precision: how many runs of each method")
     parser.add_argument("--seconds", type=float, help="precision: for each run, instead of the budgets")
     parser.add_argument("--images", nargs="+", type=int, help="target: how many images")
     parser.add_argument("--activations", nargs="+", help="target: tanh, sigmoid, relu")

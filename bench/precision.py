@@ -48,7 +48,7 @@ SECONDS = {
 }
 USUAL = list(SECONDS)[:10]  # the problems by default
 QUICK_SECONDS = 2.0
-TUNING_SEED, SEEDS = 5, range(5)
+TUNING_SEED = 5
 MOST = 9  # settings that are tried for a method
 POINTS = 60  # of a stored curve
 ADAM_PART = 0.2  # of the seconds, before L-BFGS
@@ -248,12 +248,17 @@ def work(name: str, method: str, settings: dict, seed: int, seconds: float) -> d
     return {"error": final if np.isfinite(final) else np.inf, "ended": ended, "curve": curve}
 
 
+def seeds_of(count: int) -> list[int]:
+    """Return the seeds of so many runs, which are other ones than that of tuning."""
+    return [seed for seed in range(count + 1) if seed != TUNING_SEED][:count]
+
+
 def chain(stored: StoredRuns, pool: ProcessPoolExecutor, name: str, method: str, options: Any) -> dict:
     """Tune a method on a problem, and run it with all seeds; return the result, which is stored."""
     _, fixed, axes = RIVALS[method]
-    seconds, seeds = options.seconds or SECONDS[name], SEEDS
+    seconds, seeds = options.seconds or SECONDS[name], seeds_of(options.seeds)
     if options.quick:
-        seconds, seeds = QUICK_SECONDS, SEEDS[:1]
+        seconds, seeds = QUICK_SECONDS, seeds[:1]
 
     def run(settings: dict, seed: int) -> dict:
         def make() -> dict:
@@ -299,12 +304,16 @@ def verdict(found: list[dict]) -> dict[str, Any]:
 
 
 def row(found: dict) -> dict[str, Any]:
-    """Return a row of the table: median and range over the seeds."""
+    """Return a row of the table: median and range over the seeds, and how many reached the problem's goal."""
+    goal = problem_of(found["problem"]).goal
     return {
         "problem": found["problem"],
         "method": found["method"],
         "error": float(np.median(found["errors"])),
         "range": f"{min(found['errors']):.2g}–{max(found['errors']):.2g}",
+        "solved": ""
+        if goal is None
+        else f"{sum(each <= goal for each in found['errors'])} of {len(found['errors'])}",
         "inside": "yes" if found["inside"] else "NO",
         "settings": json.dumps(found["settings"]),
     }

@@ -211,7 +211,7 @@ class Objective:
         The sum over t is over terms, such as a differential equation inside a domain and the values on its
         boundary; `hfnb.models.derivatives` has an example. Gauss–Newton curvature and Jacobian need no
         further function. The Jacobian is quick where networks are `hfnb.models.Network`, or their layers are
-        computed by `hfnb.models.product`.
+        computed by `hfnb.models.product`; up to 16 further parameters may be used in any way.
 
         Parameters
         ----------
@@ -240,6 +240,14 @@ class Objective:
         ValueError
             If numbers of terms differ, or a weight is not positive. When it is evaluated: if residuals do not
             have a row for each sample, or do not depend on w.
+
+        Notes
+        -----
+        Unknown coefficients of an equation are further entries of w: give the network ``w[: net.size]``, and
+        use ``w[net.size]`` in the equation. Weights matter little where all residuals can become zero; with
+        noisy data, a weight is best the inverse of the variance of its residuals. A small loss says nothing
+        about other points: evaluate the objective of points that were not used. Rows may be evaluated in
+        several calls, so that a residual must not depend on how many rows it gets.
 
         Examples
         --------
