@@ -85,7 +85,7 @@ def _seconds() -> str:
 ROWS: tuple[tuple[str, str, Callable[[], str], str], ...] = (
     ("a differential equation", EXACT, _precision("poisson"), "precision --problems poisson"),
     (
-        "one on which training often fails",
+        "a differential equation on which training often fails",
         EXACT,
         _precision("convection"),
         "precision --problems convection",
