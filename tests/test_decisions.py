@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from hfnb.studies import decisions
 
@@ -42,15 +41,16 @@ def test_reductions_are_those_of_runs_that_arrived():
 
 
 PARSE = """
-import sys
+import json, sys
 from bench.__main__ import BENCHMARKS, command_line
-options = command_line().parse_args(sys.argv[1:])
-assert options.names and set(options.names) <= set(BENCHMARKS)
+for command in json.loads(sys.argv[1]):
+    options = command_line().parse_args(command)
+    assert options.names and set(options.names) <= set(BENCHMARKS), command
 """
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_commands_are_understood(row):
-    command = row[3].strip("`").split()
-    assert command[:3] == ["python", "-m", "bench"]
-    subprocess.run([sys.executable, "-c", PARSE, *command[3:]], cwd=ROOT, check=True)
+def test_commands_are_understood():
+    commands = [row[3].strip("`").split() for row in ROWS]
+    assert all(command[:3] == ["python", "-m", "bench"] for command in commands)
+    given = json.dumps([command[3:] for command in commands])
+    subprocess.run([sys.executable, "-c", PARSE, given], cwd=ROOT, check=True)

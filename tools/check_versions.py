@@ -20,7 +20,7 @@ from environments import OLDEST, ROOT, python_of, say
 
 NEWEST = 14  # the minor version of the newest Python that is looked for
 EXTRAS = "all,test"
-OF_THE_REPOSITORY = ("docstrings", "house", "notebooks", "setup", "skips")  # tests/test_….py
+OF_THE_REPOSITORY = ("decisions", "docstrings", "house", "notebooks", "setup", "skips")  # tests/test_….py
 WORKERS = 2 * (os.cpu_count() or 1)  # of pytest: half of the time, tests of engines wait for processes
 
 
