@@ -34,7 +34,7 @@ def table() -> str:
 
 
 def _precision(problem: str) -> Callable[[], str]:
-    """Return a function that tells the median errors of ours and of the best rival after equal seconds."""
+    """Return a function that tells the median errors of this package and of the best rival."""
 
     def measure() -> str:
         rows = published("bench/results/precision.json")["tuned"].values()
