@@ -12,6 +12,7 @@ from hfnb import models
 from hfnb.engines import Cluster
 
 pytestmark = [pytest.mark.usefixtures("own_ipython_dir"), pytest.mark.slow]
+GROWTH = 2.9e6  # bytes by which an engine may grow
 
 
 def resident(pids):
@@ -21,7 +22,7 @@ def resident(pids):
 
 @pytest.mark.parametrize("launcher", [pytest.param("mpi", marks=MPI), "local"])
 def test_memory_of_engines_is_flat_over_200_iterations(launcher, data):
-    """One vector kept an iteration would be 37 MB in the end; a tenth of that is allowed."""
+    """One vector kept an iteration would be 37 MB in the end."""
     net, seen = models.mlp([20, 1000, 5]), {}
     with Cluster(n=2, engines=launcher) as cluster:
         pids = list(engine_pids(cluster).values())
@@ -34,7 +35,7 @@ def test_memory_of_engines_is_flat_over_200_iterations(launcher, data):
         options = {"max_iter": 200, "tol": 0.0, "batch_size": 100, "solver_options": {"max_iter": 2}}
         cluster.minimize(net, data, w0, callback=weigh, progress=False, partitions=4, **options)
     assert w0.nbytes * 180 > 30e6
-    assert (seen[200] - seen[20] <= 0.1 * w0.nbytes * 180).all(), seen
+    assert (seen[200] - seen[20] <= GROWTH).all(), seen
 
 
 PREPARE = """
@@ -99,7 +100,7 @@ def test_400_products_then_ctrl_c_in_a_notebook():
         after = resident(pids)
         engines = ["ipyparallel.engine" in process.cmdline() for process in processes]
         assert sum(engines) == 2
-        assert (after[engines] - before[engines] <= 8 * size).all(), (before, after)  # not one vector of 400
+        assert (after[engines] - before[engines] <= GROWTH).all(), (before, after)  # less than one vector
         assert (after - before < 10 * 8 * size).all(), (before, after)  # of 1,600 vectors that passed through
         endless = "print('started', flush=True); multiply(10**6)"
         assert kernel.run(endless, interrupt=True) == "KeyboardInterrupt"
