@@ -25,13 +25,14 @@ IMPATIENT = {"deadline": 5, "timeout": 90}
 pytestmark = pytest.mark.slow
 
 
-def page(start):
-    """The arguments of the first Cluster(...) in docs/cluster.md whose source starts like that."""
+def page(engines, argument):
+    """The arguments of the first Cluster(...) in docs/cluster.md with these engines and this argument."""
     source = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-    block = re.search(rf"```python\n({re.escape(start)}.*?)```", source, re.DOTALL)[1]
-    return {
-        word.arg: ast.literal_eval(word.value) for word in ast.parse(block.strip()).body[0].value.keywords
-    }
+    for block in re.findall(r"```python\n(hfnb\.Cluster\(.*?)```", source, re.DOTALL):
+        words = {word.arg: word.value for word in ast.parse(block).body[0].value.keywords}
+        if argument in words and ast.literal_eval(words["engines"]) == engines:
+            return {name: ast.literal_eval(value) for name, value in words.items()}
+    raise ValueError(f"docs/cluster.md has no Cluster with engines={engines!r} and {argument}")
 
 
 def run_on_head(hosts, job, folder, halted=None):
@@ -126,7 +127,7 @@ def test_failure_leaves_no_hosts_behind():
 
 @HOSTS
 def test_ssh_goes_on_where_a_host_is_cut_off(data, w0, alone, tmp_path):
-    cluster = page('hfnb.Cluster(engines="ssh"') | IMPATIENT | {"ssh_args": ["-o", "ConnectTimeout=2"]}
+    cluster = page("ssh", "hosts") | IMPATIENT | {"ssh_args": ["-o", "ConnectTimeout=2"]}
     job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": [(OPTIONS, None), (OPTIONS, 4)]}
     with Hosts(2) as hosts:
         report, printed = run_on_head(hosts, job, tmp_path, lambda: hosts.cut("host2"))
@@ -143,7 +144,7 @@ def test_ssh_goes_on_where_a_host_is_cut_off(data, w0, alone, tmp_path):
 @HOSTS
 @MPI
 def test_mpi_restarts_on_the_hosts_that_are_left(data, w0, alone, tmp_path):
-    cluster = page('hfnb.Cluster(engines="mpi", hosts') | IMPATIENT
+    cluster = page("mpi", "hosts") | IMPATIENT
     runs = [(OPTIONS, None), (OPTIONS | {"checkpoint": Checkpoint(tmp_path / "checkpoint")}, 4)]
     with Hosts(2) as hosts:
         job = {"cluster": cluster, "arguments": (NET, data, w0), "runs": runs}
@@ -159,16 +160,16 @@ def test_mpi_restarts_on_the_hosts_that_are_left(data, w0, alone, tmp_path):
 
 @SLURM
 @pytest.mark.parametrize(
-    ("start", "has_mpi"),
+    ("argument", "has_mpi"),
     [
-        ('hfnb.Cluster(engines="slurm", n=2, queue', False),
-        pytest.param('hfnb.Cluster(engines="slurm", n=2, controller_ip', True, marks=MPI),
+        ("queue", False),
+        pytest.param("batch_template", True, marks=MPI),
     ],
     ids=["client", "mpi"],
 )
-def test_slurm(start, has_mpi, data, w0, alone, tmp_path):
-    """An engine on each host, one that has one CPU; srun connects them by MPI where it is told to."""
-    job = {"cluster": page(start), "arguments": (NET, data, w0), "runs": [(OPTIONS, None)]}
+def test_slurm(argument, has_mpi, data, w0, alone, tmp_path):
+    """An engine on each host, one that has one CPU; mpiexec connects them by MPI where the template says so."""
+    job = {"cluster": page("slurm", argument), "arguments": (NET, data, w0), "runs": [(OPTIONS, None)]}
     with Slurm(2) as slurm:
         report, _ = run_on_head(slurm, job, tmp_path)
         queue = slurm.run("squeue", "-h", "-t", "pending,running", capture_output=True, text=True)

@@ -290,7 +290,7 @@ def _environment(launcher: str, threads: int, here: bool) -> dict[str, str]:
     variables, kernel = dict.fromkeys(THREAD_VARIABLES, str(threads)), blas.kernel()
     if here and kernel:
         variables[blas.KERNEL_VARIABLE] = kernel
-    return variables | ({"PATH": path()} if launcher in ("local", "mpi") else {})
+    return variables | ({} if launcher == "ssh" else {"PATH": path()})
 
 
 def _loopback() -> dict[str, str]:
