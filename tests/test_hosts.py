@@ -168,7 +168,7 @@ def test_mpi_restarts_on_the_hosts_that_are_left(data, w0, alone, tmp_path):
     ids=["client", "mpi"],
 )
 def test_slurm(argument, has_mpi, data, w0, alone, tmp_path):
-    """An engine on each host, one that has one CPU; mpiexec connects them by MPI where the template says so."""
+    """An engine on each host, which has one CPU; they are connected by MPI where mpiexec starts them."""
     job = {"cluster": page("slurm", argument), "arguments": (NET, data, w0), "runs": [(OPTIONS, None)]}
     with Slurm(2) as slurm:
         report, _ = run_on_head(slurm, job, tmp_path)

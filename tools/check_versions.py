@@ -1,14 +1,16 @@
 """Run the unit tests on every Python that this machine has, and once with the oldest dependencies admitted.
 
-``python tools/check_versions.py [pytest's arguments]``. Each Python from 3.11 on, except the one that runs
-this program, gets an environment of its own: the oldest of them ``.venv-oldest``, with the lowest versions
-that pyproject.toml names, any other one the versions of the lock, in ``.venv-3.13`` for example. The
-environments are made at the same time. The tests then run in one after the other, as `make test` runs them:
-those of engines start dozens of processes, and three suites at once would spend their time waiting for each
-other. Tests of the repository itself (its tools, texts and style) are left out: each environment has just
-been made by those tools.
+``python tools/check_versions.py [--only make|check] [pytest's arguments]``. Each Python from 3.11 on, except
+the one that runs this program, gets an environment of its own: the oldest of them ``.venv-oldest``, with the
+lowest versions that pyproject.toml names, any other one the versions of the lock, in ``.venv-3.13`` for
+example. The environments are made at the same time; ``--only make`` does no more, and ``--only check`` runs
+the tests in environments that are made already. The tests run in one environment after the other, as `make
+test` runs them: those of engines start dozens of processes, and three suites at once would spend their time
+waiting for each other. Tests of the repository itself (its tools, texts and style) are left out: each
+environment has just been made by those tools.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -95,20 +97,28 @@ def check(python, arguments):
     return subprocess.call([str(python), *tests, *arguments], cwd=ROOT, env=variables) == 0
 
 
-def main():
-    arguments, found = sys.argv[1:], interpreters()
-    others = [number for number in sorted(found) if number != sys.version_info[:2]] or [min(found)]
-    jobs = {f".venv-{major}.{minor}": (locked, found[major, minor]) for major, minor in others[1:]}
-    jobs[".venv-oldest"] = oldest, found[others[0]]
+def make(jobs):
+    """Make the environments at the same time; return the names of those that failed."""
     say(f"making {', '.join(jobs)}")
     with ThreadPoolExecutor() as pool:
         made = dict(zip(jobs, pool.map(lambda name: jobs[name][0](jobs[name][1], name), jobs), strict=True))
-    failed = [name for name in jobs if made[name] is None]
-    for name in jobs:
-        if name not in failed:
-            say(f"unit tests in {name}")
-            failed += [] if check(python_of(ROOT / name), arguments) else [name]
-    return f"hfnb: the unit tests failed in {', '.join(failed)}" if failed else 0
+    return [name for name in jobs if made[name] is None]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=("make", "check"))
+    (options, arguments), found = parser.parse_known_args(), interpreters()
+    others = [number for number in sorted(found) if number != sys.version_info[:2]] or [min(found)]
+    jobs = {f".venv-{major}.{minor}": (locked, found[major, minor]) for major, minor in others[1:]}
+    jobs[".venv-oldest"] = oldest, found[others[0]]
+    failed = [] if options.only == "check" else make(jobs)
+    if options.only != "make":
+        for name in jobs:
+            if name not in failed:
+                say(f"unit tests in {name}")
+                failed += [] if check(python_of(ROOT / name), arguments) else [name]
+    return f"hfnb: failed in {', '.join(failed)}" if failed else 0
 
 
 if __name__ == "__main__":
