@@ -110,7 +110,7 @@ class Cluster:
         engines: str | None = None,
         *,
         threads: int = 1,
-        timeout: float = 60.0,
+        timeout: float = 120.0,
         deadline: float | None = None,
         partitions: int | None = None,
         **options: Any,
