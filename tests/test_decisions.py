@@ -1,6 +1,7 @@
 """The table of decisions: its numbers are those of the stored files, and its commands are commands."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,21 @@ def test_errors_are_the_medians_of_five_seeds():
     assert all(len(row["errors"]) == 5 for row in rows)
     best = min(error for method, error in medians.items() if not method.startswith("ours"))
     text = measured("a differential equation")
-    assert f": {medians['ours, Jacobian']:.0e};" in text
-    assert text.endswith(f": {best:.0e}")
+    assert f"`levenberg_marquardt` {medians['ours, Jacobian']:.0e};" in text
+    assert text.endswith(f", {best:.0e}")
+
+
+def test_what_is_recommended_had_the_smallest_error():
+    methods = {"SOAP": "SOAP, cosine schedule", "SciPy's `least_squares`": "SciPy least_squares"}
+    checked = 0
+    for _, use, _, command in ROWS:
+        if "precision" in command:
+            problem = shlex.split(command.strip("`"))[-1]
+            rows = [row for row in stored("precision")["tuned"].values() if row["problem"] == problem]
+            best = min(rows, key=lambda row: np.median(row["errors"]))["method"]
+            assert best == methods.get(use, "ours, Jacobian")
+            checked += 1
+    assert checked == 5
 
 
 def test_reductions_are_those_of_runs_that_arrived():
@@ -50,7 +64,7 @@ for command in json.loads(sys.argv[1]):
 
 
 def test_commands_are_understood():
-    commands = [row[3].strip("`").split() for row in ROWS]
+    commands = [shlex.split(row[3].strip("`")) for row in ROWS]
     assert all(command[:3] == ["python", "-m", "bench"] for command in commands)
     given = json.dumps([command[3:] for command in commands])
     subprocess.run([sys.executable, "-c", PARSE, given], cwd=ROOT, check=True)
