@@ -1,5 +1,7 @@
 """Steps on functions whose best step is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -211,6 +213,22 @@ def test_the_curve_bends_from_negative_curvature_to_newton():
     step = curvilinear_step(problem, solution, backtrack(problem, solution))
     assert quartic_saddle(w + step.alpha * step.direction) == pytest.approx(step.loss)
     assert step.loss < quartic_saddle(w)
+
+
+@pytest.mark.parametrize("step", ["better", "curvilinear"])
+@pytest.mark.parametrize("tilt", [1e-17, -1e-17])
+def test_a_slope_that_is_rounding_does_not_choose_the_side(step, tilt):
+    """The loss falls on both sides of y = 0, further where y < 0."""
+
+    def f(w):
+        return 0.5 * w[0] ** 2 - 0.5 * w[1] ** 2 + 0.3 * w[1] ** 3 + 0.25 * w[1] ** 4
+
+    w, g, B = np.array([1.0, 0.0]), np.array([1.0, 0.0]), np.diag([1.0, -1.0])
+    solution = replace(bicgstab(B, -g, max_iter=1), direction=np.array([tilt, 1.0]), curvature=-1.0)
+    problem = Subproblem(f, w, f(w), g, B, 0.0)
+    found = STEPS[step](problem, solution, backtrack(problem, solution))
+    assert found.name == {"better": "negative curvature"}.get(step, step)
+    assert found.direction[1] < 0
 
 
 @pytest.mark.parametrize("method", ["paper", "martens", "auto"])

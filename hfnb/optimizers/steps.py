@@ -422,10 +422,19 @@ def negative_curvature_step(
 
     sign = -1.0 if slope >= 0 else 1.0
     step = along(sign)
-    eps, by_curvature = float(np.finfo(w.dtype).eps), 0.5 * abs(curvature) * float(step.alpha * length)
-    if abs(slope) <= max(eps * norm(g) * np.sqrt(w.size), np.sqrt(eps) * by_curvature):
+    if _is_rounding(slope, g, 0.5 * abs(curvature) * float(step.alpha * length)):
         step = min(step, along(-sign), key=lambda each: each.loss)
     return step
+
+
+def _is_rounding(slope: float, g: np.ndarray, by_curvature: float) -> bool:
+    """Whether rounding may have decided the sign of gᵀd, for a unit vector d.
+
+    Such a slope is zero to rounding, or less than √eps of ``by_curvature``, which is what the curvature adds
+    to it on average over the step.
+    """
+    eps = float(np.finfo(g.dtype).eps)
+    return abs(slope) <= max(eps * norm(g) * np.sqrt(g.size), np.sqrt(eps) * by_curvature)
 
 
 @dataclass(frozen=True)
@@ -540,8 +549,9 @@ def curvilinear_step(problem: Subproblem, solution: KrylovResult, candidate: Can
     """Search along the curve w + α² s + α d, with s the candidate and d the negative curvature of the solve.
 
     α is halved from 1 until f ≤ f(w) + c α² (gᵀs + ½ dᵀBd). The length of d is |dᵀBd| for a unit vector d, or
-    ‖s‖ if that is larger. Without a d, or if no α is accepted, because that length does not fit the scale of
-    the loss, the result is that of `better_step`, which searches more widely.
+    ‖s‖ if that is larger. Its sign is that of descent; where rounding may have decided it, both are tried.
+    Without a d, or if no α is accepted, because that length does not fit the scale of the loss, the result is
+    that of `better_step`, which searches more widely.
 
     References
     ----------
@@ -551,15 +561,25 @@ def curvilinear_step(problem: Subproblem, solution: KrylovResult, candidate: Can
     slope = dot(g, s)
     if solution.direction is None or solution.curvature is None or slope >= 0:
         return better_step(problem, solution, candidate)
-    length = max(abs(solution.curvature), norm(s))
-    d = solution.direction * w.dtype.type(-np.copysign(length, dot(g, solution.direction)))
-    decrease, alpha = slope + 0.5 * solution.curvature * length**2, 1.0
-    for _ in range(20):  # as many lengths as a line search has
-        direction = w.dtype.type(alpha) * s + d
-        loss = f(w + w.dtype.type(alpha) * direction)
-        if loss <= problem.loss + 1e-4 * alpha**2 * decrease:
-            return Step(alpha, loss, direction, "curvilinear")
-        alpha /= 2
+    length, along_d = max(abs(solution.curvature), norm(s)), dot(g, solution.direction)
+    decrease = slope + 0.5 * solution.curvature * length**2
+
+    def search(sign: float) -> Step | None:
+        alpha, d = 1.0, w.dtype.type(sign * length) * solution.direction
+        for _ in range(20):  # as many lengths as a line search has
+            direction = w.dtype.type(alpha) * s + d
+            loss = f(w + w.dtype.type(alpha) * direction)
+            if loss <= problem.loss + 1e-4 * alpha**2 * decrease:
+                return Step(alpha, loss, direction, "curvilinear")
+            alpha /= 2
+        return None
+
+    signs = [-float(np.copysign(1.0, along_d))]
+    if _is_rounding(along_d, g, 0.5 * abs(solution.curvature) * length):
+        signs.append(-signs[0])
+    found = [step for step in map(search, signs) if step is not None]
+    if found:
+        return min(found, key=lambda step: step.loss)
     return better_step(problem, solution, candidate)
 
 
