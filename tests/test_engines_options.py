@@ -170,3 +170,9 @@ def test_what_mpiexec_is_told(version, flag, fake, tmp_path, monkeypatch):
     assert (n, cluster) == (2, {"controller_ip": "127.0.0.1"})
     assert engines["mpi_args"] == [flag, "localhost:2", "-v"]
     assert engines["engine_cmd"] == [sys.executable, "-m", "ipyparallel.engine"]
+
+
+def test_a_batch_script_finds_the_mpiexec_beside_this_python(fake):
+    fake("sbatch", "exit 0")
+    _, _, engines = prepare("slurm", 2, 1, {"controller_ip": "127.0.0.1"})
+    assert engines["environment"]["PATH"].split(os.pathsep)[0] == os.path.dirname(sys.executable)

@@ -106,7 +106,7 @@ def make(jobs):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--only", choices=("make", "check"))
     (options, arguments), found = parser.parse_known_args(), interpreters()
     others = [number for number in sorted(found) if number != sys.version_info[:2]] or [min(found)]
