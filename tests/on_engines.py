@@ -16,7 +16,7 @@ from hfnb.engines import launch
 
 PATHS = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 NET = models.mlp([20, 15, 10, 5])
-OPTIONS = {"max_iter": 10, "curvature_batch_size": 400}  # of 603: enough rows a partition to be summed apart
+OPTIONS = {"max_iter": 6, "curvature_batch_size": 400}  # of 603: enough rows a partition to be summed apart
 MPI = pytest.mark.needs("MPI", launch.mpi_missing())
 
 

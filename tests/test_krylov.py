@@ -78,8 +78,9 @@ def test_solver_on_class(name, kind, dtype):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solver_on_class_50_seeds(name, kind):
     for seed in range(50):
-        # Saddle-free Newton takes a whole spectrum at each step: it is meant for a hundred steps.
-        for n in (20, 100) if name == "saddle_free" else (20, 100, 500):
+        # To make a matrix of 500 rows takes longer than to solve with it. Saddle-free Newton takes a whole
+        # spectrum at each step: it is meant for a hundred steps.
+        for n in (20, 100, 500) if seed % 5 == 0 and name != "saddle_free" else (20, 100):
             check_solver(name, kind, np.float64, n, seed)
 
 
