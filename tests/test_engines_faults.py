@@ -109,6 +109,18 @@ os.hfnb_test_fail = fail
 """
 
 
+def test_the_engine_that_raised_is_named_although_its_reply_comes_last(pair):
+    """As on a busy machine: the other engine's reply, that a peer failed, is seconds ahead."""
+    ahead = (
+        "from hfnb.engines.distributed_evaluators import PeerFailure as Ahead; raise Ahead('a peer failed')"
+    )
+    late = "import time; time.sleep(3); raise ArithmeticError('the cause')"
+    with pytest.raises(EngineFailure, match="engine 1 raised ArithmeticError: the cause") as failure:
+        pair._pool.call_each({0: (exec, ahead), 1: (exec, late)})
+    assert failure.value.engine == 1
+    assert pair._pool.call_all(os.getpid)
+
+
 def test_engine_that_dies_while_another_one_raises_is_done_without(data, w0, tmp_path):
     """Engine 2 raises as soon as the client knows that engine 1 died, in the same call."""
     armed, noticed = tmp_path / "armed", tmp_path / "noticed"

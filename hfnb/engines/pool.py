@@ -286,7 +286,8 @@ class Pool:
     def _wait(self, pending: dict, together: bool) -> dict[int, str]:
         """Wait for all replies, the deadline or an exception; return {engine: why its reply is missing}.
 
-        After an exception the replies that arrive within `POLL` seconds are taken as well.
+        After an exception the replies that arrive within `POLL` seconds are taken as well. If all of them say
+        that another engine raised an exception, that one gets `STUCK` seconds to say which.
         """
         end = None if self.deadline is None else time.monotonic() + self.deadline
         rest, gone, dead = dict(pending), set[int](), dict[int, str]()
@@ -297,6 +298,11 @@ class Pool:
             rest = {engine: reply for engine, reply in rest.items() if reply not in done}
             if (dead and together) or any(together or not _is_death(error) for error in errors):
                 wait(rest.values(), timeout=POLL)
+                errors = [
+                    error for reply in pending.values() if reply.done() and (error := reply.exception())
+                ]
+                if errors and all(map(_is_of_a_peer, errors)):
+                    wait(rest.values(), timeout=STUCK)
                 return dict.fromkeys(rest, "was left waiting") | dead
             if rest and end is not None and time.monotonic() >= end:
                 return dict.fromkeys(rest, f"gave no answer in {self.deadline} s") | dead
@@ -323,9 +329,14 @@ def _is_death(error: BaseException) -> bool:
     return isinstance(error, RemoteError) and error.ename == "EngineError"
 
 
+def _is_of_a_peer(error: BaseException) -> bool:
+    """Whether the error is a `PeerFailure`: another engine raised the exception; its reply may come later."""
+    return isinstance(error, RemoteError) and error.ename == "PeerFailure"
+
+
 def _failure(failures: list[tuple[int, BaseException]]) -> EngineFailure:
     """Return the error of one engine, with its traceback: the first that did not fail because of another."""
-    engine, error = min(failures, key=lambda failure: getattr(failure[1], "ename", "") == "PeerFailure")
+    engine, error = min(failures, key=lambda failure: _is_of_a_peer(failure[1]))
     if not isinstance(error, RemoteError):
         return EngineFailure(f"engine {engine}: {error}", engine)
     traceback = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)  # without its colours
