@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from bench.report import RESULTS, about, show
 from hfnb import hessian_free, levenberg_marquardt, plots
-from hfnb.objectives import Objective
+from hfnb.objectives import Objective, Sample
 from hfnb.optimizers._first_order import METHODS as UPDATES
 from hfnb.studies.precision_problems import PROBLEMS, PrecisionProblem
 from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
@@ -96,9 +96,9 @@ def jacobian(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) 
 
 def products(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
     """Ours with curvature products."""
-    hessian_free(
-        objective, w, max_iter=10**6, tol=0.0, callback=lambda record: watch.see(record.w), **settings
-    )
+    samples = {"curvature_batch_size": watch.problem.curvature_batch_size}
+    endless = {"max_iter": 10**6, "tol": 0.0, "callback": lambda record: watch.see(record.w)}
+    hessian_free(objective, w, **samples, **endless, **settings)
 
 
 def adam(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
@@ -106,11 +106,24 @@ def adam(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> N
     _adam(objective, w, watch, settings["rate"], watch.seconds)
 
 
-def _adam(objective: Objective, w: np.ndarray, watch: Watch, rate: float, seconds: float) -> np.ndarray:
+def mini_batch_adam(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> None:
+    """Adam as above, on mini-batches: only for problems that have samples."""
+    _adam(objective, w, watch, settings["rate"], watch.seconds, watch.problem.batch_size)
+
+
+def _adam(
+    objective: Objective,
+    w: np.ndarray,
+    watch: Watch,
+    rate: float,
+    seconds: float,
+    batch_size: int | None = None,
+) -> np.ndarray:
     """Return the parameters after so many seconds of Adam."""
     w, update, memory, step = w.copy(), UPDATES["adam"](0.9), dict[str, np.ndarray](), 0
     while (now := watch.elapsed()) < seconds:
-        _, g = objective.value_and_gradient(w)
+        sample = None if batch_size is None else Sample(batch_size, index=step)
+        _, g = objective.value_and_gradient(w, sample)
         update(w, g, np.float64(0.5 * rate * (1 + np.cos(np.pi * now / seconds))), step, memory)
         step += 1
         watch.check(w)
@@ -204,6 +217,7 @@ def soap(objective: Objective, w: np.ndarray, watch: Watch, settings: dict) -> N
 
 
 RATE = Axis(1e-2, 3.0)
+MINI_BATCHES = "Adam, mini-batches"
 # Ours is the first where the Jacobian fits in memory, as for `hfnb.fit`; else the second.
 OURS = "ours, Jacobian", "ours, products"
 DRAWN = (*OURS, *(f"{name}, cosine schedule" for name in ("Adam", "SOAP")))
@@ -213,6 +227,7 @@ RIVALS: dict[str, tuple[Any, dict, dict[str, Axis]]] = {
     "ours, Jacobian": (jacobian, {}, {"damping": Axis(1e-2, 100.0)}),
     "ours, products": (products, {"method": "martens"}, {"damping": Axis(1.0, 10.0)}),
     "Adam, cosine schedule": (adam, {}, {"rate": RATE}),
+    MINI_BATCHES: (mini_batch_adam, {}, {"rate": RATE}),
     "SOAP, cosine schedule": (soap, {}, {"rate": RATE}),
     "SciPy L-BFGS-B": (lbfgs, {}, {"maxcor": Axis(30, 3)}),
     "Adam, then L-BFGS": (adam_then_lbfgs, {}, {"rate": RATE}),
@@ -351,7 +366,9 @@ def run(options: Any) -> None:
     with ProcessPoolExecutor(**workers) as pool, ThreadPoolExecutor(options.processes) as threads:
         try:
             for name in problems:
-                asked = [threads.submit(chain, stored, pool, name, method, options) for method in methods]
+                samples = problem_of(name).batch_size is not None
+                racing = [method for method in methods if samples or method != MINI_BATCHES]
+                asked = [threads.submit(chain, stored, pool, name, method, options) for method in racing]
                 found = sorted((each.result() for each in asked), key=lambda each: np.median(each["errors"]))
                 show(map(row, found))
                 verdicts.append(verdict(found))

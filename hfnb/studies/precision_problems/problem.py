@@ -35,6 +35,10 @@ class PrecisionProblem:
         The error at which the problem counts as solved; None if there is no such error.
     symbol_error : callable, optional
         ``symbol_error(w)``: the fraction of test symbols that are wrong; None if answers are not symbols.
+    batch_size : int, optional
+        Number of samples in the mini-batches of first-order methods; None where all points belong together.
+    curvature_batch_size : int, optional
+        Number of samples for curvature products of `hfnb.hessian_free`; None for all.
 
     Examples
     --------
@@ -53,6 +57,8 @@ class PrecisionProblem:
     shapes: tuple[tuple[int, ...], ...]
     goal: float | None = None
     symbol_error: Callable[[np.ndarray], float] | None = None
+    batch_size: int | None = None
+    curvature_batch_size: int | None = None
 
 
 def relative_error(found: np.ndarray, answer: np.ndarray) -> float:

@@ -188,7 +188,9 @@ def _reconstruction(name: str, net: Network, X: np.ndarray) -> PrecisionProblem:
     def start(seed: int) -> np.ndarray:
         return net.init(seed, method="sparse", dtype=np.float64)
 
-    return PrecisionProblem(name, lambda seed: Objective(net, data), start, error, net.shapes)
+    return PrecisionProblem(
+        name, lambda seed: Objective(net, data), start, error, net.shapes, batch_size=min(100, len(X))
+    )
 
 
 def quadratic_features(X: np.ndarray) -> np.ndarray:
