@@ -1,6 +1,5 @@
 """Recurrent networks that must remember: the adding problem, and the memorization of strings."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from hfnb.datasets import Dataset
-from hfnb.models import product
+from hfnb.models import product, recurrent_states
 from hfnb.objectives import Objective
 from hfnb.studies.precision_problems.problem import ONE_RECORD, PrecisionProblem
 from hfnb.validation import check_positive_int
@@ -30,7 +29,7 @@ class RecurrentNetwork:
     Examples
     --------
     >>> net = RecurrentNetwork(2, 40, 1)
-    >>> net.size, net.last_outputs(net.start(0), [np.ones((5, 2))] * 10, 3).shape
+    >>> net.size, net.last_outputs(net.start(0), np.ones((10, 5, 2)), 3).shape
     (1761, (5, 3, 1))
     """
 
@@ -72,16 +71,15 @@ class RecurrentNetwork:
         parts = A, B, np.zeros(self.hidden), C, np.zeros(self.outputs)
         return np.concatenate([part.ravel() for part in parts])
 
-    def last_outputs(self, w: np.ndarray, inputs: Iterable[np.ndarray | None], count: int) -> Any:
+    def last_outputs(self, w: np.ndarray, X: np.ndarray, count: int) -> Any:
         """Return the outputs of the last steps, in ``autograd.numpy``.
 
         Parameters
         ----------
         w : ndarray, shape (p,)
             Parameters.
-        inputs : iterable of ndarray or None
-            For each step the inputs xₜ of all sequences, (rows, inputs), or None if they are zero. Not None
-            in the first step.
+        X : ndarray, shape (steps, rows, inputs)
+            The inputs xₜ of all sequences.
         count : int
             Number of steps whose outputs are returned.
 
@@ -93,11 +91,9 @@ class RecurrentNetwork:
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
         parts = zip(anp.split(w, ends), self.shapes, strict=True)
         A, B, b, C, c = (anp.reshape(part, shape) for part, shape in parts)
-        states: list[Any] = []
-        for x in inputs:
-            z = product(states[-1], B, b) if states else product(x, A, b)
-            states.append(anp.tanh(z if x is None or not states else z + product(x, A)))
-        outputs = product(anp.concatenate(states[-count:]), C, c)
+        Z = product(X.reshape(-1, self.inputs), A, b)
+        states = recurrent_states(anp.reshape(Z, (*X.shape[:2], self.hidden)), B)
+        outputs = product(anp.reshape(states[-count:], (-1, self.hidden)), C, c)
         return anp.transpose(anp.reshape(outputs, (count, -1, self.outputs)), (1, 0, 2))
 
 
@@ -109,7 +105,7 @@ def adding_sequences(count: int, length: int, seed: int) -> Dataset:
     count : int
         Number of sequences.
     length : int
-        Number of steps T, at least 10.
+        Number of steps T, at least 2.
     seed : int
         At least 0; a seed always gives the same sequences.
 
@@ -120,13 +116,13 @@ def adding_sequences(count: int, length: int, seed: int) -> Dataset:
 
     Notes
     -----
-    The first mark is among the first tenth of the steps, the second between there and T/2, so that the last
-    half of a sequence says nothing: a variant of the problem of [1]_ with sequences of one length.
+    One mark is in the first half of the steps, the other in the second half, as in [1]_; in the original
+    problem [2]_ both are in the first half, and lengths vary.
 
     References
     ----------
-    .. [1] J. Martens, I. Sutskever, "Learning recurrent neural networks with Hessian-free optimization", ICML
-       2011, supplementary material.
+    .. [1] M. Arjovsky, A. Shah, Y. Bengio, "Unitary evolution recurrent neural networks", ICML 2016, §5.2.
+    .. [2] S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9, 1997, §5.4.
 
     Examples
     --------
@@ -134,12 +130,12 @@ def adding_sequences(count: int, length: int, seed: int) -> Dataset:
     >>> data.X.shape, float(data.X[:, 50:].sum())
     ((100, 100), 200.0)
     """
-    if check_positive_int("length", length) < 10:
-        raise ValueError(f"length: expected at least 10 steps, got {length}")
+    if check_positive_int("length", length) < 2:
+        raise ValueError(f"length: expected at least 2 steps, got {length}")
     random = np.random.default_rng(seed)
     values, marks = random.random((count, length)), np.zeros((count, length))
-    marks[np.arange(count), random.integers(0, length // 10, count)] = 1
-    marks[np.arange(count), random.integers(length // 10, length // 2, count)] = 1
+    marks[np.arange(count), random.integers(0, length // 2, count)] = 1
+    marks[np.arange(count), random.integers(length // 2, length, count)] = 1
     return Dataset(np.hstack([values, marks]), (values * marks).sum(axis=1, keepdims=True))
 
 
@@ -149,7 +145,7 @@ def adding(length: int = 50, hidden: int = 20, sequences: int = 4000) -> Precisi
     Parameters
     ----------
     length : int
-        Number of steps, at least 10; usually 50, 100 or 200.
+        Number of steps, at least 2; usually 50, 100 or 200.
     hidden : int
         Number of hidden units.
     sequences : int
@@ -182,7 +178,7 @@ def adding(length: int = 50, hidden: int = 20, sequences: int = 4000) -> Precisi
     test = adding_sequences(1000, length, TEST_SEED)
 
     def residuals(w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Any:
-        inputs = (X[:, [t, length + t]] for t in range(length))
+        inputs = np.stack([X[:, :length].T, X[:, length:].T], axis=2)
         return net.last_outputs(w, inputs, 1)[:, 0] - Y
 
     def objective(seed: int) -> Objective:
@@ -268,9 +264,9 @@ def memorization(
     test = strings(1000, length, symbols, TEST_SEED)
 
     def answers(w: np.ndarray, X: np.ndarray) -> Any:
-        numbers = X.astype(int)
-        inputs: list[np.ndarray | None] = [units[numbers[:, t]] for t in range(length)]
-        inputs += [None] * (delay - 1) + [np.tile(units[symbols], (len(X), 1))] + [None] * length
+        inputs = np.zeros((delay + 2 * length, len(X), symbols + 1))
+        inputs[:length] = units[X.astype(int).T]
+        inputs[length + delay - 1] = units[symbols]
         return net.last_outputs(w, inputs, length)
 
     def residuals(w: np.ndarray, X: np.ndarray, Y: np.ndarray) -> Any:
