@@ -15,9 +15,9 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, defvjp_argnums, primitive
+from autograd.tracer import getval
 
 from hfnb.models import row_jacobian
-from hfnb.models.row_jacobian import product
 
 
 def recurrent_states(Z: Any, B: Any) -> Any:
@@ -56,10 +56,12 @@ def recurrent_states(Z: Any, B: Any) -> Any:
         raise ValueError(f"B: expected shape {2 * np.shape(Z)[2:]}, got {np.shape(B)}")
     if row_jacobian.following.products is None:
         return _states(Z, B)
-    states = [anp.tanh(Z[0])]  # the products with B, one for each step, make the Jacobian of all rows
-    for t in range(1, len(Z)):
-        states.append(anp.tanh(Z[t] + product(states[-1], B)))
-    return anp.stack(states)
+    # The way back reaches zₜ with the derivative of the result with respect to zₜ + hₜ₋₁ B.
+    made = row_jacobian.Product(Z, B, None)
+    row_jacobian.following.products.append(made)
+    H = _states(anp.reshape(row_jacobian.seen(anp.reshape(Z, (-1, Z.shape[2])), made), Z.shape), B)
+    made.a = _flat(_neighbour(getval(H), False))
+    return H
 
 
 @primitive

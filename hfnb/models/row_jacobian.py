@@ -21,14 +21,14 @@ from autograd.tracer import getval
 class _Following(threading.local):
     """The list to which this thread adds the products that it makes now; None for none."""
 
-    products: "list[_Product] | None" = None
+    products: "list[Product] | None" = None
 
 
 following = _Following()
 FEW = 16  # parameters that may be used outside of products
 
 
-class _Product:
+class Product:
     """One product z = a W + b: its arrays, and δ after the way back, None before it."""
 
     def __init__(self, a: Any, W: Any, b: Any) -> None:
@@ -37,12 +37,12 @@ class _Product:
 
 
 @primitive
-def _seen(z: np.ndarray, made: _Product) -> np.ndarray:
+def seen(z: np.ndarray, made: Product) -> np.ndarray:
     """Return z; on the way back, the product gets the derivative of the result with respect to it."""
     return z
 
 
-def _vjp_of_seen(answer: np.ndarray, z: np.ndarray, made: _Product) -> Any:
+def _vjp_of_seen(answer: np.ndarray, z: np.ndarray, made: Product) -> Any:
     def back(g: np.ndarray) -> np.ndarray:
         made.delta = g
         return g
@@ -50,7 +50,7 @@ def _vjp_of_seen(answer: np.ndarray, z: np.ndarray, made: _Product) -> Any:
     return back
 
 
-defvjp(_seen, _vjp_of_seen, argnums=(0,))
+defvjp(seen, _vjp_of_seen, argnums=(0,))
 
 
 def product(a: Any, W: Any, b: Any = None) -> Any:
@@ -81,8 +81,8 @@ def product(a: Any, W: Any, b: Any = None) -> Any:
     z = a @ W if b is None else a @ W + b
     if following.products is None:
         return z
-    following.products.append(made := _Product(a, W, b))
-    return _seen(z, made)
+    following.products.append(made := Product(a, W, b))
+    return seen(z, made)
 
 
 def row_jacobian(f: Callable[[np.ndarray], Any], w: np.ndarray, rows: int) -> np.ndarray | None:
@@ -148,9 +148,9 @@ def row_jacobian(f: Callable[[np.ndarray], Any], w: np.ndarray, rows: int) -> np
     return None if len(otherwise) else J
 
 
-def _followed(call: Callable[[], Any]) -> tuple[Any, list[_Product]]:
+def _followed(call: Callable[[], Any]) -> tuple[Any, list[Product]]:
     """Return what a function returns, and the products that it made."""
-    following.products = products = list[_Product]()
+    following.products = products = list[Product]()
     try:
         return call(), products
     finally:
@@ -176,7 +176,7 @@ def _places(f: Callable[[np.ndarray], Any], size: int) -> Places | None:
     return found
 
 
-def _add(J: np.ndarray, places: Places, products: list[_Product]) -> bool:
+def _add(J: np.ndarray, places: Places, products: list[Product]) -> bool:
     """Add the gradients of all rows to J; return False if a product is not made of blocks of so many rows."""
     by_weights = dict[bytes, list[Any]]()
     for (weights, biases), made in zip(places, products, strict=True):
