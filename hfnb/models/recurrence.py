@@ -67,25 +67,32 @@ def recurrent_states(Z: Any, B: Any) -> Any:
 @primitive
 def _states(Z: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Return hₜ = tanh(zₜ + hₜ₋₁ B)."""
-    H = np.empty(Z.shape, Z.dtype)
+    H, B = np.empty(Z.shape, Z.dtype), np.ascontiguousarray(B)
     np.tanh(Z[0], out=H[0])
     for t in range(1, len(Z)):
-        np.matmul(H[t - 1], B, out=H[t])
-        H[t] += Z[t]
-        np.tanh(H[t], out=H[t])
+        h = H[t]
+        np.dot(H[t - 1], B, out=h)
+        h += Z[t]
+        np.tanh(h, out=h)
     return H
 
 
 @primitive
 def _linear_recurrence(V: np.ndarray, H: np.ndarray, B: np.ndarray, backward: bool) -> np.ndarray:
     """Return pₜ = (1 − hₜ²) (vₜ + p B) with the p of the step before, or after if ``backward``."""
-    P, D = np.empty(V.shape, V.dtype), 1 - H * H
+    # 1 − h² is made step by step: large arrays cost more to allocate than to compute.
+    P, D, B = np.empty(V.shape, V.dtype), np.empty(V.shape[1:], V.dtype), np.ascontiguousarray(B)
     order = range(len(V))[:: -1 if backward else 1]
-    np.multiply(V[order[0]], D[order[0]], out=P[order[0]])
-    for before, t in pairwise(order):
-        np.matmul(P[before], B, out=P[t])
-        P[t] += V[t]
-        P[t] *= D[t]
+    for before, t in pairwise([order[0], *order]):
+        p = P[t]
+        if before == t:
+            p[...] = V[t]
+        else:
+            np.dot(P[before], B, out=p)
+            p += V[t]
+        np.multiply(H[t], H[t], out=D)
+        np.subtract(1, D, out=D)
+        p *= D
     return P
 
 
@@ -107,14 +114,19 @@ def _times(P: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 @primitive
-def _outer(P: np.ndarray, Q: np.ndarray) -> np.ndarray:
-    """Return Σ pᵀ q over steps and rows, (hidden, hidden)."""
-    return _flat(P).T @ _flat(Q)
+def _outer(P: np.ndarray, Q: np.ndarray, backward: bool) -> np.ndarray:
+    """Return Σ pᵀ qₜ over steps and rows, (hidden, hidden), with the p of the step before, or after."""
+    return _flat(P[1:]).T @ _flat(Q[:-1]) if backward else _flat(P[:-1]).T @ _flat(Q[1:])
 
 
-def _flat(P: np.ndarray) -> np.ndarray:
+def _sum_of_outer(P: Any, Q: Any) -> Any:
+    """Return Σ pᵀ q over steps and rows, both of the same step."""
+    return anp.dot(_flat(P).T, _flat(Q))
+
+
+def _flat(P: Any) -> Any:
     """Return steps and rows as rows of one matrix."""
-    return P.reshape(-1, P.shape[-1])
+    return anp.reshape(P, (-1, P.shape[-1]))
 
 
 # autograd calls these with the numbers of the arguments to differentiate, the answer, and all arguments.
@@ -123,7 +135,7 @@ def _vjp_of_states(argnums: Sequence[int], H: Any, arguments: Any, _: Any) -> Ca
 
     def back(g: Any) -> list[Any]:
         G = _linear_recurrence(g, H, B.T, True)
-        return [G if each == 0 else _outer(_neighbour(H, False), G) for each in argnums]
+        return [G if each == 0 else _outer(H, G, False) for each in argnums]
 
     return back
 
@@ -142,7 +154,7 @@ def _vjp_of_linear_recurrence(
                 * (V + _times(_neighbour(P, backward), B))
                 * (g + _times(_neighbour(G, not backward), B.T))
             ),
-            2: lambda: _outer(_neighbour(P, backward), G),
+            2: lambda: _outer(P, G, backward),
         }
         return [parts[each]() for each in argnums]
 
@@ -152,5 +164,10 @@ def _vjp_of_linear_recurrence(
 defvjp_argnums(_states, _vjp_of_states)
 defvjp_argnums(_linear_recurrence, _vjp_of_linear_recurrence)
 defvjp(_neighbour, lambda _, P, backward: lambda g: _neighbour(g, not backward), argnums=(0,))
-defvjp(_times, lambda _, P, B: lambda g: _times(g, B.T), lambda _, P, B: lambda g: _outer(P, g))
-defvjp(_outer, lambda _, P, Q: lambda g: _times(Q, g.T), lambda _, P, Q: lambda g: _times(P, g))
+defvjp(_times, lambda _, P, B: lambda g: _times(g, B.T), lambda _, P, B: lambda g: _sum_of_outer(P, g))
+defvjp(
+    _outer,
+    lambda _, P, Q, backward: lambda g: _neighbour(_times(Q, g.T), not backward),
+    lambda _, P, Q, backward: lambda g: _times(_neighbour(P, backward), g),
+    argnums=(0, 1),
+)

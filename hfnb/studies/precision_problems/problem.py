@@ -38,7 +38,7 @@ class PrecisionProblem:
     batch_size : int, optional
         Number of samples in the mini-batches of first-order methods; None where all points belong together.
     curvature_batch_size : int, optional
-        Number of samples for curvature products of `hfnb.hessian_free`; None for all.
+        Number of samples for curvature products and line searches of `hfnb.hessian_free`; None for all.
 
     Examples
     --------

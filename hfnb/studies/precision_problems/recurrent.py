@@ -139,7 +139,7 @@ def adding_sequences(count: int, length: int, seed: int) -> Dataset:
     return Dataset(np.hstack([values, marks]), (values * marks).sum(axis=1, keepdims=True))
 
 
-def adding(length: int = 50, hidden: int = 20, sequences: int = 4000) -> PrecisionProblem:
+def adding(length: int = 50, hidden: int = 20, sequences: int = 2000) -> PrecisionProblem:
     """Return the adding problem: a recurrent network must add two marked numbers of a long sequence.
 
     Parameters
@@ -190,7 +190,8 @@ def adding(length: int = 50, hidden: int = 20, sequences: int = 4000) -> Precisi
     def start(seed: int) -> np.ndarray:
         return net.start(seed, input_scale=10 / length)
 
-    return PrecisionProblem(f"adding, {length} steps", objective, start, error, net.shapes, SOLVED)
+    samples = {"batch_size": min(100, sequences), "curvature_batch_size": min(250, sequences)}
+    return PrecisionProblem(f"adding, {length} steps", objective, start, error, net.shapes, SOLVED, **samples)
 
 
 def strings(count: int, length: int, symbols: int, seed: int) -> np.ndarray:
@@ -283,4 +284,12 @@ def memorization(
         return float(np.mean(answers(w, test).argmax(axis=-1) != test))
 
     name = f"memorization, {delay} steps"
-    return PrecisionProblem(name, objective, net.start, error, net.shapes, symbol_error=symbol_error)
+    return PrecisionProblem(
+        name,
+        objective,
+        net.start,
+        error,
+        net.shapes,
+        symbol_error=symbol_error,
+        batch_size=min(100, sequences),
+    )
