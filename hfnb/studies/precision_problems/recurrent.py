@@ -190,8 +190,16 @@ def adding(length: int = 50, hidden: int = 20, sequences: int = 2000) -> Precisi
     def start(seed: int) -> np.ndarray:
         return net.start(seed, input_scale=10 / length)
 
-    samples = {"batch_size": min(100, sequences), "curvature_batch_size": min(250, sequences)}
-    return PrecisionProblem(f"adding, {length} steps", objective, start, error, net.shapes, SOLVED, **samples)
+    return PrecisionProblem(
+        f"adding, {length} steps",
+        objective,
+        start,
+        error,
+        net.shapes,
+        SOLVED,
+        batch_size=min(100, sequences),
+        curvature_batch_size=min(250, sequences),
+    )
 
 
 def strings(count: int, length: int, symbols: int, seed: int) -> np.ndarray:
