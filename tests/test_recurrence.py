@@ -70,10 +70,14 @@ def test_the_jacobian_is_made_by_one_way_back():
         np.testing.assert_allclose(np.sqrt(7) * J[row], g, rtol=1e-11, atol=1e-13)  # the loss is a mean
 
 
-def test_float32_stays_float32():
+def test_float32_stays_float32_and_mixed_precisions_are_float64():
     Z, B = np.ones((2, 3, 4), np.float32), np.eye(4, dtype=np.float32)
     assert recurrent_states(Z, B).dtype == np.float32
     assert grad(lambda B: anp.sum(recurrent_states(Z, B)))(B).dtype == np.float32
+    for mixed in [(Z.astype(float), B), (Z, B.astype(float)), (np.ones((2, 3, 4), int), B)]:
+        H = recurrent_states(*mixed)
+        assert H.dtype == np.float64
+        np.testing.assert_allclose(H, loop(*(each.astype(float) for each in mixed)), rtol=1e-15)
 
 
 def test_shapes_that_do_not_fit_are_named():

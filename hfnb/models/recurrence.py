@@ -56,7 +56,7 @@ def recurrent_states(Z: Any, B: Any) -> Any:
         raise ValueError(f"B: expected shape {2 * np.shape(Z)[2:]}, got {np.shape(B)}")
     if row_jacobian.following.products is None:
         return _states(Z, B)
-    # The way back reaches zₜ with the derivative of the result with respect to zₜ + hₜ₋₁ B.
+    # All products hₜ₋₁ B as one: the way back reaches zₜ with the derivative with respect to zₜ + hₜ₋₁ B.
     made = row_jacobian.Product(Z, B, None)
     row_jacobian.following.products.append(made)
     H = _states(anp.reshape(row_jacobian.seen(anp.reshape(Z, (-1, Z.shape[2])), made), Z.shape), B)
@@ -67,8 +67,8 @@ def recurrent_states(Z: Any, B: Any) -> Any:
 @primitive
 def _states(Z: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Return hₜ = tanh(zₜ + hₜ₋₁ B)."""
-    H, B = np.empty(Z.shape, Z.dtype), np.ascontiguousarray(B)
-    np.tanh(Z[0], out=H[0])
+    H, B = np.empty(Z.shape, np.result_type(Z, B, np.float32)), np.ascontiguousarray(B)
+    np.tanh(Z[0], out=H[0], dtype=H.dtype)
     for t in range(1, len(Z)):
         h = H[t]
         np.dot(H[t - 1], B, out=h)
@@ -81,7 +81,8 @@ def _states(Z: np.ndarray, B: np.ndarray) -> np.ndarray:
 def _linear_recurrence(V: np.ndarray, H: np.ndarray, B: np.ndarray, backward: bool) -> np.ndarray:
     """Return pₜ = (1 − hₜ²) (vₜ + p B) with the p of the step before, or after if ``backward``."""
     # 1 − h² is made step by step: large arrays cost more to allocate than to compute.
-    P, D, B = np.empty(V.shape, V.dtype), np.empty(V.shape[1:], V.dtype), np.ascontiguousarray(B)
+    P, D = np.empty(V.shape, np.result_type(V, H, B)), np.empty(V.shape[1:], H.dtype)
+    B = np.ascontiguousarray(B)
     order = range(len(V))[:: -1 if backward else 1]
     for before, t in pairwise([order[0], *order]):
         p = P[t]
