@@ -291,7 +291,7 @@ def chain(stored: StoredRuns, pool: ProcessPoolExecutor, name: str, method: str,
     runs = [run(found.settings, seed) for seed in seeds]
     errors = [each["error"] for each in runs]
     told = {"problem": name, "method": method, "seconds": seconds, "settings": found.settings}
-    told |= {"inside": found.inside, "tried": found.tried, "errors": errors}
+    told |= {"inside": found.inside, "tried": found.tried, "errors": errors, "machine": about()["machine"]}
     stored.add("tuned", {json.dumps([name, method, seconds]): told})
     return told | {"curves": [each["curve"] for each in runs]}
 

@@ -26,7 +26,8 @@ class StoredRuns:
     path : Path
         The file; it need not exist.
     about : callable
-        () -> a dictionary that says how the file was made.
+        () -> a dictionary that says how entries are made. Those of earlier occasions stay in the file, in the
+        list ``earlier`` of that dictionary, if anything but the command and the load differs.
     minutes : float
         After so many minutes no run is begun.
 
@@ -46,7 +47,8 @@ class StoredRuns:
         self._path, self._about, self._lock = path, about, threading.Lock()
         self._end = time.monotonic() + 60 * minutes
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self._tables: dict[str, dict[str, Any]] = {k: each for k, each in found.items() if k != "about"}
+        self._before: dict[str, Any] = found.pop("about", {})
+        self._tables: dict[str, dict[str, Any]] = found
 
     def table(self, name: str) -> dict[str, Any]:
         """Return a copy of a table.
@@ -108,12 +110,21 @@ class StoredRuns:
         """
         with self._lock:
             self._tables.setdefault(name, {}).update(entries)
-            whole = {"about": self._about(), **self._tables}
+            whole = {"about": _with_earlier(self._about(), self._before), **self._tables}
             text = ",\n".join(f"{_json(each)}: {_lines(table)}" for each, table in whole.items())
             self._path.parent.mkdir(parents=True, exist_ok=True)
             fresh = self._path.with_suffix(".new")
             fresh.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
             os.replace(fresh, self._path)
+
+
+def _with_earlier(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return what is said of the newest entries, with what was said of earlier ones where it differs."""
+    earlier, last = list(before.get("earlier", [])), {k: v for k, v in before.items() if k != "earlier"}
+    lasting = (last.keys() | now.keys()) - {"command", "load"}
+    if last and any(last.get(key) != now.get(key) for key in lasting):
+        earlier.append(last)
+    return {**now, "earlier": earlier} if earlier else now
 
 
 def _json(value: Any) -> str:
