@@ -208,7 +208,7 @@ def test_engine_of_an_mpi_run_dies(data, w0):
 @pytest.mark.slow
 def test_mpi_run_starts_again_from_its_checkpoint(data, w0, alone, tmp_path, caplog):
     """Once an engine is killed, once one hangs: the run ends as if nothing had happened."""
-    faults = {3: signal.SIGKILL, 6: signal.SIGSTOP}
+    faults = {2: signal.SIGKILL, 4: signal.SIGSTOP}
 
     def strike(record):
         if record.iteration in faults:
@@ -266,7 +266,7 @@ def test_killed_driver_resumes(mpi_pair, data, w0, alone, tmp_path):
 @pytest.mark.slow
 def test_four_engines_then_three_then_four(data, w0, alone, tmp_path):
     checkpoint = Checkpoint(tmp_path)
-    for last_iteration in (6, 10):
+    for last_iteration in (4, OPTIONS["max_iter"]):
         with Cluster(n=4, engines="local") as cluster:
 
             def kill_one(record):
@@ -276,7 +276,7 @@ def test_four_engines_then_three_then_four(data, w0, alone, tmp_path):
             objective = cluster.objective(NET, data)
             options = {**OPTIONS, "max_iter": last_iteration, "checkpoint": checkpoint}
             result = hessian_free(objective, w0, callback=kill_one, **options)
-            assert len(cluster.engines) == (3 if last_iteration == 6 else 4)
+            assert len(cluster.engines) == (3 if last_iteration == 4 else 4)
     assert_same(result, alone)
 
 
