@@ -25,7 +25,7 @@ def resident(pids):
 
 @pytest.mark.parametrize("launcher", [pytest.param("mpi", marks=MPI), "local"])
 def test_engines_keep_no_vectors_of_earlier_iterations(launcher, data, monkeypatch):
-    """An engine keeps the record of each iteration, at most 20 kB, but no vector of 208 kB."""
+    """An engine keeps the record of each iteration, but no vector; each vector has 208 kB."""
     monkeypatch.setenv(*RETURN_BLOCKS)
     net, seen = models.mlp([20, 1000, 5]), {}
     with Cluster(n=2, engines=launcher) as cluster:

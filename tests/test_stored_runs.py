@@ -1,4 +1,4 @@
-"""A file of runs that were made on several occasions says of each how it was made."""
+"""A file of runs that were made on several machines names all of them."""
 
 import json
 

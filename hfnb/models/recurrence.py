@@ -1,11 +1,12 @@
-"""The states of a tanh recurrent network, with derivatives of any order in the time of NumPy's own work.
+"""The states of a tanh recurrent network, as one operation of autograd with derivatives of any order.
 
-autograd would record half a dozen operations for each step, and so take longer to follow a network of a few
-dozen units than to compute it. Here all steps are one operation. Its derivatives are linear recurrences,
+autograd would record several operations for each step. With a few dozen units, to follow them takes longer
+than to compute them. Here all steps are one operation. Its derivatives are made of linear recurrences,
 
     pₜ = (1 − hₜ²) (vₜ + pₜ₋₁ B)   in the direction of time, and   pₜ = (1 − hₜ²) (vₜ + pₜ₊₁ B)   against it,
 
-and each of them is the other's transpose with Bᵀ, so that two operations are closed under differentiation.
+and each of them, with Bᵀ instead of B, is the transpose of the other, so that further derivatives need no
+other recurrence.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,8 +57,9 @@ def recurrent_states(Z: Any, B: Any) -> Any:
         raise ValueError(f"B: expected shape {2 * np.shape(Z)[2:]}, got {np.shape(B)}")
     if row_jacobian.following.products is None:
         return _states(Z, B)
-    # All products hₜ₋₁ B as one: the way back reaches zₜ with the derivative with respect to zₜ + hₜ₋₁ B.
-    made = row_jacobian.Product(Z, B, None)
+    # All products hₜ₋₁ B count as one, whose inputs hₜ₋₁ are known after the states. On the way back, what
+    # arrives at zₜ is the derivative with respect to zₜ + hₜ₋₁ B.
+    made = row_jacobian.Product(None, B, None)
     row_jacobian.following.products.append(made)
     H = _states(anp.reshape(row_jacobian.seen(anp.reshape(Z, (-1, Z.shape[2])), made), Z.shape), B)
     made.a = _flat(_neighbour(getval(H), False))
