@@ -1106,7 +1106,7 @@ TARGETS |= {
             "stopping_rule": choices("martens", "marginal-gain", optional=True),
             "line_search_sample": choices("loss", "curvature", optional=True),
             "probe": wrong(1, 0.5, "yes", [], np.nan) + fine(True, False, None, np.bool_(True)),
-            "step": choices("better", "curvilinear", "subspace"),
+            "step": choices("better", "newton", "curvilinear", "subspace"),
             "batch_size": BATCHES + fine("all", "growing"),
             "curvature_batch_size": BATCHES + fine("same", "part"),
             "damping": finite(0.5, optional=True) + fine(1e6, 1e-12, 10, 0.0, "gradient"),

@@ -15,9 +15,11 @@ from hfnb.optimizers.steps import (
     Subproblem,
     backtrack,
     backtrack_iterates,
+    better_step,
     curvilinear_step,
     line_search,
     negative_curvature_step,
+    newton_step,
     subspace_step,
     wide_search,
 )
@@ -202,6 +204,19 @@ def test_the_subspace_step_is_the_minimizer_where_the_subspace_is_everything():
     problem = Subproblem(lambda w: g @ w + 0.5 * w @ np.abs(B) @ w, np.zeros(2), 0.0, g, B, 0.0)
     step = subspace_step(problem, solution, backtrack(problem, solution))
     np.testing.assert_allclose(step.alpha * step.direction, [-0.5, -0.5], atol=1e-12)
+
+
+def test_the_newton_step_ignores_the_negative_curvature_of_the_solve():
+    w = np.array([0.5, 0.3])
+    B, g = np.diag([1.0, 3 * w[1] ** 2 - 1]), np.array([w[0], w[1] ** 3 - w[1]])
+    solution = bicgstab(B, -g, max_iter=2)
+    assert solution.direction @ B @ solution.direction < -0.3
+    problem = Subproblem(quartic_saddle, w, quartic_saddle(w), g, B, 0.0)
+    candidate = backtrack(problem, solution)
+    taken, ignored = better_step(problem, solution, candidate), newton_step(problem, solution, candidate)
+    assert (taken.name, ignored.name) == ("negative curvature", "newton")
+    assert taken.loss < -0.2 < -0.1 < ignored.loss  # the minimum beyond the ridge is −1/4, the saddle is 0
+    np.testing.assert_array_equal(np.abs(ignored.direction), np.abs(candidate.s))
 
 
 def test_the_curve_bends_from_negative_curvature_to_newton():

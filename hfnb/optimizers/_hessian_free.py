@@ -113,8 +113,9 @@ def hessian_free(
     line_search_sample : {"loss", "curvature"}
         The samples on which line searches evaluate the loss. "curvature" has no effect with mini-batches
         and on plateaus, where "loss" is used; the step is kept only if the loss over all samples falls.
-    step : {"better", "curvilinear", "subspace"}
-        How the solution and the direction of negative curvature become a step.
+    step : {"better", "newton", "curvilinear", "subspace"}
+        How the solution and the direction of negative curvature become a step. "newton" ignores the negative
+        curvature; only a certificate may then still step along it.
     curvature_batch_size : int, "same" or "part"
         Samples for the curvature: a number; "same", those of the gradient; or "part", a quarter of a
         mini-batch and a tenth of all samples, but at least 125 and 500. The methods "paper" and "martens"

@@ -238,7 +238,9 @@ def check_combination(objective: Any, chosen: dict[str, Any], *, step: Any, prec
         if chosen[name] != value:
             raise ValueError(f"{name}: expected {value!r} with solves='local', got {chosen[name]!r}")
     if step == "subspace":
-        raise ValueError("step: expected 'better' or 'curvilinear' with solves='local', got 'subspace'")
+        raise ValueError(
+            "step: expected 'better', 'newton' or 'curvilinear' with solves='local', got 'subspace'"
+        )
     if preconditioner is not None:
         raise ValueError("preconditioner: expected None with solves='local', whose products are local")
 

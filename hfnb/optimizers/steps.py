@@ -545,6 +545,11 @@ def better_step(problem: Subproblem, solution: KrylovResult, candidate: Candidat
     return min(steps, key=lambda step: step.loss)
 
 
+def newton_step(problem: Subproblem, solution: KrylovResult, candidate: Candidate) -> Step:
+    """Search along the candidate only: negative curvature that the solve met is ignored."""
+    return _newton(problem, candidate)
+
+
 def curvilinear_step(problem: Subproblem, solution: KrylovResult, candidate: Candidate) -> Step:
     """Search along the curve w + α² s + α d, with s the candidate and d the negative curvature of the solve.
 
@@ -609,7 +614,12 @@ def subspace_step(problem: Subproblem, solution: KrylovResult, candidate: Candid
     return min(other, step, key=lambda step: step.loss)
 
 
-STEPS = {"better": better_step, "curvilinear": curvilinear_step, "subspace": subspace_step}
+STEPS = {
+    "better": better_step,
+    "newton": newton_step,
+    "curvilinear": curvilinear_step,
+    "subspace": subspace_step,
+}
 
 
 def _newton(problem: Subproblem, candidate: Candidate) -> Step:
