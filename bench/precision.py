@@ -50,6 +50,7 @@ SECONDS = {
 USUAL = list(SECONDS)[:10]  # the problems by default
 QUICK_SECONDS = 2.0
 TUNING_SEEDS = 5, 105, 106  # the first only, unless the problem counts as solved at some error
+SEEDS = 5
 MOST = 9  # settings that are tried for a method
 POINTS = 60  # of a stored curve
 ADAM_PART = 0.2  # of the seconds, before L-BFGS
@@ -276,7 +277,7 @@ def seeds_of(count: int) -> list[int]:
 def chain(stored: StoredRuns, pool: ProcessPoolExecutor, name: str, method: str, options: Any) -> dict:
     """Tune a method on a problem, and run it with all seeds; return the result, which is stored."""
     _, fixed, axes = RIVALS[method]
-    seconds, seeds = options.seconds or SECONDS[name], seeds_of(options.seeds)
+    seconds, seeds = options.seconds or SECONDS[name], seeds_of(options.seeds or SEEDS)
     tuning_seeds = TUNING_SEEDS[:1]
     if problem_of(name).goal is not None:
         tuning_seeds = TUNING_SEEDS

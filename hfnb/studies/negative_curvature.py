@@ -1,0 +1,428 @@
+"""What steps along negative curvature are worth: all combinations of solver, matrix, stopping rule and step.
+
+Each combination runs from an ordinary start and from one near a saddle. The certificate of saddles is
+switched off, so that what a run finds, its solver has found. What is compared are the costs to reach three
+losses: curvature products, passes over the data, and reductions over engines.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import norm, t
+
+from hfnb import models
+from hfnb.datasets import Dataset
+from hfnb.objectives import Objective
+from hfnb.optimizers import hessian_free
+from hfnb.studies.speech_recognition import timit_task
+from hfnb.studies.tasks import pooled_mnist
+
+FACTORS: dict[str, tuple[str, ...]] = {
+    "solver": ("cg", "bicgstab", "minres"),
+    "curvature": ("hessian", "gauss-newton"),
+    "rule": ("martens", "marginal-gain", "tolerance"),
+    "step": ("better", "newton"),  # with and without steps along negative curvature
+    "start": ("ordinary", "near the saddle"),
+}
+# What the rules stand for. "tolerance" solves until the residual is a thousandth of the gradient.
+RULES: dict[str, dict[str, Any]] = {
+    "martens": {"stopping_rule": "martens"},
+    "marginal-gain": {"stopping_rule": "marginal-gain"},
+    "tolerance": {
+        "stopping_rule": "martens",
+        "solver_options": {"progress": 0.0, "rtol": 1e-3, "max_iter": 250},
+    },
+}
+LEFT_OUT = {
+    "marginal-gain with bicgstab or minres": "the rule is one of CG; with others it stands for Martens' rule",
+    "better with gauss-newton": "the Gauss–Newton matrix has no negative curvature, so that both steps agree",
+}
+COSTS = ("products", "passes", "reductions")
+FRACTIONS = (0.5, 0.2, 0.05)  # of the way down from the saddle's loss that is left at the targets
+PASSES = 1500.0  # over the data, after which a run ends
+SHRUNK = 0.1  # factor of the weights of an ordinary start, which leads near the saddle at zero
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A value of each factor.
+
+    Attributes
+    ----------
+    solver : {"cg", "bicgstab", "minres"}
+    curvature : {"hessian", "gauss-newton"}
+    rule : {"martens", "marginal-gain", "tolerance"}
+        When a solve stops.
+    step : {"better", "newton"}
+        With steps along negative curvature, or without.
+    start : {"ordinary", "near the saddle"}
+
+    Examples
+    --------
+    >>> Combination("cg", "hessian", "martens", "newton", "ordinary").options["step"]
+    'newton'
+    """
+
+    solver: str
+    curvature: str
+    rule: str
+    step: str
+    start: str
+
+    @property
+    def meaningful(self) -> bool:
+        """Whether it differs from all others (see ``LEFT_OUT``)."""
+        ruled = self.rule != "marginal-gain" or self.solver == "cg"
+        return ruled and (self.step != "better" or self.curvature == "hessian")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `hfnb.hessian_free`."""
+        fixed = {"damping": "gradient", "tol": 0.0, "max_iter": 10**6}
+        chosen = {"solver": self.solver, "curvature": self.curvature, "step": self.step}
+        return {**fixed, **chosen, **RULES[self.rule]}
+
+
+def combinations() -> list[Combination]:
+    """Return all combinations that have a meaning.
+
+    Returns
+    -------
+    list of Combination
+
+    Examples
+    --------
+    >>> len(combinations())
+    42
+    """
+    found = (Combination(*values) for values in product(*FACTORS.values()))
+    return [each for each in found if each.meaningful]
+
+
+@dataclass(frozen=True)
+class FactorialProblem:
+    """A problem with a saddle: an objective, starts, and the losses between which its targets lie.
+
+    Attributes
+    ----------
+    objective : callable
+        () -> the objective, with costs of zero.
+    start : callable
+        ``start(seed, where)`` with "ordinary" or "near the saddle".
+    saddle, least : float
+        The loss at the saddle, and the least one or a bound below it.
+    """
+
+    objective: Callable[[], Objective]
+    start: Callable[[int, str], np.ndarray]
+    saddle: float
+    least: float
+
+    def target(self, fraction: float) -> float:
+        """Return the loss at which a fraction of the way down from the saddle is left.
+
+        Parameters
+        ----------
+        fraction : float
+            From 0 to 1.
+
+        Returns
+        -------
+        float
+        """
+        return self.least + fraction * (self.saddle - self.least)
+
+
+def network_problem(
+    net: models.Network, data: Dataset, least: float = 0.0, shrunk: float = SHRUNK
+) -> FactorialProblem:
+    """Return the training of a network, whose saddle has zero weights.
+
+    Parameters
+    ----------
+    net : Network
+    data : Dataset
+        Of float64.
+    least : float
+        The least loss, or a bound below it.
+    shrunk : float
+        Near the saddle, a start has this multiple of the usual weights.
+
+    Returns
+    -------
+    FactorialProblem
+
+    Examples
+    --------
+    >>> problem = network_problem(models.mlp([2, 3, 2]), Dataset(np.eye(2), np.array([0, 1])))
+    >>> round(problem.target(1.0), 3)  # two classes of equal probability: log 2
+    0.693
+    """
+
+    def start(seed: int, where: str) -> np.ndarray:
+        return (1.0 if where == "ordinary" else shrunk) * net.init(seed, dtype=np.float64)
+
+    saddle = Objective(net, data).value(np.zeros(net.size))
+    return FactorialProblem(lambda: Objective(net, data), start, float(saddle), least)
+
+
+def deep_linear_problem(widths: Sequence[int] = (8, 6, 6, 8)) -> FactorialProblem:
+    """Return a linear network whose least loss is known; at zero weights it has a saddle.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Numbers of inputs, of the units of each hidden layer, and of outputs, equal to that of inputs.
+
+    Returns
+    -------
+    FactorialProblem
+        The network approximates a matrix with singular values from 2 to 0.5 by one whose rank is at most the
+        width of its narrowest layer.
+
+    References
+    ----------
+    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", Psychometrika 1, 1936.
+
+    Examples
+    --------
+    >>> problem = deep_linear_problem((3, 1, 3))
+    >>> problem.least == 0.5 * (1.25**2 + 0.5**2)
+    True
+    """
+    random, n = np.random.default_rng(0), widths[0]
+    s = np.linspace(2.0, 0.5, n)
+    U, V = (np.linalg.qr(random.standard_normal((n, n)))[0] for _ in range(2))
+    samples = random.standard_normal((8 * n, n))
+    X = np.sqrt(len(samples)) * np.linalg.qr(samples - samples.mean(axis=0))[0]  # whitened
+    net = models.Network(tuple(widths), ("linear",) * (len(widths) - 1), "squared_error")
+    return network_problem(net, Dataset(X, X @ (U * s) @ V.T), 0.5 * float(np.sum(s[min(widths) :] ** 2)))
+
+
+def _mnist(activation: str) -> FactorialProblem:
+    return network_problem(models.mlp([196, 32, 16, 10], activation), pooled_mnist(1000, side=14))
+
+
+def _eight_layers() -> FactorialProblem:
+    # With a tenth of the weights, the curvature of so many layers would be lost in rounding.
+    net = models.mlp([49, *[12] * 7, 10], "sigmoid")
+    return network_problem(net, pooled_mnist(500, side=7), shrunk=0.5)
+
+
+def _speech() -> FactorialProblem:
+    train = timit_task("fast", corpus="synthetic").train
+    return network_problem(models.mlp([train.X.shape[1], 24, 24, 144]), train[::4])
+
+
+def _autoencoder() -> FactorialProblem:
+    X = pooled_mnist(500, side=14).X
+    return network_problem(models.autoencoder([196, 32, 6]), Dataset(X, X))
+
+
+PROBLEMS: dict[str, Callable[[], FactorialProblem]] = {
+    "MNIST, tanh": lambda: _mnist("tanh"),
+    "MNIST, sigmoid": lambda: _mnist("sigmoid"),
+    "MNIST, ReLU": lambda: _mnist("relu"),
+    "deep linear": deep_linear_problem,
+    "8 layers, sigmoid": _eight_layers,
+    "speech": _speech,
+    "autoencoder": _autoencoder,
+}
+
+
+def run(
+    problem: FactorialProblem, combination: Combination, seed: int, passes: float = PASSES
+) -> dict[str, Any]:
+    """Run a combination until the last target, or until the passes are over.
+
+    Parameters
+    ----------
+    problem : FactorialProblem
+    combination : Combination
+    seed : int
+        Of the start.
+    passes : float
+        The most passes over the data.
+
+    Returns
+    -------
+    dict
+        ``costs``: {cost: what was spent at each target, None where it was not reached}; ``spent``: {cost:
+        that of the whole run}; ``loss``: the last one; ``iterations``; ``negative``: the number of steps that
+        used negative curvature; ``message``: why it ended.
+
+    Examples
+    --------
+    >>> combination = Combination("cg", "hessian", "martens", "better", "near the saddle")
+    >>> found = run(deep_linear_problem(), combination, seed=0)
+    >>> found["negative"] > 0, None in found["costs"]["products"]
+    (True, False)
+    """
+    targets = [problem.target(fraction) for fraction in FRACTIONS]
+    costs: dict[str, list[float | None]] = {cost: [None] * len(targets) for cost in COSTS}
+
+    def callback(record: Any) -> bool:
+        for position, target in enumerate(targets):
+            if record.loss <= target and costs["passes"][position] is None:
+                for cost in COSTS:
+                    costs[cost][position] = float(record[cost])
+        return record.passes >= passes or record.loss <= targets[-1]
+
+    start = problem.start(seed, combination.start)
+    result = hessian_free(problem.objective(), start, seed=seed, callback=callback, **combination.options)
+    last = result.history[-1]
+    return {
+        "costs": costs,
+        "spent": {cost: float(last[cost]) for cost in COSTS},
+        "loss": float(result.fun),
+        "iterations": int(result.nit),
+        "negative": sum("negative" in record.direction for record in result.history),
+        "message": result.message,
+    }
+
+
+class Ratio(NamedTuple):
+    """A ratio of costs: geometric mean, and a bootstrap interval of 95 %.
+
+    Attributes
+    ----------
+    ratio, low, high : float
+        NaN if no pair can be compared.
+    pairs : int
+        Pairs of runs of which at least one reached the target. If the other one did not, what it had spent
+        counts, which is less than it needs.
+    first, second : int
+        Runs of each side that reached the target.
+    runs : int
+        Runs of each side.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    first: int
+    second: int
+    runs: int
+
+
+Key = tuple[str, Combination, int]  # problem, combination, seed
+
+
+def ratio(
+    runs: Mapping[Key, Mapping[str, Any]],
+    first: Mapping[str, str],
+    second: Mapping[str, str],
+    cost: str,
+    target: int,
+    *,
+    problem: str | None = None,
+    resamples: int = 2000,
+) -> Ratio:
+    """Return the cost with some values of factors ÷ that with others, all other factors and seeds equal.
+
+    Parameters
+    ----------
+    runs : mapping
+        {(problem, combination, seed): what `run` returned}.
+    first, second : mapping
+        {factor: value} above and below the division sign. A factor that only ``first`` names has this value
+        on both sides.
+    cost : {"products", "passes", "reductions"}
+    target : int
+        Position in ``FRACTIONS``.
+    problem : str, optional
+        One of them; by default the mean is over all.
+    resamples : int
+        Of the bootstrap, which draws seeds: those of one seed stay together.
+
+    Returns
+    -------
+    Ratio
+
+    References
+    ----------
+    T. Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), for
+    intervals from few seeds.
+
+    Examples
+    --------
+    >>> a, b = (Combination("cg", "hessian", "martens", step, "ordinary") for step in FACTORS["step"])
+    >>> spent = {each: {"costs": {"passes": [cost]}, "spent": {}} for each, cost in ((a, 10.0), (b, 40.0))}
+    >>> runs = {("toy", each, seed): found for each, found in spent.items() for seed in range(3)}
+    >>> ratio(runs, {"step": "better"}, {"step": "newton"}, "passes", 0)[:3]
+    (0.25, 0.25, 0.25)
+    """
+    logs: dict[int, list[float]] = {}
+    reached, count = [0, 0], 0
+    for (name, combination, seed), run in runs.items():
+        chosen = all(getattr(combination, factor) == value for factor, value in first.items())
+        peer = runs.get((name, replace(combination, **second), seed))
+        if not chosen or peer is None or problem not in (None, name):
+            continue
+        pair, count = (run, peer), count + 1
+        found = [each["costs"][cost][target] for each in pair]
+        reached = [sum_ + (each is not None) for sum_, each in zip(reached, found, strict=True)]
+        if found != [None, None]:
+            spent = [
+                each["spent"][cost] if own is None else own for own, each in zip(found, pair, strict=True)
+            ]
+            logs.setdefault(seed, []).append(float(np.log(spent[0]) - np.log(spent[1])))
+    if not logs:
+        return Ratio(np.nan, np.nan, np.nan, 0, reached[0], reached[1], count)
+    sums = np.array([[sum(each), len(each)] for each in logs.values()])
+    drawn = np.random.default_rng(0).integers(0, len(sums), (resamples, len(sums)))
+    totals = sums[drawn].sum(axis=1)
+    # With few seeds a percentile interval is too narrow; Hesterberg's expanded percentiles make up for it.
+    seeds = len(sums)
+    tail = norm.cdf(np.sqrt(seeds / (seeds - 1)) * t.ppf(0.025, seeds - 1)) if seeds > 1 else 0.0
+    low, high = np.exp(np.quantile(totals[:, 0] / totals[:, 1], [tail, 1 - tail]))
+    middle = np.exp(sums[:, 0].sum() / sums[:, 1].sum())
+    return Ratio(float(middle), float(low), float(high), int(sums[:, 1].sum()), reached[0], reached[1], count)
+
+
+def verdict(found: Ratio) -> str:
+    """Return what an interval says of the first value: "cheaper", "dearer" or "undecided".
+
+    Parameters
+    ----------
+    found : Ratio
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> verdict(Ratio(0.5, 0.4, 0.6, 10, 10, 10, 10)), verdict(Ratio(0.9, 0.7, 1.1, 10, 10, 10, 10))
+    ('cheaper', 'undecided')
+    """
+    return "cheaper" if found.high < 1 else "dearer" if found.low > 1 else "undecided"
+
+
+def halves(runs: Mapping[Key, Mapping[str, Any]]) -> tuple[dict[Key, Mapping[str, Any]], ...]:
+    """Return the runs of the first half of the seeds, and those of the second half.
+
+    A verdict stands on firm ground if neither half contradicts the other.
+
+    Parameters
+    ----------
+    runs : mapping
+        As for `ratio`.
+
+    Returns
+    -------
+    tuple of two dict
+
+    Examples
+    --------
+    >>> combination = combinations()[0]
+    >>> [len(half) for half in halves({("toy", combination, seed): {} for seed in range(10)})]
+    [5, 5]
+    """
+    seeds = sorted({seed for _, _, seed in runs})
+    parts = set(seeds[: len(seeds) // 2]), set(seeds[len(seeds) // 2 :])
+    return tuple({key: run for key, run in runs.items() if key[2] in part} for part in parts)
