@@ -1,0 +1,126 @@
+"""Numbers of the README are those of the stored results, and none of them is one-sided."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def stored(name):
+    return json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def histories(name):
+    return json.loads((ROOT / "figures" / name).read_text(encoding="utf-8"))["histories"]
+
+
+def says(fragment):
+    assert fragment in TEXT, f"README.md lacks: {fragment}"
+
+
+def test_saddles():
+    rows = {(row["method"].split(",")[0], row["distance"]): row for row in stored("saddles")["rows"]}
+    descent = [rows["gradient descent", distance] for distance in (1e-8, 0.0)]
+    left, on = (int(row["escaped"].split()[0]) for row in descent)
+    says(f"it leaves {left}, after a median of {descent[0]['iterations']:.0f} gradients")
+    says(f"started exactly on them it leaves {on}")
+    ours = {row["distance"]: row for row in stored("saddles")["rows"] if row["method"] == "hfnb, bicgstab"}
+    assert all(ours[distance]["escaped"] == "300 of 300" for distance in (1e-8, 0.0))
+    says(f"a median of {ours[1e-8]['evaluations']:.0f} and {ours[0.0]['evaluations']:.0f} losses")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "06_train_mnist_full.json",
+            "{0:,} products and {1:.0f} data passes against {2:,} and {3:.0f} on MNIST",
+        ),
+        ("10_train_on_timit_full.json", "{0:,} and {1:.0f} against {2:,} and {3:.0f} on speech"),
+    ],
+)
+def test_large_runs_of_the_paper_s_and_martens_method(name, words):
+    runs = [histories(name)[f"Hessian-free ({way})"] for way in ("Bi-CG-STAB, Hessian", "CG, Gauss–Newton")]
+    target = max(min(record["loss"] for record in run) for run in runs)
+    reached = [next(record for record in run if record["loss"] <= target) for run in runs]
+    numbers = [record[cost] for record in reached for cost in ("products", "passes")]
+    says(words.format(*numbers))
+
+
+def test_products_of_auto():
+    rows = {row["problem"]: row for row in stored("rule")["table"]}
+    for where in ("all ordinary", "all near saddles"):
+        middle, leftover = (
+            float(rows[where][f"÷ GN-CG{rest}"].split()[0]) for rest in ("", ", marginal gain")
+        )
+        assert f"{middle:.1f}" == "0.4"
+        assert 0.95 < leftover < 1.05  # the work of negative curvature
+    says("`auto`, takes 0.4 of Martens' products")
+
+
+def test_reductions():
+    rows = [row for row in stored("communication")["tuned"].values() if row["race"] == "MNIST"]
+    found = {row["method"]: np.median([run["reductions"] for run in row["runs"]]) for row in rows}
+    names = (
+        "synchronous Adam",
+        "global solves, all samples",
+        "local solves",
+        "local Hessian-free",
+        "local SGD",
+    )
+    adam, whole, solves, steps, sgd = (f"{found[name]:.0f}" for name in names)
+    says(f"tuned Adam with large batches takes {adam}, global solves {whole}, local solves {solves}")
+    says(f"local Hessian-free steps {steps}, a tuned local SGD {sgd}")
+
+
+def test_speed_of_two_engines():
+    speedup = {name: quartiles[1] for name, quartiles in stored("scaling")["speedup"].items()}
+    says(f"{speedup['1 engine × 1 thread']:.2f} times as fast as one with one thread")
+    says(f"{speedup['1 engine × 2 threads']:.2f} times as fast as one with two threads")
+
+
+def text(error):
+    """An error as the README writes it: 6e-08 as 6e-8, 0.0029 as 3e-3, but 0.014 and 0.089 as they are."""
+    return re.sub("e-0", "e-", f"{error:.0e}")
+
+
+def test_errors_of_precise_fits():
+    found: dict = {}
+    for row in stored("precision")["tuned"].values():
+        found.setdefault(row["problem"], {})[row["method"]] = float(np.median(row["errors"]))
+
+    def pair(problem):
+        rivals = [error for name, error in found[problem].items() if "ours" not in name]
+        return found[problem]["ours, Jacobian"], min(rivals)
+
+    (mine, rival), rivals = pair("poisson"), [name for name in found["poisson"] if "ours" not in name]
+    assert len(rivals) == 8
+    says(f"relative error of {text(mine)}, the best of eight tuned rivals with {text(rival)}")
+    mine, rival = pair("convection")
+    says(f"{text(mine)} against {rival:.1g}; Burgers' equation")
+    mine, rival = pair("burgers")
+    burgers = next(row for row in stored("precision")["tuned"].values() if row["problem"] == "burgers")
+    assert "ours, Jacobian" in burgers["method"]
+    says(f"{mine:.2g} against {rival:.2g}, though from one of five starts only {max(burgers['errors']):.2g}")
+    mine, rival = pair("oscillation")
+    says(f"an oscillating function with {text(mine)} against {text(rival)}")
+    mine, rival = pair("unknown coefficient")
+    assert rival == found["unknown coefficient"]["SOAP, cosine schedule"] < mine
+    says(f"SOAP's error is smaller, {text(rival)} against {mine * 1e3:.2g}e-3")
+    mine, rival = pair("breast cancer")
+    assert rival == found["breast cancer"]["SciPy least_squares"] < mine
+    says(f"SciPy's `least_squares`, {text(rival)} against {text(mine)}")
+
+
+def test_seconds_to_a_loss():
+    verdicts = stored("target")["verdict"]
+    rows = {(row["activation"], row["÷"]): row["measured"] for row in verdicts if row["images"] == 6000}
+    second = [rows[activation, "torch L-BFGS"] for activation in ("tanh", "sigmoid", "relu")]
+    says("takes {:.2f}, {:.2f} and {:.2f} (tanh, sigmoid, relu)".format(*second))
+    adam = [rows[activation, "torch Adam"] for activation in ("tanh", "sigmoid", "relu")]
+    says("{:.1f}, {:.1f} and {:.1f} times that of a tuned Adam".format(*adam))
