@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import binomtest, bootstrap, norm, t
 
+from bench import factorial
 from hfnb import Dataset, Objective, hessian_free, models
 from hfnb.studies import negative_curvature as study
 from hfnb.studies.negative_curvature import Combination, Ratio, halves, ratio, run, verdict
@@ -139,3 +140,35 @@ def test_halves_have_no_seed_in_common():
     assert {seed for *_, seed in one} | {seed for *_, seed in other} == set(range(10))
     assert len(one) == len(other) == 10
     assert ratio(one, BETTER, NEWTON, "passes", 0) == Ratio(0.5, 0.5, 0.5, 5, 5, 5, 5)
+
+
+def toy(cost):
+    """Runs of all combinations on one problem, with four seeds and the passes ``cost(combination, seed)``."""
+    return {
+        ("toy", each, seed): {
+            "costs": {name: [None, cost(each, seed), None] for name in study.COSTS},
+            "spent": dict.fromkeys(study.COSTS, 1000.0),
+        }
+        for each in study.combinations()
+        for seed in range(4)
+    }
+
+
+def test_every_question_of_the_benchmark_compares_runs_and_finds_the_effect_that_is_there():
+    factors = {"better": 1.0, "newton": 2.0, "cg": 3.0, "bicgstab": 12.0, "minres": 3.0}
+    rows = factorial.answers(toy(lambda each, seed: factors[each.step] * factors[each.solver]))
+    found = {row["question"]: row for row in rows if (row["problem"], row["cost"]) == ("toy", "products")}
+    assert found.keys() == factorial.questions().keys()
+    for question, row in found.items():
+        alone = {"step": 0.5, "Bi-CG-STAB ÷ CG": 4.0, "paper's method": 2.0, "Hessian explored": 0.5}
+        expected = next((ratio for words, ratio in alone.items() if question.startswith(words)), 1.0)
+        assert row["ratio"] == pytest.approx(expected), question
+        assert not row["reached"].endswith("of 0")
+
+
+def test_the_benchmark_tells_where_the_halves_of_the_seeds_contradict_each_other():
+    # In the first half the step makes all cheaper, in the second half dearer.
+    rows = factorial.answers(toy(lambda each, seed: 2.0 if (each.step == "better") == (seed < 2) else 1.0))
+    halves_of = {row["question"]: row["halves"] for row in rows if row["problem"] == "all"}
+    assert halves_of["step explored ÷ ignored, CG, ordinary"] == "CONTRADICT"
+    assert halves_of["rule tolerance ÷ Martens', CG"] == "agree"
