@@ -85,3 +85,9 @@ def test_commands_are_understood():
     assert all(command[:3] == ["python", "-m", "bench"] for command in commands)
     given = json.dumps([command[3:] for command in commands])
     subprocess.run([sys.executable, "-c", PARSE, given], cwd=ROOT, check=True)
+
+
+def test_the_lesson_shows_the_table_as_it_is_now():
+    cells = json.loads((ROOT / "notebooks" / "14_fit_to_high_precision.ipynb").read_text("utf-8"))["cells"]
+    shown = next(cell for cell in cells if "decisions.table()" in "".join(cell["source"]))
+    assert "".join(shown["outputs"][0]["data"]["text/markdown"]) == decisions.table()
