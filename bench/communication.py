@@ -7,11 +7,9 @@ with one thread. From the counts, `hfnb.studies.scaling_model` predicts the time
 """
 
 import json
-import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cache, partial
 
@@ -21,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from bench import nodes
 from bench.report import RESULTS, about, show
 from bench.rule import DEEP, NEAR, images
+from bench.runs import at_once
 from hfnb import datasets, models
 from hfnb.datasets import Dataset
 from hfnb.objectives.cells import CELLS
@@ -28,7 +27,6 @@ from hfnb.studies import communication, speech_recognition
 from hfnb.studies.communication import Method, Price, Race
 from hfnb.studies.scaling_model import Interconnect
 from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
-from hfnb.threads import THREAD_VARIABLES
 
 SIZES = [784, 400, 150, 10]
 STARTS = 3
@@ -180,22 +178,11 @@ def median_price(found: dict, price: Price) -> float:
 
 def race(stored: StoredRuns, task: str, methods: list[str], options) -> list[dict]:
     """Tune and run methods on a task; return what was found, the cheapest methods first."""
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    fresh = multiprocessing.get_context("spawn")  # a fork would inherit locks of BLAS threads
-    workers = {"max_workers": options.processes, "mp_context": fresh}
     entries = methods_of(race_of(task, options.quick))
-    with (
-        ProcessPoolExecutor(**workers, initializer=threadpool_limits, initargs=(1,)) as pool,
-        ThreadPoolExecutor(options.processes) as chains,
-    ):
+    with at_once(options.processes) as (pool, threads):
         ask = partial(chain, stored, pool, task, options.quick, options.metric)
-        asked = [chains.submit(ask, name, entries[name]) for name in methods]
-        try:
-            found = [each.result() for each in asked]
-        except BaseException:  # an interrupt ends all, after the runs that are being made
-            for each in (chains, pool):
-                each.shutdown(wait=False, cancel_futures=True)
-            raise
+        asked = [threads.submit(ask, name, entries[name]) for name in methods]
+        found = [each.result() for each in asked]
     price = PRICES[options.metric](race_of(task, options.quick))
     found.sort(key=partial(median_price, price=price))
     show(map(row, found))

@@ -6,25 +6,20 @@ whether the machine is idle.
 """
 
 import json
-import multiprocessing
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import astuple
 from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from bench.precision import chosen
 from bench.report import RESULTS, about, show
+from bench.runs import at_once, chosen
 from hfnb import plots
 from hfnb.studies import negative_curvature as study
 from hfnb.studies.negative_curvature import FACTORS, Combination, FactorialProblem, Key, Ratio
 from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
-from hfnb.threads import THREAD_VARIABLES
 
 SEEDS, QUICK_SEEDS = 10, 2
 QUICK_PROBLEMS = ["MNIST, tanh", "deep linear"]
@@ -71,7 +66,7 @@ def problem_of(name: str) -> FactorialProblem:
 
 def work(name: str, combination: Combination, seed: int) -> dict:
     """Run a combination in this process."""
-    with threadpool_limits(1), np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
         return study.run(problem_of(name), combination, seed)
 
 
@@ -138,11 +133,8 @@ def run(options: Any) -> None:
         options.problems or (QUICK_PROBLEMS if options.quick else None), study.PROBLEMS, "--problems"
     )
     seeds = range(QUICK_SEEDS if options.quick else options.seeds or SEEDS)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     name = f"factorial{'_quick' if options.quick else ''}"
     stored = StoredRuns(RESULTS / f"{name}.json", about, options.minutes)
-    workers = {"max_workers": options.processes, "mp_context": multiprocessing.get_context("spawn")}
-    runs: dict[Key, dict] = {}
 
     def one(problem: str, combination: Combination, seed: int) -> dict:
         def make() -> dict:
@@ -153,17 +145,15 @@ def run(options: Any) -> None:
         return stored.run(json.dumps([problem, *astuple(combination), seed]), make)
 
     keys = [(name, each, seed) for seed in seeds for name in problems for each in study.combinations()]
-    with ProcessPoolExecutor(**workers) as pool, ThreadPoolExecutor(options.processes) as threads:
-        asked = [threads.submit(one, *key) for key in keys]
-        try:
-            for key, each in zip(keys, asked, strict=True):
-                runs[key] = each.result()
-        except TimeIsUp as error:
-            print(f"factorial: {error}")
-        except BaseException:  # an interrupt ends all, after the runs that are being made
-            for each in (threads, pool):
-                each.shutdown(wait=False, cancel_futures=True)
-            raise
+    try:
+        with at_once(options.processes) as (pool, threads):
+            asked = [threads.submit(one, *key) for key in keys]
+            runs = {key: each.result() for key, each in zip(keys, asked, strict=True)}
+    except TimeIsUp as error:  # answers from a part of the seeds would be taken for results
+        print(f"factorial: {error}")
+        return
+    for left_out, why in study.LEFT_OUT.items():
+        print(f"left out: {left_out}: {why}")
     rows = answers(runs)
     show(row for row in rows if row["problem"] == "all")
     stored.add(

@@ -9,12 +9,10 @@ interrupted benchmark goes on where it was.
 """
 
 import json
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import cache, partial
 from typing import Any
 
@@ -24,13 +22,13 @@ from scipy.optimize import least_squares, minimize
 from threadpoolctl import threadpool_limits
 
 from bench.report import RESULTS, about, show
+from bench.runs import at_once, chosen
 from hfnb import hessian_free, levenberg_marquardt, plots
 from hfnb.objectives import Objective, Sample
 from hfnb.optimizers._first_order import METHODS as UPDATES
 from hfnb.studies.precision_problems import PROBLEMS, PrecisionProblem
 from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
 from hfnb.studies.tuning import Axis, tuned
-from hfnb.threads import THREAD_VARIABLES
 
 # The budget of each problem, in seconds of one core.
 SECONDS = {
@@ -276,7 +274,7 @@ def seeds_of(count: int) -> list[int]:
     return [seed for seed in range(count + 1) if seed not in TUNING_SEEDS][:count]
 
 
-def chain(stored: StoredRuns, pool: ProcessPoolExecutor, name: str, method: str, options: Any) -> dict:
+def chain(stored: StoredRuns, pool: Executor, name: str, method: str, options: Any) -> dict:
     """Tune a method on a problem, and run it with all seeds; return the result, which is stored."""
     _, fixed, axes = RIVALS[method]
     seconds, seeds = options.seconds or SECONDS[name], seeds_of(options.seeds or SEEDS)
@@ -380,25 +378,16 @@ def draw(found: dict[str, dict[str, float]]) -> plt.Figure:
     return figure
 
 
-def chosen(asked: list[str] | None, known: Any, option: str) -> list[str]:
-    """Return the names that the command line asks for, all by default."""
-    if unknown := [name for name in asked or [] if name not in known]:
-        raise SystemExit(f"{option}: expected names of {', '.join(known)}, got {', '.join(unknown)}")
-    return list(asked or known)
-
-
 def run(options: Any) -> None:
     """Tune, race, show, and write results/precision.json."""
     problems = chosen(options.problems or USUAL, PROBLEMS, "--problems")
     methods = chosen(options.methods, RIVALS, "--methods")
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     stored = StoredRuns(
         RESULTS / f"precision{'_quick' if options.quick else ''}.json", about, options.minutes
     )
-    workers = {"max_workers": options.processes, "mp_context": multiprocessing.get_context("spawn")}
     verdicts = []
-    with ProcessPoolExecutor(**workers) as pool, ThreadPoolExecutor(options.processes) as threads:
-        try:
+    try:
+        with at_once(options.processes) as (pool, threads):
             for name in problems:
                 samples = problem_of(name).batch_size is not None
                 racing = [method for method in methods if samples or method != MINI_BATCHES]
@@ -406,12 +395,8 @@ def run(options: Any) -> None:
                 found = sorted((each.result() for each in asked), key=lambda each: np.median(each["errors"]))
                 show(map(row, found))
                 verdicts.append(verdict(found))
-        except TimeIsUp as error:
-            print(f"precision: {error}")
-        except BaseException:  # an interrupt ends all, after the runs that are being made
-            for each in (threads, pool):
-                each.shutdown(wait=False, cancel_futures=True)
-            raise
+    except TimeIsUp as error:
+        print(f"precision: {error}")
     show(filter(None, verdicts))
     if not options.quick and (complete := medians(stored.table("tuned").values())):
         draw(complete).savefig(RESULTS / "precision.png", dpi=120)
