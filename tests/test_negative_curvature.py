@@ -99,7 +99,7 @@ def test_the_ratio_and_its_interval_are_scipys():
     assert found.ratio == pytest.approx(np.exp(logs.mean()))
     level = 1 - 2 * norm.cdf(np.sqrt(12 / 11) * t.ppf(0.025, 11))  # of Hesterberg's expanded percentiles
     options = {"confidence_level": level, "n_resamples": 20000, "method": "percentile"}
-    theirs = bootstrap((logs,), np.mean, rng=np.random.default_rng(1), **options).confidence_interval
+    theirs = bootstrap((logs,), np.mean, random_state=1, **options).confidence_interval
     np.testing.assert_allclose(np.log([found.low, found.high]), theirs, atol=0.01)
     assert (found.pairs, found.first, found.second, found.runs) == (12, 12, 12, 12)
 
