@@ -1106,6 +1106,7 @@ TARGETS |= {
             "stopping_rule": choices("martens", "marginal-gain", optional=True),
             "line_search_sample": choices("loss", "curvature", optional=True),
             "probe": wrong(1, 0.5, "yes", [], np.nan) + fine(True, False, None, np.bool_(True)),
+            "lengthen": wrong(1, 0.5, "yes", [], np.nan) + fine(True, False, None, np.bool_(True)),
             "step": choices("better", "newton", "curvilinear", "subspace"),
             "batch_size": BATCHES + fine("all", "growing"),
             "curvature_batch_size": BATCHES + fine("same", "part"),

@@ -11,9 +11,10 @@ from scipy.optimize import minimize, rosen, rosen_der, rosen_hess
 from scipy.sparse.linalg import aslinearoperator
 
 from hfnb import Dataset, Objective, first_order, hessian_free
-from hfnb.models import mlp
+from hfnb.models import autoencoder, mlp
 from hfnb.optimizers import Status
 from hfnb.problems import monkey_saddle, random_saddle, rosenbrock, strict_saddles
+from hfnb.studies.precision_problems.regression import draw_curves
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((200, 6))
@@ -35,6 +36,7 @@ BY_HAND = {
         "solver_options": {"progress": 0.0, "overhead": 12.0, "max_iter": 100},
         "probe": True,
         "line_search_sample": "curvature",
+        "lengthen": False,
     },
 }
 # What "auto" stands for beside this, if no number of samples is given.
@@ -72,6 +74,17 @@ def test_auto_without_options_is_a_set_of_public_options():
     assert sizes == sorted(sizes)
     assert set(sizes) == {500, 1000, 4000}
     assert named.fun == pytest.approx(objective.value(named.x), rel=1e-12)  # all samples at the end
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_auto_without_options_trains_a_deep_autoencoder(seed):
+    # Where the output is the mean image, or worse, the units are saturated: early steps were too long.
+    X = draw_curves(200).reshape(-1, 28, 28)[:, ::2, ::2].reshape(200, -1)
+    singular_values = np.linalg.svd(X - X.mean(axis=0), compute_uv=False)
+    by_one_component = 0.5 * np.sum(singular_values[1:] ** 2) / len(X)  # what one principal component leaves
+    net = autoencoder([196, 40, 20, 6])
+    w0 = net.init(seed, "sparse", dtype=float)
+    assert hessian_free(Objective(net, Dataset(X, X)), w0, method="auto", max_iter=30).fun < by_one_component
 
 
 def test_a_run_on_growing_batches_costs_less_than_one_on_all_samples():

@@ -44,6 +44,17 @@ def test_line_search_doubles_while_the_loss_falls():
     assert (step.alpha, step.loss) == (8.0, 1.0)
 
 
+def test_line_search_without_doubling_ends_at_the_solution():
+    evaluated = []
+
+    def f(w):
+        evaluated.append(float(w[0]))
+        return (w[0] - 9.0) ** 2
+
+    step = line_search(f, np.zeros(1), np.ones(1), 81.0, -18.0, lengthen=False)
+    assert (step.alpha, step.loss, evaluated) == (1.0, 64.0, [1.0])
+
+
 def test_line_search_takes_non_finite_losses_for_no_fall():
     def f(w):
         return np.nan if w[0] > 0.3 else -w[0]

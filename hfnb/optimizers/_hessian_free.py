@@ -67,6 +67,7 @@ def hessian_free(
     stopping_rule: str | None = None,
     probe: bool | None = None,
     line_search_sample: str | None = None,
+    lengthen: bool | None = None,
     step: str = "better",
     curvature_batch_size: int | str | None = None,
     batch_size: int | str | None = None,
@@ -98,8 +99,9 @@ def hessian_free(
     method : {"paper", "martens", "auto"}
         A name for values of other options (`options.METHODS`); each option that is given replaces the
         method's value. "paper" follows He et al. (2016), "martens" follows Martens (2010). "auto" is
-        "martens" with the marginal-gain stopping rule, line searches on the curvature sample, a probe for
-        negative curvature of the Hessian on plateaus, mini-batches that grow, and a first λ from the problem.
+        "martens" with the marginal-gain stopping rule, line searches on the curvature sample and to the
+        solution at most, a probe for negative curvature of the Hessian on plateaus, mini-batches that grow,
+        and a first λ from the problem.
     solver : str or callable
         "bicgstab", "cg", another name of `krylov.SOLVERS`, or a function of the same form.
     curvature : str or callable
@@ -109,10 +111,15 @@ def hessian_free(
         only; other solvers then stop by "martens".
     probe : bool
         Whether to search for negative curvature of the Hessian on plateaus, where the loss hardly falls
-        (`steps.probe_negative_curvature`).
+        (`steps.probe_negative_curvature`), but not in the first iteration.
     line_search_sample : {"loss", "curvature"}
         The samples on which line searches evaluate the loss. "curvature" has no effect with mini-batches
         and on plateaus, where "loss" is used; the step is kept only if the loss over all samples falls.
+    lengthen : bool
+        Whether line searches may double a step beyond the solution while the loss falls. Long steps early in
+        a run can saturate the units of a network, from where it hardly goes on; without them λ has to fall
+        until the solution itself is long enough. The methods "paper" and "martens" stand for True, "auto" for
+        False.
     step : {"better", "newton", "curvilinear", "subspace"}
         How the solution and the direction of negative curvature become a step. "newton" ignores the negative
         curvature; only a certificate may then still step along it.
@@ -207,7 +214,7 @@ def hessian_free(
     """
     given: dict[str, Any] = {"solver": solver, "curvature": curvature, "damping": damping, "probe": probe}
     given |= {"batch_size": batch_size, "curvature_batch_size": curvature_batch_size}
-    given |= {"stopping_rule": stopping_rule, "line_search_sample": line_search_sample}
+    given |= {"stopping_rule": stopping_rule, "line_search_sample": line_search_sample, "lengthen": lengthen}
     chosen = expand(method, solves=solves, **given)
     chosen["trial_steps"] = default_trial_steps(objective, chosen) if trial_steps is None else trial_steps
     run = {"max_iter": max_iter, "tol": tol, "seed": seed, "callback": callback, "checkpoint": checkpoint}
@@ -293,11 +300,13 @@ def _subproblem(objective: ObjectiveLike, state: State, chosen: dict[str, Any]) 
         probe = chosen["probe"] and state.plateau
         curvature = CellCurvature(cells, state.w, chosen["curvature"], samples, state.iteration, probe)
         f = LossInCells(cells, state.w, at_once=at_once)
-        return Subproblem(f, state.w, state.loss, state.g, curvature, state.damping)
+        lengthen = bool(chosen["lengthen"])
+        return Subproblem(f, state.w, state.loss, state.g, curvature, state.damping, lengthen=lengthen)
     B = objective.curvature(state.w, chosen["curvature"], sample)
     exact = chosen["line_search_sample"] == "loss" or not samples.whole or state.plateau
     around = LossAround(objective, state.w, samples.loss(state.iteration) if exact else sample, at_once)
-    return Subproblem(around, state.w, state.loss if exact else None, state.g, B, state.damping, exact)
+    known = state.loss if exact else None
+    return Subproblem(around, state.w, known, state.g, B, state.damping, exact, bool(chosen["lengthen"]))
 
 
 def _probe(objective: ObjectiveLike, problem: Subproblem, state: State, step: Step) -> tuple[Step, State]:

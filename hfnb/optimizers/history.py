@@ -381,7 +381,7 @@ class State:
     iteration: int = 0
     rejected: int = 0
     plateau: bool = True
-    next_probe: int = 0
+    next_probe: int = 1  # the first step may be too short only because the first λ is too large
     interval: int = 1
     steepest: float = 0.0
     trusted: float = 0.0

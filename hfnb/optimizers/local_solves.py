@@ -220,7 +220,7 @@ class LossInCells(LossAround):
     come with it are in the precision of w, as all numbers of an average.
     """
 
-    def prepare(self, iterates: Sequence[np.ndarray], origin: bool) -> None:
+    def prepare(self, iterates: Sequence[np.ndarray], origin: bool, lengthen: bool = True) -> None:
         """Evaluate the losses at lengths around 1, and the gradient for the length 1, in one reduction."""
         d, alphas, p = iterates[-1], nearby(1.0, self.at_once), self.w.size
         objective = cast(Objective, self.objective)

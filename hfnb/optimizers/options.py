@@ -36,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "stopping_rule": "martens",
         "probe": False,
         "line_search_sample": "loss",
+        "lengthen": True,
         **FIXED,
     },
     "martens": {
@@ -44,6 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "stopping_rule": "martens",
         "probe": False,
         "line_search_sample": "loss",
+        "lengthen": True,
         **FIXED,
     },
     "auto": {
@@ -52,6 +54,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "stopping_rule": "marginal-gain",
         "probe": True,
         "line_search_sample": "curvature",
+        "lengthen": False,
         "batch_size": "growing",
         "curvature_batch_size": "part",
         "damping": "gradient",
@@ -65,6 +68,7 @@ LOCAL: dict[str, Any] = {
     "batch_size": "all",
     "curvature_batch_size": "same",
     "line_search_sample": "loss",
+    "lengthen": True,  # a mean of local solutions is too short
     "stopping_rule": "martens",
 }
 LOCAL_ITERATIONS = 10  # of a local solve: with more, a cell fits what sets its samples apart from the others
@@ -261,8 +265,9 @@ def check_hessian_free(
         check_choice("curvature", chosen["curvature"], CURVATURES, " or a function")
     check_choice("stopping_rule", chosen["stopping_rule"], STOPPING_RULES)
     check_choice("line_search_sample", chosen["line_search_sample"], LINE_SEARCH_SAMPLES)
-    if not isinstance(chosen["probe"], (bool, np.bool_)):
-        raise TypeError(f"probe: expected True, False or None, got {shown(chosen['probe'])}")
+    for name in ("probe", "lengthen"):
+        if not isinstance(chosen[name], (bool, np.bool_)):
+            raise TypeError(f"{name}: expected True, False or None, got {shown(chosen[name])}")
     check_choice("step", step, STEPS)
     for name, words in SAMPLES.items():
         if isinstance(chosen[name], str):

@@ -124,15 +124,18 @@ class LossAround:
         """Return the gradient at w + αd if it is known."""
         return self._gradients.get(_key(d, alpha))
 
-    def prepare(self, iterates: Sequence[np.ndarray], origin: bool) -> None:
+    def prepare(self, iterates: Sequence[np.ndarray], origin: bool, lengthen: bool = True) -> None:
         """Evaluate what backtracking over iterates, the last one first, and a line search ask for first.
 
-        Nothing is evaluated in advance if ``at_once`` is 1. ``origin`` says whether the loss at w is needed.
+        Nothing is evaluated in advance if ``at_once`` is 1. ``origin`` says whether the loss at w is needed,
+        ``lengthen`` whether the line search may double the step.
         """
         if self.at_once > 1:
             last = iterates[-1]
             points = [(last, alpha) for alpha in ((0.0, 1.0) if origin else (1.0,))]
-            points += [(last, 2.0), *((each, 1.0) for each in iterates[-2:-4:-1]), (last, 4.0)]
+            points += [(last, 2.0)] if lengthen else []
+            points += [(each, 1.0) for each in iterates[-2:-4:-1]]
+            points += [(last, 4.0)] if lengthen else []
             points += [(each, 1.0) for each in iterates[-4::-1]]
             self.evaluate(points[: self.at_once + origin])
 
@@ -253,6 +256,7 @@ def line_search(
     name: str = "newton",
     c: float = 1e-4,
     trials: int = 20,
+    lengthen: bool = True,
 ) -> Step:
     """Halve α from 1 until it is accepted; if α = 1 is accepted, double it while f still falls.
 
@@ -274,6 +278,8 @@ def line_search(
         The fraction of the predicted decrease that is required (`Line`).
     trials : int
         The maximum number of halvings of α, and of doublings.
+    lengthen : bool
+        Whether to double α.
 
     Returns
     -------
@@ -289,7 +295,7 @@ def line_search(
         value = line.loss(alpha)
     else:
         return line.no_step()
-    for _ in range(trials if alpha == 1.0 else 0):
+    for _ in range(trials if lengthen and alpha == 1.0 else 0):
         longer = line.loss(2 * alpha)
         if not longer < value:
             break
@@ -457,6 +463,8 @@ class Subproblem:
         λ.
     exact : bool
         Whether f is the loss that the optimizer minimizes; otherwise it is the loss over another sample.
+    lengthen : bool
+        Whether a step may be longer than the solution.
     """
 
     f: Loss
@@ -466,6 +474,7 @@ class Subproblem:
     B: Any
     damping: float
     exact: bool = True
+    lengthen: bool = True
 
     @cached_property
     def loss(self) -> float:
@@ -530,7 +539,7 @@ def backtrack(problem: Subproblem, solution: KrylovResult) -> Candidate:
     """Return the iterate to step along: go back from that of least q through the kept ones while f falls."""
     kept = [*solution.iterates[:-1], (solution.iterations, solution.best)]
     if isinstance(problem.f, LossAround):
-        problem.f.prepare([x for _, x in kept], origin=problem.known is None)
+        problem.f.prepare([x for _, x in kept], problem.known is None, problem.lengthen)
     position, s, loss = backtrack_iterates(problem.f, problem.w, kept)
     model = solution.model if s is solution.best else solution.models[kept[position][0]]
     return Candidate(s, loss, loss - problem.loss, model - 0.5 * problem.damping * dot(s, s))
@@ -610,7 +619,7 @@ def subspace_step(problem: Subproblem, solution: KrylovResult, candidate: Candid
     scale = np.maximum(np.abs(values + problem.damping), float(np.finfo(w.dtype).eps) * np.abs(values).max())
     y = np.divide(-(vectors.T @ Qg), scale, out=np.zeros_like(scale), where=scale > 0)
     s = combine(vectors @ y, Q.T).astype(w.dtype)
-    step = line_search(problem.f, w, s, problem.loss, dot(g, s), name="subspace")
+    step = line_search(problem.f, w, s, problem.loss, dot(g, s), name="subspace", lengthen=problem.lengthen)
     return min(other, step, key=lambda step: step.loss)
 
 
@@ -628,14 +637,14 @@ def _newton(problem: Subproblem, candidate: Candidate) -> Step:
     If s is so short that the decrease is lost in rounding, because λ is far above the curvature, the search
     is a wide one.
     """
-    f, w, f0, s = problem.f, problem.w, problem.loss, candidate.s
+    f, w, f0, s, lengthen = problem.f, problem.w, problem.loss, candidate.s, problem.lengthen
     slope = dot(problem.g, s)
     if slope < 0:
         line = Line(f, w, s, f0, slope)
         if line.visible() > 1:
             return wide_search(line, "newton", candidate.loss)
-        return line_search(f, w, s, f0, slope, first=candidate.loss)
-    return line_search(f, w, -s, f0, -slope) if slope > 0 else Step(0.0, f0, s, "none")
+        return line_search(f, w, s, f0, slope, first=candidate.loss, lengthen=lengthen)
+    return line_search(f, w, -s, f0, -slope, lengthen=lengthen) if slope > 0 else Step(0.0, f0, s, "none")
 
 
 PLATEAU = 0.02  # an iteration that lowers the loss by less than this fraction of it is on a plateau
