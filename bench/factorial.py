@@ -5,25 +5,21 @@ seed, so that an interrupted benchmark goes on where it was. Their costs are cou
 whether the machine is idle.
 """
 
-import json
-import sys
-from dataclasses import astuple
-from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from bench.report import RESULTS, about, show
-from bench.runs import at_once, chosen
+from bench.effects import MIDDLE, answers, runs_of, save_answers, store_of
+from bench.report import RESULTS, show
+from bench.runs import chosen
 from hfnb import plots
 from hfnb.studies import negative_curvature as study
-from hfnb.studies.negative_curvature import FACTORS, Combination, FactorialProblem, Key, Ratio
-from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
+from hfnb.studies.negative_curvature import FACTORS, Combination, Key
+from hfnb.studies.stored_runs import TimeIsUp
 
 SEEDS, QUICK_SEEDS = 10, 2
 QUICK_PROBLEMS = ["MNIST, tanh", "deep linear"]
-MIDDLE = 1  # position in FRACTIONS of the target of the tables and the figure
 EXPLORED, IGNORED = {"step": "better"}, {"step": "newton"}
 GAUSS_NEWTON = {"curvature": "gauss-newton", "step": "newton"}
 LINES = {  # of the figure: what is divided by conjugate gradients with the Gauss–Newton matrix
@@ -58,48 +54,7 @@ def questions() -> dict[str, tuple[dict, dict]]:
     return found
 
 
-@cache
-def problem_of(name: str) -> FactorialProblem:
-    """Return a problem, which is made once in each process."""
-    return study.PROBLEMS[name]()
-
-
-def work(name: str, combination: Combination, seed: int) -> dict:
-    """Run a combination in this process."""
-    with np.errstate(all="ignore"):
-        return study.run(problem_of(name), combination, seed)
-
-
-def told(question: str, problem: str, cost: str, found: Ratio, agree: bool) -> dict[str, Any]:
-    """Return a row of the table."""
-    return {
-        "question": question,
-        "problem": problem,
-        "cost": cost,
-        "ratio": found.ratio,
-        "interval": f"{found.low:.2f}–{found.high:.2f}",
-        "verdict": study.verdict(found),
-        "halves": "agree" if agree else "CONTRADICT",
-        "reached": f"{found.first} and {found.second} of {found.runs}",
-    }
-
-
-def answers(runs: dict[Key, dict]) -> list[dict[str, Any]]:
-    """Return the rows for each question, cost and problem at the middle target; "all" is all problems."""
-    parts = study.halves(runs)
-    rows = []
-    for question, (first, second) in questions().items():
-        for problem in (None, *sorted({key[0] for key in runs})):
-            for cost in study.COSTS:
-                asked = first, second, cost, MIDDLE
-                found = study.ratio(runs, *asked, problem=problem)
-                said = {study.verdict(study.ratio(part, *asked, problem=problem)) for part in parts}
-                agree = said != {"cheaper", "dearer"}
-                rows.append(told(question, problem or "all", cost, found, agree))
-    return rows
-
-
-def draw(runs: dict[Key, dict]) -> plt.Figure:
+def draw(runs: dict[Key[Combination], dict]) -> plt.Figure:
     """Return the interaction of solver, matrix and step, for each start: products ÷ those of CG, G."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     base = {"solver": "cg", **GAUSS_NEWTON}
@@ -133,30 +88,16 @@ def run(options: Any) -> None:
         options.problems or (QUICK_PROBLEMS if options.quick else None), study.PROBLEMS, "--problems"
     )
     seeds = range(QUICK_SEEDS if options.quick else options.seeds or SEEDS)
-    name = f"factorial{'_quick' if options.quick else ''}"
-    stored = StoredRuns(RESULTS / f"{name}.json", about, options.minutes)
-
-    def one(problem: str, combination: Combination, seed: int) -> dict:
-        def make() -> dict:
-            made = pool.submit(work, problem, combination, seed).result()
-            print(problem, *astuple(combination), seed, made["message"], file=sys.stderr, flush=True)
-            return made
-
-        return stored.run(json.dumps([problem, *astuple(combination), seed]), make)
-
+    stored = store_of("factorial", options)
     keys = [(name, each, seed) for seed in seeds for name in problems for each in study.combinations()]
     try:
-        with at_once(options.processes) as (pool, threads):
-            asked = [threads.submit(one, *key) for key in keys]
-            runs = {key: each.result() for key, each in zip(keys, asked, strict=True)}
+        runs = runs_of(keys, stored, options.processes)
     except TimeIsUp as error:  # answers from a part of the seeds would be taken for results
         print(f"factorial: {error}")
         return
     for left_out, why in study.LEFT_OUT.items():
         print(f"left out: {left_out}: {why}")
-    rows = answers(runs)
+    rows = answers(runs, questions())
     show(row for row in rows if row["problem"] == "all")
-    stored.add(
-        "answers", {json.dumps([row[k] for k in ("question", "problem", "cost")]): row for row in rows}
-    )
-    draw(runs).savefig(RESULTS / f"{name}.png", dpi=120)
+    save_answers(rows, stored)
+    draw(runs).savefig(RESULTS / f"factorial{'_quick' if options.quick else ''}.png", dpi=120)

@@ -29,6 +29,7 @@ BUDGET = 2**26  # bytes that may be kept between products, 64 MiB: 10⁵ samples
 STEPS = 20  # iterations of CG by which the time of its vectors is measured
 PARTS = ("loss", "gradient", "linearization", "product", "vectors of CG")
 LIMIT = 900  # seconds for a case
+AXES = ("samples", "parameters")  # whose exponents the title of the figure names
 BAR = 1.1  # the memory of a product, beyond data and budget, with 10⁶ samples over that with 10⁴
 
 
@@ -149,11 +150,24 @@ def draw(rows: list[dict]):
                 label = f"{part}: {slope(mine, part):.2f}"
                 ax.plot(*zip(*points(mine, part), strict=True), label=label, **plots.look(index))
             ax.set(xscale="log", yscale="log", xlabel=axis, ylabel="milliseconds")
+            if axis == "layers":  # less than a decade, whose own ticks would overlap
+                ax.set_xticks([row["value"] for row in mine], [str(row["value"]) for row in mine])
+                ax.set_xticks([], minor=True)
             ax.set_title(f"{count} thread{'s' if count > 1 else ''}; slopes of the upper half", fontsize=9)
             ax.legend(fontsize=7, frameon=False)
             ax.grid(alpha=0.3)
             ax.label_outer(remove_inner_ticks=False)
+    figure.suptitle(title(rows), fontsize=10)
     return figure
+
+
+def title(rows: list[dict]) -> str:
+    """Return what the figure shows."""
+    one = {axis: [row for row in rows if (row["axis"], row["threads"]) == (axis, 1)] for axis in AXES}
+    grows = [f"{axis}^{slope(mine, 'product'):.2f}" for axis, mine in one.items() if mine]
+    share = max(row["seconds"]["vectors of CG"] / row["seconds"]["product"] for row in rows)
+    vectors = f"the vectors of CG take {share:.0%} of it at most"
+    return f"The time of a product grows as {' and '.join(grows)}; {vectors}"
 
 
 def memory_verdict(rows: list[dict]) -> list[dict]:

@@ -7,9 +7,11 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import binomtest, bootstrap, norm, t
 
-from bench import factorial
+from bench import factorial, fidelity
+from bench.effects import answers
 from hfnb import Dataset, Objective, hessian_free, models
 from hfnb.studies import negative_curvature as study
+from hfnb.studies.fidelity import AS_CHOSEN, CHOICES, Reading, readings
 from hfnb.studies.negative_curvature import Combination, Ratio, halves, ratio, run, verdict
 
 PAPER = Combination("bicgstab", "hessian", "martens", "better", "near the saddle")
@@ -156,7 +158,7 @@ def toy(cost):
 
 def test_every_question_of_the_benchmark_compares_runs_and_finds_the_effect_that_is_there():
     factors = {"better": 1.0, "newton": 2.0, "cg": 3.0, "bicgstab": 12.0, "minres": 3.0}
-    rows = factorial.answers(toy(lambda each, seed: factors[each.step] * factors[each.solver]))
+    rows = answers(toy(lambda each, seed: factors[each.step] * factors[each.solver]), factorial.questions())
     found = {row["question"]: row for row in rows if (row["problem"], row["cost"]) == ("toy", "products")}
     assert found.keys() == factorial.questions().keys()
     for question, row in found.items():
@@ -168,7 +170,34 @@ def test_every_question_of_the_benchmark_compares_runs_and_finds_the_effect_that
 
 def test_the_benchmark_tells_where_the_halves_of_the_seeds_contradict_each_other():
     # In the first half the step makes all cheaper, in the second half dearer.
-    rows = factorial.answers(toy(lambda each, seed: 2.0 if (each.step == "better") == (seed < 2) else 1.0))
+    runs = toy(lambda each, seed: 2.0 if (each.step == "better") == (seed < 2) else 1.0)
+    rows = answers(runs, factorial.questions())
     halves_of = {row["question"]: row["halves"] for row in rows if row["problem"] == "all"}
     assert halves_of["step explored ÷ ignored, CG, ordinary"] == "CONTRADICT"
     assert halves_of["rule tolerance ÷ Martens', CG"] == "agree"
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_each_alternative_differs_from_what_was_chosen_in_its_options_alone(choice):
+    own, other = (Reading(each, "ordinary").options for each in (AS_CHOSEN, choice))
+    assert other == {**own, **CHOICES[choice].options} != own
+    problem = study.deep_linear_problem()
+    one, two = (run(problem, Reading(each, "near the saddle"), seed=0) for each in (AS_CHOSEN, choice))
+    assert one["spent"] != two["spent"]
+
+
+def test_every_choice_is_asked_for_from_each_start():
+    cost = {AS_CHOSEN: 10.0, "lengthen": 20.0}
+    runs = {
+        ("toy", each, seed): {
+            "costs": {key: [None, cost.get(each.choice, 5.0), None] for key in study.COSTS},
+            "spent": {},
+        }
+        for each in readings()
+        for seed in range(4)
+    }
+    rows = answers(runs, fidelity.questions())
+    assert len(rows) == 2 * len(CHOICES) * len(study.COSTS) * 2  # starts, ..., all problems and the only one
+    for row in rows:
+        expected = 2.0 if row["question"].startswith("lengthen") else 0.5
+        assert (row["ratio"], row["reached"]) == (pytest.approx(expected), "4 and 4 of 4")

@@ -63,6 +63,25 @@ def test_products_of_auto():
     says("`auto`, takes 0.4 of Martens' products")
 
 
+def test_products_beside_their_matrix_products():
+    rows = stored("products")["rows"]
+    asked = {"network": "784-400-150-10", "what": "hessian", "dtype": "float32", "threads": 1}
+    found = {
+        row["batch"]: {way: quartiles[1] for way, quartiles in row["hfnb ÷"].items()}
+        for row in rows
+        if asked.items() <= row.items()
+    }
+
+    def listed(way, *batches):
+        *first, last = (f"{found[batch][way]:.2f}" for batch in batches)
+        return f"{', '.join(first)} and {last}"
+
+    small, large = (512, 2048, 8192), (20_000, 60_000)
+    says(f"takes {listed('GEMM', *small)} times as long as its matrix products alone")
+    says(f"{listed('GEMM', *large)} times with 20,000 and 60,000")
+    says(f"{listed('JAX', *small)} times JAX's time and {listed('PyTorch', *small)} times PyTorch's")
+
+
 def test_reductions():
     rows = [row for row in stored("communication")["tuned"].values() if row["race"] == "MNIST"]
     found = {row["method"]: np.median([run["reductions"] for run in row["runs"]]) for row in rows}

@@ -8,7 +8,7 @@ losses: curvature products, passes over the data, and reductions over engines.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from scipy.stats import norm, t
@@ -46,6 +46,27 @@ PASSES = 1500.0  # over the data, after which a run ends
 SHRUNK = 0.1  # factor of the weights of an ordinary start, which leads near the saddle at zero
 
 
+class Variant(Protocol):
+    """How a run is made: a frozen dataclass whose fields are factors.
+
+    Attributes
+    ----------
+    start : {"ordinary", "near the saddle"}
+    options : dict
+        Those of `hfnb.hessian_free`.
+    """
+
+    @property
+    def start(self) -> str: ...
+
+    @property
+    def options(self) -> dict[str, Any]: ...
+
+
+AnyVariant = TypeVar("AnyVariant", bound=Variant)
+ENDLESS: dict[str, Any] = {"tol": 0.0, "max_iter": 10**6}  # a run ends by its callback
+
+
 @dataclass(frozen=True)
 class Combination:
     """A value of each factor.
@@ -81,9 +102,8 @@ class Combination:
     @property
     def options(self) -> dict[str, Any]:
         """The options of `hfnb.hessian_free`."""
-        fixed = {"damping": "gradient", "tol": 0.0, "max_iter": 10**6}
         chosen = {"solver": self.solver, "curvature": self.curvature, "step": self.step}
-        return {**fixed, **chosen, **RULES[self.rule]}
+        return {**ENDLESS, "damping": "gradient", **chosen, **RULES[self.rule]}
 
 
 def combinations() -> list[Combination]:
@@ -233,15 +253,14 @@ PROBLEMS: dict[str, Callable[[], FactorialProblem]] = {
 }
 
 
-def run(
-    problem: FactorialProblem, combination: Combination, seed: int, passes: float = PASSES
-) -> dict[str, Any]:
-    """Run a combination until the last target, or until the passes are over.
+def run(problem: FactorialProblem, variant: Variant, seed: int, passes: float = PASSES) -> dict[str, Any]:
+    """Run a variant until the last target, or until the passes are over.
 
     Parameters
     ----------
     problem : FactorialProblem
-    combination : Combination
+    variant : Variant
+        A `Combination`, or another dataclass with a start and options.
     seed : int
         Of the start.
     passes : float
@@ -271,8 +290,8 @@ def run(
                     costs[cost][position] = float(record[cost])
         return record.passes >= passes or record.loss <= targets[-1]
 
-    start = problem.start(seed, combination.start)
-    result = hessian_free(problem.objective(), start, seed=seed, callback=callback, **combination.options)
+    start = problem.start(seed, variant.start)
+    result = hessian_free(problem.objective(), start, seed=seed, callback=callback, **variant.options)
     last = result.history[-1]
     return {
         "costs": costs,
@@ -309,11 +328,11 @@ class Ratio(NamedTuple):
     runs: int
 
 
-Key = tuple[str, Combination, int]  # problem, combination, seed
+Key = tuple[str, AnyVariant, int]  # problem, variant, seed
 
 
 def ratio(
-    runs: Mapping[Key, Mapping[str, Any]],
+    runs: Mapping[Key[AnyVariant], Mapping[str, Any]],
     first: Mapping[str, str],
     second: Mapping[str, str],
     cost: str,
@@ -327,7 +346,7 @@ def ratio(
     Parameters
     ----------
     runs : mapping
-        {(problem, combination, seed): what `run` returned}.
+        {(problem, variant, seed): what `run` returned}.
     first, second : mapping
         {factor: value} above and below the division sign. A factor that only ``first`` names has this value
         on both sides.
@@ -358,9 +377,9 @@ def ratio(
     """
     logs: dict[int, list[float]] = {}
     reached, count = [0, 0], 0
-    for (name, combination, seed), run in runs.items():
-        chosen = all(getattr(combination, factor) == value for factor, value in first.items())
-        peer = runs.get((name, replace(combination, **second), seed))
+    for (name, variant, seed), run in runs.items():
+        chosen = all(getattr(variant, factor) == value for factor, value in first.items())
+        peer = runs.get((name, replace(cast(Any, variant), **second), seed))
         if not chosen or peer is None or problem not in (None, name):
             continue
         pair, count = (run, peer), count + 1
@@ -403,7 +422,9 @@ def verdict(found: Ratio) -> str:
     return "cheaper" if found.high < 1 else "dearer" if found.low > 1 else "undecided"
 
 
-def halves(runs: Mapping[Key, Mapping[str, Any]]) -> tuple[dict[Key, Mapping[str, Any]], ...]:
+def halves(
+    runs: Mapping[Key[AnyVariant], Mapping[str, Any]],
+) -> tuple[dict[Key[AnyVariant], Mapping[str, Any]], ...]:
     """Return the runs of the first half of the seeds, and those of the second half.
 
     A verdict stands on firm ground if neither half contradicts the other.
