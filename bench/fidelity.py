@@ -10,7 +10,7 @@ from bench.effects import answers, runs_of, save_answers, store_of
 from bench.report import show
 from bench.runs import chosen
 from hfnb.studies import negative_curvature as study
-from hfnb.studies.fidelity import AS_CHOSEN, CHOICES, readings
+from hfnb.studies.fidelity import AS_CHOSEN, CHOICES, FIXED, readings
 from hfnb.studies.stored_runs import TimeIsUp
 
 SEEDS, QUICK_SEEDS = 10, 2
@@ -28,6 +28,11 @@ def questions() -> dict[str, tuple[dict[str, str], dict[str, str]]]:
 
 def run(options: Any) -> None:
     """Make the runs that are missing, show the answers, and write results/fidelity.json."""
+    show({"fixed by the abstracts": part, "as": value} for part, value in FIXED.items())
+    show(
+        {"choice": name, "part": each.part, "chosen": each.chosen, "alternative": each.other}
+        for name, each in CHOICES.items()
+    )
     problems = chosen(
         options.problems or (QUICK_PROBLEMS if options.quick else None), study.PROBLEMS, "--problems"
     )

@@ -111,7 +111,7 @@ def hessian_free(
         only; other solvers then stop by "martens".
     probe : bool
         Whether to search for negative curvature of the Hessian on plateaus, where the loss hardly falls
-        (`steps.probe_negative_curvature`), but not in the first iteration.
+        (`steps.probe_negative_curvature`); with global solves, from the second iteration on.
     line_search_sample : {"loss", "curvature"}
         The samples on which line searches evaluate the loss. "curvature" has no effect with mini-batches
         and on plateaus, where "loss" is used; the step is kept only if the loss over all samples falls.

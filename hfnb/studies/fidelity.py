@@ -21,14 +21,14 @@ class Choice(NamedTuple):
     ----------
     part : str
         Of the method.
-    ours, other : str
+    chosen, other : str
         What we chose, and the alternative.
     options : dict
         The options of `hfnb.hessian_free` that make the alternative out of ``method="paper"``.
     """
 
     part: str
-    ours: str
+    chosen: str
     other: str
     options: dict[str, Any]
 
