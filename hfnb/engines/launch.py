@@ -36,6 +36,8 @@ from hfnb.engines.pool import GONE
 CONTROLLER = ["--HeartMonitor.period=1000", "--HeartMonitor.max_heartmonitor_misses=30", "--nodb"]
 POLL = 0.1  # seconds between two checks of engines that are starting
 PATIENCE = 2.0  # seconds that an engine may take for its first answer before it is called again
+ATTEMPTS = 3  # starts of a cluster when other programs take ports that its controller has chosen
+PORT_TAKEN = re.compile(r"Address( already)? in use")
 SHARED_MEMORY = "/dev/shm"
 # Bytes of shared memory for each MPI engine. Two engines started with 64 MB, Docker's default, not with 16
 # MB.
@@ -148,8 +150,27 @@ def start(
     ------
     RuntimeError
         With the end of their output, if the processes end or are not up in time.
+
+    Notes
+    -----
+    A controller chooses about twenty free ports and opens them a second later. Where another program has
+    taken one of them in between, the cluster is started again, at most `ATTEMPTS` times in all.
     """
-    n, of_cluster, of_engines = prepared
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _start_once(launcher, prepared, timeout, deliver)
+        except RuntimeError as error:
+            if not PORT_TAKEN.search(str(error)):
+                raise
+            log.warning("A port of the controller is in use by another program: starting the cluster again.")
+    return _start_once(launcher, prepared, timeout, deliver)
+
+
+def _start_once(
+    launcher: str, prepared: tuple[int, dict, dict], timeout: float, deliver: Callable[[], None]
+) -> tuple[ipp.Client, Callable]:
+    """Do what `start` does, with one attempt."""
+    n, of_cluster, of_engines = prepared[0], dict(prepared[1]), dict(prepared[2])
     cluster = _make(launcher, of_cluster, of_engines)
     end, client, guard = time.monotonic() + timeout, None, _watch(cluster)
     try:
@@ -208,10 +229,12 @@ def _wait_for_engines(
 
     Not `ipyparallel.Client.wait_for_engines`: it does not notice that processes end.
     """
-    while len(client.ids) < n:
+    while True:
         deliver()
         if ended := _ended(cluster):
             raise RuntimeError(ended)
+        if len(client.ids) >= n:
+            return
         if time.monotonic() > end:
             raise TimeoutError(f"{len(client.ids)} of {n} have registered with the controller")
         time.sleep(POLL)
@@ -236,14 +259,31 @@ def _ended(cluster: ipp.Cluster) -> str | None:
             continue
         if process is not None or code is not None:
             return f"{name} ended with exit code {code}"
-    return None
+    return _crippled(cluster.controller)
+
+
+def _crippled(controller) -> str | None:
+    """Return that a process has ended which a controller on this machine had started, None if none has.
+
+    A controller passes messages and heartbeats on by processes of its own, and does not notice their end. It
+    removes some from the list of its children as it starts others; these are found by what they wrote.
+    """
+    try:
+        children = controller.process.children()
+        written = Path(controller.output_file).read_text(errors="replace")
+    except (AttributeError, psutil.NoSuchProcess, OSError):  # it is on another machine, or has ended
+        return None
+    taken = next(filter(PORT_TAKEN.search, written.splitlines()), "")
+    if all(_runs(child) for child in children) and not taken:
+        return None
+    return f"a process of the controller has ended {taken}".rstrip()
 
 
 def _outputs(cluster: ipp.Cluster) -> str:
-    """Return the ends of what engines and, if it has ended, the controller have written."""
-    launched = [*cluster.engines.values()]
-    if cluster.controller is not None and not _runs(getattr(cluster.controller, "process", None)):
-        launched.append(cluster.controller)
+    """Return the ends of what engines and, if it or one of its processes has ended, the controller wrote."""
+    launched, controller = [*cluster.engines.values()], cluster.controller
+    if controller is not None and (not _runs(getattr(controller, "process", None)) or _crippled(controller)):
+        launched.append(controller)
     found = []
     for one in launched:
         with suppress(Exception):  # the output of a host that is not reached
