@@ -18,7 +18,13 @@ from hfnb.studies.precision_problems.differential_equations import (
 )
 from hfnb.studies.precision_problems.problem import PrecisionProblem, relative_error
 from hfnb.studies.precision_problems.recurrent import adding, memorization
-from hfnb.studies.precision_problems.regression import breast_cancer, curves, mnist_autoencoder, oscillation
+from hfnb.studies.precision_problems.regression import (
+    MARTENS_SIZES,
+    breast_cancer,
+    curves,
+    mnist_autoencoder,
+    oscillation,
+)
 
 # What makes each problem, in its usual size. To add one, add an entry.
 PROBLEMS: dict[str, Callable[[], PrecisionProblem]] = {
@@ -29,6 +35,7 @@ PROBLEMS: dict[str, Callable[[], PrecisionProblem]] = {
     "oscillation": oscillation,
     "curves autoencoder": curves,
     "MNIST autoencoder": mnist_autoencoder,
+    "MNIST autoencoder, large": lambda: mnist_autoencoder(MARTENS_SIZES, images=1000),
     "adding, 50 steps": adding,
     "adding, 100 steps": lambda: adding(length=100),
     "adding, 200 steps": lambda: adding(length=200),

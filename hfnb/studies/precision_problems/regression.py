@@ -13,6 +13,7 @@ from hfnb.studies.precision_problems.problem import PrecisionProblem, relative_e
 from hfnb.validation import check_extra, check_positive_int
 
 SIDE = 28  # pixels on each side of an image
+MARTENS_SIZES = (784, 1000, 500, 250, 30)  # the encoder of Martens (2010)
 
 
 def oscillating(x: np.ndarray) -> np.ndarray:
@@ -155,7 +156,7 @@ def mnist_autoencoder(sizes: Sequence[int] = (784, 60, 25, 10), images: int = 50
     ----------
     sizes : sequence of int
         Numbers of inputs, of the units of each hidden layer of the encoder, and of the code;
-        (784, 1000, 500, 250, 30) in the literature [1]_.
+        `MARTENS_SIZES` in the literature [1]_.
     images : int
         Number of training images, the first ones; 60,000 in the literature.
 
@@ -175,7 +176,8 @@ def mnist_autoencoder(sizes: Sequence[int] = (784, 60, 25, 10), images: int = 50
     (98544,)
     """
     train, _ = datasets.mnist()
-    return _reconstruction("MNIST autoencoder", autoencoder(sizes), train.X[:images].astype(np.float64))
+    name = f"MNIST autoencoder{', large' if tuple(sizes) == MARTENS_SIZES else ''}"
+    return _reconstruction(name, autoencoder(sizes), train.X[:images].astype(np.float64))
 
 
 def _reconstruction(name: str, net: Network, X: np.ndarray) -> PrecisionProblem:
