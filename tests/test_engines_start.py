@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,19 @@ def test_controller_that_ends_at_once():
         refused("Controller stopped", "in use", n=1, engines="local", controller_args=arguments)
 
 
+def held_ports(count):
+    """Sockets that hold ports below those that systems choose, so that no other test takes them."""
+    sockets, port = [], 12_000 + 61 * (os.getpid() % 200)
+    while len(sockets) < count:
+        port += 1
+        with suppress(OSError):  # another program has it
+            sockets.append(socket.create_server(("127.0.0.1", port)))
+    return sockets
+
+
 @pytest.mark.parametrize("number", [0, 2, 5])  # of the port: registration, messages to engines, heartbeats
 def test_port_that_another_program_takes_first(number, monkeypatch, caplog, data, w0):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(25)]
+    sockets = held_ports(25)
     ports = ",".join(str(one.getsockname()[1]) for one in sockets)
     taken = sockets.pop(number)
     for one in sockets:

@@ -259,10 +259,10 @@ def _ended(cluster: ipp.Cluster) -> str | None:
             continue
         if process is not None or code is not None:
             return f"{name} ended with exit code {code}"
-    return _crippled(cluster.controller)
+    return _lost_process(cluster.controller)
 
 
-def _crippled(controller) -> str | None:
+def _lost_process(controller) -> str | None:
     """Return that a process has ended which a controller on this machine had started, None if none has.
 
     A controller passes messages and heartbeats on by processes of its own, and does not notice their end. It
@@ -282,7 +282,9 @@ def _crippled(controller) -> str | None:
 def _outputs(cluster: ipp.Cluster) -> str:
     """Return the ends of what engines and, if it or one of its processes has ended, the controller wrote."""
     launched, controller = [*cluster.engines.values()], cluster.controller
-    if controller is not None and (not _runs(getattr(controller, "process", None)) or _crippled(controller)):
+    if controller is not None and (
+        not _runs(getattr(controller, "process", None)) or _lost_process(controller)
+    ):
         launched.append(controller)
     found = []
     for one in launched:
