@@ -10,6 +10,7 @@ from bench import (
     growth,
     iteration,
     memory,
+    methods,
     precision,
     products,
     rule,
@@ -39,6 +40,7 @@ MODULES = (
     precision,
     factorial,
     fidelity,
+    methods,
 )
 BENCHMARKS = {each.__name__.split(".")[1]: each.run for each in MODULES}
 
@@ -48,15 +50,15 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="fewer sizes, rounds and seeds")
-    parser.add_argument("--problems", nargs="+", help="rule, precision, factorial, fidelity: which problems")
-    parser.add_argument("--methods", nargs="+", help="rule, target, communication, precision: which methods")
+    parser.add_argument("--problems", nargs="+", help="rule, precision, factorial, fidelity, methods: which")
+    parser.add_argument("--methods", nargs="+", help="rule, target, communication, precision, methods: which")
     parser.add_argument("--tasks", nargs="+", help="communication: which tasks")
     parser.add_argument("--metric", default="reductions", help="communication: tuned for reductions or time")
     parser.add_argument(
         "--processes",
         type=int,
         default=2,
-        help="communication, precision, factorial, fidelity: how many runs at a time",
+        help="communication, precision, factorial, fidelity, methods: how many runs at a time",
     )
     parser.add_argument(
         "--time", action="store_true", help="communication: predict seconds, on an idle machine"
@@ -66,9 +68,11 @@ def command_line() -> argparse.ArgumentParser:
         "--minutes",
         type=float,
         default=float("inf"),
-        help="communication, precision, factorial, fidelity: begin no run after so many",
+        help="communication, precision, factorial, fidelity, methods: begin no run after so many",
     )
-    parser.add_argument("--seeds", type=int, help="precision, factorial, fidelity: how many runs (5, 10, 10)")
+    parser.add_argument(
+        "--seeds", type=int, help="precision, factorial, fidelity, methods: how many runs (5, 10, 10, 10)"
+    )
     parser.add_argument("--seconds", type=float, help="precision: for each run, instead of the budgets")
     parser.add_argument("--images", nargs="+", type=int, help="target: how many images")
     parser.add_argument("--activations", nargs="+", help="target: tanh, sigmoid, relu")

@@ -5,7 +5,7 @@ The costs are counts, which do not depend on whether the machine is idle.
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from functools import cache
 from typing import Any, cast
@@ -80,15 +80,19 @@ def told(question: str, problem: str, cost: str, found: Ratio, agree: bool) -> d
     }
 
 
-def answers(runs: Mapping[Key[AnyVariant], dict], questions: Questions) -> list[dict[str, Any]]:
-    """Return the rows for each question, cost and problem at the middle target; "all" is all problems."""
+def answers(
+    runs: Mapping[Key[AnyVariant], dict], questions: Questions, costs: Sequence[str] = study.COSTS
+) -> list[dict[str, Any]]:
+    """Return the rows for each question, problem and cost at the middle target; "all" is all problems."""
     parts = study.halves(runs)
     rows = []
     for question, (first, second) in questions.items():
         for problem in (None, *sorted({key[0] for key in runs})):
-            for cost in study.COSTS:
+            for cost in costs:
                 asked = first, second, cost, MIDDLE
                 found = study.ratio(runs, *asked, problem=problem)
+                if not found.runs:  # a part of the runs was asked for
+                    continue
                 said = {study.verdict(study.ratio(part, *asked, problem=problem)) for part in parts}
                 agree = said != {"cheaper", "dearer"}
                 rows.append(told(question, problem or "all", cost, found, agree))

@@ -2,6 +2,7 @@
 
 --kernel NAME   with another kernel of OpenBLAS, and one thread: Haswell, Zen, SkylakeX, Nehalem, Sandybridge
 --perturb SEED  with the rounding of another machine, imitated: see tools/perturbation.py
+--part K/N      every Nth notebook, from the Kth on: N runs with K from 1 to N share the notebooks among them
 --folder PATH   the notebooks of another folder
 """
 
@@ -28,11 +29,23 @@ KERNELS = {
 }
 
 
+def part(text: str) -> slice:
+    """Return which notebooks "K/N" names, in the order of their names."""
+    try:
+        first, step = map(int, text.split("/"))
+    except ValueError:
+        first, step = 0, 0
+    if not 1 <= first <= step:
+        raise argparse.ArgumentTypeError(f"expected K/N with whole numbers 1 ≤ K ≤ N, got {text!r}")
+    return slice(first - 1, None, step)
+
+
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
     parser.add_argument("--kernel", choices=list(KERNELS))
     parser.add_argument("--perturb", type=int, metavar="SEED")
+    parser.add_argument("--part", type=part, default=slice(None), metavar="K/N")
     parser.add_argument("--folder", type=Path, default=ROOT / "notebooks", metavar="PATH")
     return parser.parse_known_args(arguments)
 
@@ -48,8 +61,9 @@ def instructions() -> set[str]:
 
 def main(arguments: list[str]) -> int:
     chosen, others = parse(arguments)
-    if not list(chosen.folder.glob("*.ipynb")):
-        print(f"hfnb: there are no notebooks in {chosen.folder}")
+    notebooks = sorted(chosen.folder.glob("*.ipynb"))
+    if not notebooks[chosen.part]:
+        print(f"hfnb: there are no notebooks in {chosen.folder}, or none in this part")
         return 1
     if chosen.kernel and not KERNELS[chosen.kernel] <= instructions():
         print(f"hfnb: skipped: this processor lacks the instructions of the BLAS kernel {chosen.kernel}")
@@ -67,7 +81,8 @@ def main(arguments: list[str]) -> int:
         options = ["-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", temporary, "-p", "no:cacheprovider"]
         options += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={SECONDS_A_CELL}"]
         options += ["-n", str(workers), "--dist", "loadscope"]
-        command = [sys.executable, "-m", "pytest", *options, *others, "notebooks"]
+        names = [f"notebooks/{notebook.name}" for notebook in notebooks[chosen.part]]
+        command = [sys.executable, "-m", "pytest", *options, *others, *names]
         try:
             return subprocess.call(command, cwd=temporary, env=variables)
         finally:

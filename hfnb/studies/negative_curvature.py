@@ -17,6 +17,7 @@ from hfnb import models
 from hfnb.datasets import Dataset
 from hfnb.objectives import Objective
 from hfnb.optimizers import hessian_free
+from hfnb.studies.larger_batches import crossing
 from hfnb.studies.speech_recognition import timit_task
 from hfnb.studies.tasks import pooled_mnist
 
@@ -63,7 +64,7 @@ class Variant(Protocol):
     def options(self) -> dict[str, Any]: ...
 
 
-AnyVariant = TypeVar("AnyVariant", bound=Variant)
+AnyVariant = TypeVar("AnyVariant")  # a frozen dataclass whose fields are factors
 ENDLESS: dict[str, Any] = {"tol": 0.0, "max_iter": 10**6}  # a run ends by its callback
 
 
@@ -280,27 +281,93 @@ def run(problem: FactorialProblem, variant: Variant, seed: int, passes: float = 
     >>> found["negative"] > 0, None in found["costs"]["products"]
     (True, False)
     """
-    targets = [problem.target(fraction) for fraction in FRACTIONS]
-    costs: dict[str, list[float | None]] = {cost: [None] * len(targets) for cost in COSTS}
-
-    def callback(record: Any) -> bool:
-        for position, target in enumerate(targets):
-            if record.loss <= target and costs["passes"][position] is None:
-                for cost in COSTS:
-                    costs[cost][position] = float(record[cost])
-        return record.passes >= passes or record.loss <= targets[-1]
-
+    spending = Spending(problem, passes)
     start = problem.start(seed, variant.start)
-    result = hessian_free(problem.objective(), start, seed=seed, callback=callback, **variant.options)
-    last = result.history[-1]
-    return {
-        "costs": costs,
-        "spent": {cost: float(last[cost]) for cost in COSTS},
+    result = hessian_free(
+        problem.objective(),
+        start,
+        seed=seed,
+        callback=lambda record: spending.note(record.loss, record),
+        **variant.options,
+    )
+    return spending.told() | {
         "loss": float(result.fun),
         "iterations": int(result.nit),
         "negative": sum("negative" in record.direction for record in result.history),
         "message": result.message,
     }
+
+
+class Spending:
+    """What a run has spent when its loss first is at each target.
+
+    Parameters
+    ----------
+    problem : FactorialProblem
+    passes : float
+        The most passes over the data.
+
+    Attributes
+    ----------
+    path : list of (float, tuple)
+        The loss and the `COSTS` at each point that was noted.
+
+    Examples
+    --------
+    >>> spending = Spending(deep_linear_problem(), passes=10.0)
+    >>> spending.note(1e-9, {"products": 2, "passes": 5.0, "reductions": 3})
+    True
+    >>> spending.told()["costs"]["passes"]
+    [5.0, 5.0, 5.0]
+    """
+
+    def __init__(self, problem: FactorialProblem, passes: float = PASSES):
+        self.path: list[tuple[float, tuple[float, ...]]] = []
+        self._targets = [problem.target(fraction) for fraction in FRACTIONS]
+        self._passes = passes
+
+    def note(self, loss: float, costs: Mapping[str, Any]) -> bool:
+        """Note a loss and what was spent until then.
+
+        Parameters
+        ----------
+        loss : float
+        costs : mapping
+            With the entries `COSTS`.
+
+        Returns
+        -------
+        bool
+            Whether the run is to end: it is at the last target, its passes are over, or it has diverged.
+        """
+        self.path.append((loss, tuple(float(costs[cost]) for cost in COSTS)))
+        return not self._targets[-1] < loss < np.inf or costs["passes"] >= self._passes
+
+    def told(self, *, interpolated: bool = False) -> dict[str, Any]:
+        """Return what was spent.
+
+        Parameters
+        ----------
+        interpolated : bool
+            Whether costs between two points are linear in the logarithm of the loss (see
+            `hfnb.studies.larger_batches.crossing`), for a run whose loss is seldom measured.
+
+        Returns
+        -------
+        dict
+            ``costs``: {cost: what was spent at each target, None where it was not reached}; ``spent``: {cost:
+            that of the whole run}.
+        """
+        found: list[Any] = []
+        for target in self._targets:
+            reached = next((costs for loss, costs in self.path if loss <= target), None)
+            if reached is not None and interpolated:
+                reached = tuple(map(float, crossing(self.path, target)))
+            found.append(reached or (None,) * len(COSTS))
+        return {
+            "costs": {cost: list(each) for cost, each in zip(COSTS, zip(*found, strict=True), strict=True)},
+            "spent": dict(zip(COSTS, self.path[-1][1], strict=True)),
+        }
 
 
 class Ratio(NamedTuple):
@@ -379,8 +446,10 @@ def ratio(
     reached, count = [0, 0], 0
     for (name, variant, seed), run in runs.items():
         chosen = all(getattr(variant, factor) == value for factor, value in first.items())
+        if not chosen or problem not in (None, name):
+            continue
         peer = runs.get((name, replace(cast(Any, variant), **second), seed))
-        if not chosen or peer is None or problem not in (None, name):
+        if peer is None:
             continue
         pair, count = (run, peer), count + 1
         found = [each["costs"][cost][target] for each in pair]

@@ -1,0 +1,97 @@
+"""Whole methods to a target, all tuned by one rule: Hessian-free methods beside first-order ones and L-BFGS.
+
+The methods are those of `hfnb.studies.method_comparison`, the problems those of the factorial. A method is
+tuned for each problem, start and cost with a seed of its own, then it runs with ten others. Every run is
+written to results/methods.json when it ends, so that an interrupted benchmark goes on where it was.
+"""
+
+import json
+import sys
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from bench.effects import MIDDLE, answers, problem_of, save_answers, store_of
+from bench.report import show
+from bench.runs import at_once, chosen
+from hfnb.studies import method_comparison as study
+from hfnb.studies.method_comparison import BASELINES, METHODS, METRICS, Entrant
+from hfnb.studies.negative_curvature import FACTORS, PROBLEMS
+from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
+from hfnb.studies.tuning import tuned
+
+SEEDS, QUICK_SEEDS = 10, 2
+QUICK_PROBLEMS, QUICK_METHODS = ["deep linear"], ["paper", "SGD", "L-BFGS"]
+OURS = [name for name in METHODS if name not in BASELINES]
+
+
+def work(problem: str, method: str, settings: dict, start: str, seed: int) -> dict:
+    """Run a method in this process."""
+    with np.errstate(all="ignore"):
+        return study.attempt(problem_of(problem), method, settings, start, seed)
+
+
+def chain(stored: StoredRuns, pool: Executor, problem: str, entrant: Entrant, seeds: range) -> list[dict]:
+    """Tune a method, run it with all seeds, and return the runs; the settings are stored."""
+    method = METHODS[entrant.method]
+
+    def run(settings: dict, seed: int) -> dict:
+        entry = [problem, entrant.method, settings, entrant.start, seed]
+
+        def make() -> dict:
+            made = pool.submit(work, problem, entrant.method, settings, entrant.start, seed).result()
+            print(*entry, made["costs"]["passes"], made["loss"], file=sys.stderr, flush=True)
+            return made
+
+        return stored.run(json.dumps(entry), make)
+
+    def cost(settings: dict) -> tuple[float, float]:
+        return study.cost(run(settings, study.TUNING_SEED), entrant.metric, MIDDLE)
+
+    axes = method.axes(problem_of(problem).objective().n)
+    found = tuned(method.fixed, axes, cost, most=study.MOST, diagonals=True)
+    told = {"settings": found.settings, "inside": found.inside, "tried": found.tried}
+    stored.add("tuned", {json.dumps([problem, entrant.method, entrant.metric, entrant.start]): told})
+    return [run(found.settings, seed) for seed in seeds]
+
+
+def questions(metric: str) -> dict[str, tuple[dict, dict]]:
+    """Return {question: (values above, values below the division sign)} for methods tuned for a cost."""
+    found = {}
+    for start in FACTORS["start"]:
+        for method in OURS:
+            for other in (*BASELINES, "Martens"):
+                if other != method:
+                    above = {"method": method, "metric": metric, "start": start}
+                    found[f"{method} ÷ {other}, {start}"] = (above, {"method": other})
+    for method in METHODS:
+        above = {"method": method, "metric": metric, "start": "near the saddle"}
+        found[f"{method}, near the saddle ÷ ordinary"] = (above, {"start": "ordinary"})
+    return found
+
+
+def run(options: Any) -> None:
+    """Make the runs that are missing, show the answers, and write results/methods.json."""
+    problems = chosen(options.problems or (QUICK_PROBLEMS if options.quick else None), PROBLEMS, "--problems")
+    methods = chosen(options.methods or (QUICK_METHODS if options.quick else None), METHODS, "--methods")
+    seeds = range(QUICK_SEEDS if options.quick else options.seeds or SEEDS)
+    stored = store_of("methods", options)
+    keys = [
+        (problem, Entrant(method, metric, start))
+        for problem in problems
+        for start in FACTORS["start"]
+        for method in methods
+        for metric in METRICS
+    ]
+    with at_once(options.processes) as (pool, threads):
+        asked = {key: threads.submit(chain, stored, pool, *key, seeds) for key in keys}
+        try:
+            made = {key: each.result() for key, each in asked.items()}
+        except TimeIsUp as error:  # answers from a part of the methods would be taken for results
+            print(f"methods: {error}")
+            return
+    runs = {(*key, seed): run for key, found in made.items() for seed, run in zip(seeds, found, strict=True)}
+    rows = [row for metric in METRICS for row in answers(runs, questions(metric), (metric,))]
+    show(row for row in rows if row["problem"] == "all")
+    save_answers(rows, stored)
