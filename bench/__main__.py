@@ -1,8 +1,10 @@
 """``python -m bench [name ...] [--quick]``: see README.md."""
 
 import argparse
+from contextlib import nullcontext
 
 from bench import (
+    batches,
     busy,
     communication,
     factorial,
@@ -21,7 +23,7 @@ from bench import (
     timit,
     vectors,
 )
-from bench.report import warn_if_busy
+from bench.report import published_if_idle
 
 MODULES = (
     products,
@@ -41,8 +43,13 @@ MODULES = (
     factorial,
     fidelity,
     methods,
+    batches,
 )
 BENCHMARKS = {each.__name__.split(".")[1]: each.run for each in MODULES}
+# Benchmarks that store every run, so that they go on where they were.
+MANY_RUNS = "communication, precision, factorial, fidelity, methods, batches, timit"
+# Benchmarks whose results are times. Those of the others are counts, which are the same on a busy machine.
+TIMED = {"busy", "products", "iteration", "vectors", "target", "scaling", "growth", "precision"}
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -51,14 +58,16 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="fewer sizes, rounds and seeds")
     parser.add_argument("--problems", nargs="+", help="rule, precision, factorial, fidelity, methods: which")
-    parser.add_argument("--methods", nargs="+", help="rule, target, communication, precision, methods: which")
+    parser.add_argument(
+        "--methods", nargs="+", help="rule, target, communication, precision, methods, batches, timit: which"
+    )
     parser.add_argument("--tasks", nargs="+", help="communication: which tasks")
     parser.add_argument("--metric", default="reductions", help="communication: tuned for reductions or time")
     parser.add_argument(
         "--processes",
         type=int,
         default=2,
-        help="communication, precision, factorial, fidelity, methods: how many runs at a time",
+        help=f"{MANY_RUNS}: how many runs at a time",
     )
     parser.add_argument(
         "--time", action="store_true", help="communication: predict seconds, on an idle machine"
@@ -68,16 +77,18 @@ def command_line() -> argparse.ArgumentParser:
         "--minutes",
         type=float,
         default=float("inf"),
-        help="communication, precision, factorial, fidelity, methods: begin no run after so many",
+        help=f"{MANY_RUNS}: begin no run after so many",
     )
     parser.add_argument(
-        "--seeds", type=int, help="precision, factorial, fidelity, methods: how many runs (5, 10, 10, 10)"
+        "--seeds",
+        type=int,
+        help="precision, factorial, fidelity, methods, batches, timit: how many runs (5, 10, 10, 10, 5, 5)",
     )
     parser.add_argument("--seconds", type=float, help="precision: for each run, instead of the budgets")
     parser.add_argument("--images", nargs="+", type=int, help="target: how many images")
     parser.add_argument("--activations", nargs="+", help="target: tanh, sigmoid, relu")
     parser.add_argument("--networks", nargs="+", help="products: which networks")
-    parser.add_argument("--batches", nargs="+", type=int, help="products: which batches")
+    parser.add_argument("--batches", nargs="+", type=int, help="products, batches: which batches")
     parser.add_argument("--what", nargs="+", help="products: gradient, hessian, gauss-newton")
     parser.add_argument("--ways", nargs="+", help="products: which peers")
     parser.add_argument(
@@ -93,11 +104,12 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the benchmarks that the command line names."""
     options = command_line().parse_args()
-    warn_if_busy()
     for name in options.names or BENCHMARKS:
         if name not in BENCHMARKS:
             command_line().error(f"expected names of {', '.join(BENCHMARKS)}, got {name}")
-        BENCHMARKS[name](options)
+        timed = name in TIMED or (name == "communication" and (options.time or options.hosts))
+        with published_if_idle(name) if timed and not options.priority else nullcontext():
+            BENCHMARKS[name](options)
 
 
 if __name__ == "__main__":

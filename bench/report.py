@@ -4,12 +4,18 @@ import json
 import os
 import platform
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import psutil
 
 from hfnb.engines import blas
 
 RESULTS = Path(__file__).parent / "results"
+MOST_BUSY = 0.1  # share of the processors that other programs may use while times are measured
 PACKAGES = [
     "hfnb",
     "numpy",
@@ -55,15 +61,59 @@ def about(**settings) -> dict:
     }
 
 
-def warn_if_busy() -> None:
-    """Say on standard error if other programs compute: what is measured beside them is worth little."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > 0.5:
-        print(
-            f"bench: the machine is busy (load {load:.1f}): repeat this when it is idle, or use --priority 5",
-            file=sys.stderr,
-            flush=True,
-        )
+class OtherPrograms:
+    """What programs other than this one and its children have used of the processors since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), all_seconds(), own_seconds()
+
+    def share(self) -> float:
+        """Return the share of all processors' time, from 0 to 1."""
+        start, everybody, own = self._start
+        seconds = (time.perf_counter() - start) * (os.cpu_count() or 1)
+        return max((all_seconds() - everybody) - (own_seconds() - own), 0.0) / seconds
+
+
+def all_seconds() -> float:
+    """Return the seconds that the processors have computed since the machine started."""
+    times = psutil.cpu_times()
+    return times.user + times.system + getattr(times, "nice", 0.0)
+
+
+def own_seconds() -> float:
+    """Return the seconds that this process and its children have computed, those that have ended included."""
+    found = sum(os.times()[:4])
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            found += sum(child.cpu_times()[:4])
+    return found
+
+
+@contextmanager
+def published_if_idle(name: str) -> Iterator[None]:
+    """Keep what a benchmark of times writes only if other programs used little of the processors meanwhile.
+
+    On a busy machine the new results/``name``.* become results/``name``_busy.*, which git ignores, and the
+    old ones stay.
+    """
+    before = {path: path.read_bytes() for path in RESULTS.glob(f"{name}.*")}
+    others = OtherPrograms()
+    try:
+        yield
+    finally:
+        share = others.share()
+        if share > MOST_BUSY:
+            for path in RESULTS.glob(f"{name}.*"):
+                if path.read_bytes() != before.get(path):
+                    path.replace(path.with_stem(f"{name}_busy"))
+            for path, content in before.items():
+                path.write_bytes(content)
+            print(
+                f"bench: {name} is not published: other programs used {share:.0%} of the processors. The "
+                f"results are in {name}_busy.json; repeat this when the machine is idle",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def processor() -> str:

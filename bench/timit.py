@@ -1,164 +1,198 @@
-"""The acoustic model of TIMIT's real sample: ours beside scikit-learn's, on speakers that nobody trained on.
+"""The acoustic model of TIMIT's real sample: every method from five starts, on speakers not trained on.
 
-``python -m bench timit`` prints the table and writes results/timit.json; README.md says how to read it.
+All methods minimize the same loss of the same network, and the development speakers stop each run. The
+learning rate of a first-order method and the first damping of a Hessian-free one are tuned by one rule: the
+development speakers choose, from a start of its own, until the best value lies inside the grid. Beside them
+stand scikit-learn's logistic regression and its network of the same size. Every run is written to
+results/timit.json when it ends, so that an interrupted benchmark goes on where it was.
 """
 
-import time
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from bench.report import about, save, show
+from bench.effects import store_of
+from bench.report import show
+from bench.runs import at_once, chosen
 from hfnb.optimizers import first_order, hessian_free
-from hfnb.studies import speech_recognition, tasks
+from hfnb.studies import speech_recognition as study
+from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
+from hfnb.studies.tuning import Axis, tuned
 
-STRENGTHS = (1e-3, 1e-2, 1e-1)  # C of the logistic regression
-SETTINGS = {**speech_recognition.FIRST_ORDER["full"], "progress": False}
-SAME = f"test in {SETTINGS['max_iter']} passes"
-LOGISTIC, MLP = "scikit-learn LogisticRegression", "scikit-learn MLPClassifier"
-
-
-def error(model, data) -> float:
-    """Return the frame error in per cent of a fitted classifier."""
-    return 100 * float(np.mean(model.predict(data.X) != data.Y))
+SEEDS, QUICK_SEEDS, TUNING_SEED = 5, 1, 1000
+LOGISTIC, PERCEPTRON = "scikit-learn LogisticRegression", "scikit-learn MLPClassifier"
+HALF_DECADE = 10**0.5
+DAMPING = {"damping": Axis(1.0, 10.0)}
 
 
-def adapted(model, classes: int):
-    """Return a fitted classifier in the place of a network: its log posteriors, w not being used."""
+def settings(quick: bool) -> tuple[dict, dict]:
+    """Return the options of Hessian-free methods and those of first-order ones."""
+    size = "fast" if quick else "full"
+    return study.HESSIAN_FREE[size], study.FIRST_ORDER[size]
 
-    def outputs(w, X):
+
+@cache
+def task_of(quick: bool) -> study.AcousticTask:
+    """Return the task, which is made once in each process."""
+    return study.timit_task(*(("fast", "synthetic") if quick else ("full", "sample")))
+
+
+def by_hessian_free(quick: bool, seed: int, **options: Any) -> tuple[study.AcousticTask, Any, list]:
+    """Return the task, the best parameters, and the curve of a Hessian-free run."""
+    return _trained(quick, hessian_free, seed, settings(quick)[0] | options)
+
+
+def by_first_order(quick: bool, seed: int, **options: Any) -> tuple[study.AcousticTask, Any, list]:
+    """Return the same of a first-order run."""
+    return _trained(quick, first_order, seed, settings(quick)[1] | options)
+
+
+def _trained(quick: bool, optimizer: Callable, seed: int, options: dict) -> tuple:
+    task = task_of(quick)
+    run = study.train(task, optimizer, seed=seed, progress=False, **options)
+    curve = [
+        [round(r.passes, 2), int(r.reductions), round(r.development, 3), round(r.error, 3)]
+        for r in run.history
+    ]
+    return task, run.w, curve
+
+
+def fitted(task: study.AcousticTask, model: Any) -> study.AcousticTask:
+    """Return the task with a fitted classifier in the place of its network; parameters are not used."""
+    classes = task.test.classes
+
+    def outputs(w: np.ndarray, X: np.ndarray) -> np.ndarray:
         logs = np.full((len(X), classes), -30.0)
         logs[:, model.classes_] = np.log(np.maximum(model.predict_proba(X), 1e-13))
         return logs
 
-    return SimpleNamespace(outputs=outputs)
+    def error(w: np.ndarray, data: Any) -> float:
+        return float(np.mean(model.predict(data.X) != data.Y))
+
+    net = SimpleNamespace(outputs=outputs, error=error, predict=lambda w, X: model.predict(X))
+    return replace(task, net=net)
 
 
-def row(task, name, seed, chosen, passes, seconds, w, predict) -> dict:
-    """Return a line of the table; ``task.net`` and w recognize phones, ``predict`` frames."""
-    weight = speech_recognition.tune_weight(task, w)
-    found = {}
-    for part in ("development", "test"):
-        data = getattr(task, part)
-        found[part] = 100 * float(np.mean(predict(data.X) != data.Y))
-    return {
-        "model": name,
-        "seed": seed,
-        "chosen": chosen,
-        "passes": passes,
-        "seconds": seconds,
-        **found,
-        "phone error": speech_recognition.phone_error(task, w, task.test, weight),
-        "by speaker": by_speaker(task.test, predict),
-    }
+def logistic(quick: bool, seed: int, C: float) -> tuple[study.AcousticTask, Any, list]:
+    """Return the same of a multinomial logistic regression, which has one minimum for all seeds."""
+    task = task_of(quick)
+    model = LogisticRegression(C=C, max_iter=200).fit(task.train.X, task.train.Y)
+    return fitted(task, model), np.zeros(1), []
 
 
-def by_speaker(data, predict) -> dict[str, float]:
-    """Return the frame error in per cent of each speaker."""
-    errors = {}
-    for speaker in data.speakers:
-        mine = [data.utterance(i) for i, name in enumerate(data.names) if name.startswith(speaker)]
-        wrong = sum(int(np.sum(predict(each.X) != each.Y)) for each in mine)
-        errors[speaker] = 100 * wrong / sum(map(len, mine))
-    return errors
-
-
-def logistic(task) -> dict:
-    """Fit multinomial logistic regressions; the development speakers choose one."""
-    start, models = time.perf_counter(), {}
-    for strength in STRENGTHS:
-        models[strength] = LogisticRegression(C=strength, max_iter=200).fit(task.train.X, task.train.Y)
-    chosen = min(models, key=lambda strength: error(models[strength], task.development))
-    model, seconds = models[chosen], time.perf_counter() - start
-    theirs = replace(task, net=adapted(model, task.test.classes))
-    passes = int(model.n_iter_[0])
-    return row(theirs, LOGISTIC, 0, chosen, passes, seconds / len(models), np.zeros(1), model.predict)
-
-
-def perceptron(task, rate: float, seed: int) -> tuple[float, dict]:
-    """Train scikit-learn's network of the same size by epochs; keep what the development speakers prefer."""
-    batch, epochs = SETTINGS["batch_size"], SETTINGS["max_iter"]
+def perceptron(quick: bool, seed: int, learning_rate: float) -> tuple[study.AcousticTask, Any, list]:
+    """Return the same of scikit-learn's network by Adam, at the epoch that development speakers prefer."""
+    task, (_, options) = task_of(quick), settings(quick)
+    batch = options["batch_size"]
     model = MLPClassifier(
         task.net.sizes[1:-1],
         activation="tanh",
         batch_size=batch,
-        learning_rate_init=rate,
+        learning_rate_init=learning_rate,
         alpha=task.net.weight_decay * batch,  # it divides by the batch
         random_state=seed,
     )
-    start, best = time.perf_counter(), (np.inf, 0, None)
-    for epoch in range(1, epochs + 1):
+    least, best = np.inf, ([], [])
+    for _ in range(options["max_iter"]):
         model.partial_fit(task.train.X, task.train.Y, classes=np.arange(task.test.classes))
-        found = error(model, task.development)
-        if found < best[0]:
-            best = (
-                found,
-                epoch,
-                ([each.copy() for each in model.coefs_], [b.copy() for b in model.intercepts_]),
-            )
-    model.coefs_, model.intercepts_ = best[2]
-    theirs, seconds = replace(task, net=adapted(model, task.test.classes)), time.perf_counter() - start
-    return best[0], row(theirs, MLP, seed, rate, best[1], seconds, np.zeros(1), model.predict)
+        found = float(np.mean(model.predict(task.development.X) != task.development.Y))
+        if found < least:
+            least = found
+            best = [each.copy() for each in model.coefs_], [each.copy() for each in model.intercepts_]
+    model.coefs_, model.intercepts_ = best
+    return fitted(task, model), np.zeros(1), []
 
 
-def ours(task, name: str, run: speech_recognition.Trained, seed: int, chosen=None) -> dict:
-    """Return the line of one of our runs."""
-    found = row(task, name, seed, chosen, 0, 0.0, run.w, lambda X: task.net.predict(run.w, X))
-    within = [record for record in run.history if record.passes <= SETTINGS["max_iter"]]
-    first = min(within, key=lambda record: record.development)
-    return found | {"passes": round(run.best.passes), "seconds": run.best.seconds, SAME: first.error}
+# method: how it is run, options that stay as they are, and options to tune
+METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, Axis]]] = {
+    "paper": (by_hessian_free, {"method": "paper"}, DAMPING),
+    "Martens": (by_hessian_free, {"method": "martens"}, DAMPING),
+    "auto": (by_hessian_free, {"method": "auto"}, DAMPING),
+    "SGD": (by_first_order, {"method": "sgd"}, {"learning_rate": Axis(0.1, HALF_DECADE)}),
+    "Adam": (by_first_order, {"method": "adam"}, {"learning_rate": Axis(3.2e-4, HALF_DECADE)}),
+    PERCEPTRON: (perceptron, {}, {"learning_rate": Axis(3.2e-4, HALF_DECADE)}),
+    LOGISTIC: (logistic, {}, {"C": Axis(1e-2, HALF_DECADE)}),
+}
 
 
-def rows(task, seeds: int):
-    """Yield the lines of the table, rates being chosen with the first seed."""
-    yield logistic(task)
-    tried = {rate: perceptron(task, rate, 0) for rate in speech_recognition.RATES["full"]["adam"]}
-    theirs = min(tried, key=lambda rate: tried[rate][0])
-    yield tried[theirs][1]
-    yield from (perceptron(task, theirs, seed)[1] for seed in range(1, seeds))
-    for method, rates in speech_recognition.RATES["full"].items():
-        rate, run, _ = speech_recognition.tune(task, method, rates, **SETTINGS)
-        yield ours(task, method, run, 0, rate)
-        for seed in range(1, seeds):
-            again = {"method": method, "learning_rate": rate, "seed": seed, **SETTINGS}
-            yield ours(task, method, speech_recognition.train(task, first_order, **again), seed, rate)
-    for name, choice in reversed(tasks.SECOND_ORDER.items()):
-        for seed in range(seeds):
-            options = {**speech_recognition.HESSIAN_FREE["full"], **choice, "seed": seed, "progress": False}
-            yield ours(task, name, speech_recognition.train(task, hessian_free, **options), seed)
+def by_speaker(task: study.AcousticTask, w: np.ndarray) -> dict[str, float]:
+    """Return the frame error in per cent of each test speaker."""
+    data, errors = task.test, {}
+    for speaker in data.speakers:
+        mine = [data.utterance(i) for i, name in enumerate(data.names) if name.startswith(speaker)]
+        wrong = sum(int(np.sum(task.net.predict(w, each.X.astype(np.float32)) != each.Y)) for each in mine)
+        errors[speaker] = 100 * wrong / sum(map(len, mine))
+    return errors
 
 
-def verdicts(lines: list[dict]) -> list[dict]:
-    """Say of each model whether it beats the logistic regression and is no worse than the MLPClassifier."""
-    found, means = [], {}
-    for name in dict.fromkeys(line["model"] for line in lines):
-        errors = [line["test"] for line in lines if line["model"] == name]
-        same = [line.get(SAME, line["test"]) for line in lines if line["model"] == name]
-        means[name] = float(np.mean(errors))
-        line = {"model": name, "test": means[name], "least": min(errors), "most": max(errors)}
-        found.append(line | {SAME: float(np.mean(same))})
-    for line in found:
-        line["beats logistic"] = bool(line["test"] < means[LOGISTIC])
-        line["no worse than MLP"] = bool(line["test"] <= means[MLP])
-        line["in the same passes"] = bool(line[SAME] <= means[MLP])
-    return found
+def work(quick: bool, method: str, options: dict, seed: int) -> dict:
+    """Run a method in this process; return its errors in per cent, and its curve.
+
+    A point of the curve has passes, reductions, and the frame errors of development and test speakers.
+    """
+    with np.errstate(all="ignore"):
+        task, w, curve = METHODS[method][0](quick, seed, **options)
+    weight = study.tune_weight(task, w)
+    found = {part: 100 * float(task.net.error(w, getattr(task, part))) for part in ("development", "test")}
+    found |= {
+        name: study.phone_error(task, w, task.test, weight, silence=silence)
+        for name, silence in (("phones", True), ("phones without silence", False))
+    }
+    return {**found, "weight": weight, "speakers": by_speaker(task, w), "curve": curve}
 
 
-def run(options):
-    """Print the tables and save them after every line, so that what was measured is not lost."""
+def chain(stored: StoredRuns, pool: Executor, quick: bool, method: str, seeds: range) -> dict:
+    """Tune a method, run it from all starts, and return the result, which is stored."""
+
+    def run(options: dict, seed: int) -> dict:
+        entry = [method, options, seed]
+
+        def make() -> dict:
+            made = pool.submit(work, quick, *entry).result()
+            print(*entry, made["development"], made["test"], file=sys.stderr, flush=True)
+            return made
+
+        return stored.run(json.dumps(entry), make)
+
+    _, fixed, axes = METHODS[method]
+    found = tuned(fixed, axes, lambda options: run(options, TUNING_SEED)["development"])
+    runs = [run(found.settings, seed) for seed in seeds]
+    told = {"method": method, "settings": found.settings, "inside": found.inside, "tried": found.tried}
+    stored.add("tuned", {method: told})
+    return told | {"runs": runs}
+
+
+def row(told: dict) -> dict:
+    """Return a row of the table: medians and ranges over the starts."""
+    cells = {"method": told["method"], "inside": "yes" if told["inside"] else "NO"}
+    for name in ("development", "test", "phones", "phones without silence"):
+        found = [run[name] for run in told["runs"]]
+        cells[name] = f"{np.median(found):.1f} ({min(found):.1f}–{max(found):.1f})"
+    return cells | {"settings": json.dumps(told["settings"])}
+
+
+def run(options: Any) -> None:
+    """Make the runs that are missing, show them, and write results/timit.json."""
+    methods = chosen(options.methods, METHODS, "--methods")
+    seeds = range(QUICK_SEEDS if options.quick else options.seeds or SEEDS)
     try:
-        task = speech_recognition.timit_task("full", "sample")
+        task_of(options.quick)
     except FileNotFoundError as error:
         print(f"timit: not measured: {error}")
         return
-    seeds, lines, document = 1 if options.quick else 3, [], {}
-    for line in rows(task, seeds):
-        lines.append(line)
-        show([{key: value for key, value in line.items() if key != "by speaker"}])
-        document = {"about": about(seeds=seeds, corpus=task.test.name), "rows": lines}
-        save("timit", document)
-    print()
-    save("timit", document | {"verdicts": show(verdicts(lines))})
+    stored = store_of("timit", options)
+    with at_once(options.processes) as (pool, threads):
+        asked = [threads.submit(chain, stored, pool, options.quick, method, seeds) for method in methods]
+        try:
+            show(row(each.result()) for each in asked)
+        except TimeIsUp as error:
+            print(f"timit: {error}")

@@ -42,6 +42,26 @@ LABELS = {
 }
 
 
+# The place of each method in COLOURS, DASHES and MARKERS, by the first of these words that its name contains.
+METHODS = {
+    "auto": 2,
+    "martens": 1,
+    "gauss–newton": 1,
+    "gn-cg": 1,
+    "paper": 0,
+    "bi-cg-stab": 0,
+    "bicgstab": 0,
+    "minres": 2,
+    "momentum": 5,
+    "adam": 4,
+    "sgd": 3,
+    "gradient descent": 3,
+    "l-bfgs": 6,
+    "lbfgs": 6,
+    "cg": 1,
+}
+
+
 def look(index: int) -> dict[str, Any]:
     """Return colour, dashes and marker of a line, as keyword arguments of ``Axes.plot``.
 
@@ -66,6 +86,69 @@ def look(index: int) -> dict[str, Any]:
         "marker": MARKERS[index % len(MARKERS)],
         "markersize": 4,
     }
+
+
+def style(name: str) -> dict[str, Any]:
+    """Return colour, dashes and marker of a method, which are the same in every figure.
+
+    Parameters
+    ----------
+    name : str
+        Of the method, such as "adam" or "Hessian-free (auto)"; upper and lower case are alike.
+
+    Returns
+    -------
+    dict
+        Keyword arguments of ``Axes.plot``.
+
+    Raises
+    ------
+    ValueError
+        If the name contains none of the words in ``METHODS``.
+
+    Examples
+    --------
+    >>> style("Adam") == style("tuned Adam") == look(4)
+    True
+    """
+    place = _place(name)
+    if place is None:
+        raise ValueError(f"name: expected a name with one of {', '.join(METHODS)}, got {name!r}")
+    return look(place)
+
+
+def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the style of each line of a figure: that of its method, where no other line has it.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The labels of the lines.
+
+    Returns
+    -------
+    dict
+        {label: keyword arguments of ``Axes.plot``}. A name without a known method, or with that of an
+        earlier label, gets a look that is left over.
+
+    Examples
+    --------
+    >>> found = styles(["SGD", "Adam", "something else"])
+    >>> found["Adam"] == style("Adam"), found["something else"] == look(0)
+    (True, True)
+    """
+    places: dict[str, int] = {}
+    for name in names:
+        place = _place(name)
+        if place is not None and place not in places.values():
+            places[name] = place
+    left = (index for index in range(len(COLOURS) + len(names)) if index not in places.values())
+    return {name: look(places[name] if name in places else next(left)) for name in names}
+
+
+def _place(name: str) -> int | None:
+    """Return the place of a method in the lists of looks, None if its name is not known."""
+    return next((place for word, place in METHODS.items() if word in name.lower()), None)
 
 
 def curves(
@@ -95,14 +178,15 @@ def curves(
         What was drawn on.
     """
     ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
-    for index, (name, history) in enumerate(histories.items()):
+    looks = styles(list(histories))
+    for name, history in histories.items():
         records = [record for record in history if y in record]
         ax.plot(
             [record[x] for record in records],
             [record[y] for record in records],
             label=name,
             markevery=max(1, len(records) // 8),
-            **look(index),
+            **looks[name],
         )
     ends = [history[-1][x] for history in histories.values()]
     if log or (log is None and max(ends) > 10 * min(ends) > 0):
@@ -136,10 +220,11 @@ def bands(
         What was drawn on.
     """
     ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
-    for index, (name, each) in enumerate(intervals.items()):
+    looks = styles(list(intervals))
+    for name, each in intervals.items():
         middle, low, high = np.where(np.isfinite(each), each, np.nan).T
-        ax.plot(x, middle, label=name, **look(index))
-        ax.fill_between(x, low, high, color=COLOURS[index % len(COLOURS)], alpha=0.2)
+        ax.plot(x, middle, label=name, **looks[name])
+        ax.fill_between(x, low, high, color=looks[name]["color"], alpha=0.2)
     ax.set(xscale="log", yscale="log")
     ax.grid(alpha=GRID_OPACITY)
     return ax
@@ -294,8 +379,9 @@ def performance_profile(costs: Mapping[str, Sequence[float]], ax: Axes | None = 
     ratios = np.divide(table, table.min(axis=0), out=table.copy(), where=np.isfinite(table))
     taus = np.unique(ratios[np.isfinite(ratios)])
     shares = (ratios[:, :, None] <= taus).mean(axis=1)
+    looks = styles(list(costs))
     for index, name in enumerate(costs):
-        ax.step(taus, shares[index], where="post", label=name, **(look(index) | {"marker": ""}))
+        ax.step(taus, shares[index], where="post", label=name, **(looks[name] | {"marker": ""}))
     ax.set(xscale="log", xlabel="τ, times the least cost", ylabel="share of problems solved")
     return ax
 

@@ -1,4 +1,4 @@
-"""Costs to a target against gradient descent by hand, closed forms and an exhaustive search over rates."""
+"""Costs to a target against gradient descent by hand, closed forms and an exhaustive search over settings."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from hfnb.models import mlp
 from hfnb.studies import larger_batches
 from hfnb.studies.larger_batches import (
     HESSIAN_FREE,
-    RATES,
+    METHODS,
+    cost,
     costs_to,
     crossing,
+    growth,
     hopeless,
-    largest_efficient,
-    sweep,
     tuned,
 )
 from hfnb.studies.tasks import Task
@@ -72,8 +72,8 @@ def test_hessian_free_is_measured_over_all_samples_at_no_cost():
     found = costs_to(TASK, hessian_free, target, limit=1000, **options)
     after = next(costs for loss, costs in seen if loss <= target)
     before = [costs for loss, costs in seen if costs < after][-1]
-    for cost, low, high in zip(larger_batches.COSTS, before, after, strict=True):
-        assert low < found[cost] <= high
+    for name, low, high in zip(larger_batches.COSTS, before, after, strict=True):
+        assert low < found[name] <= high
 
 
 def test_what_does_not_arrive_costs_infinity():
@@ -82,19 +82,6 @@ def test_what_does_not_arrive_costs_infinity():
         costs_to(TASK, first_order, 0.45, limit=1000, batch_size=40, learning_rate=1e-5)["passes"] == np.inf
     )
     assert costs_to(TASK, hessian_free, 0.45, limit=0.1, batch_size=20)["passes"] == np.inf
-
-
-def test_patience_ends_a_hopeless_run_early():
-    calls = []
-
-    def rate(t):
-        calls.append(t)
-        return 1e-5
-
-    for patience in (10, np.inf):
-        calls.clear()
-        costs_to(TASK, first_order, 0.45, limit=40, batch_size=40, learning_rate=rate, patience=patience)
-        assert len(calls) == min(40, patience)
 
 
 def test_a_loss_of_zero_is_below_every_target():
@@ -152,57 +139,43 @@ def test_a_target_met_after_the_limit_is_not_met():
     assert costs_to(TASK, first_order, 0.45, limit=passes - 1e-3, **options)["passes"] == np.inf
 
 
-def test_tuned_finds_what_trying_every_rate_finds():
-    target = 0.45
-    every = {
-        rate: costs_to(TASK, first_order, target, 500, method="sgd", batch_size=10, learning_rate=rate)[
-            "passes"
-        ]
-        for rate in RATES["sgd"]
-    }
-    best = min(every, key=every.get)
-    for first in (None, *RATES["sgd"]):
-        found = tuned(TASK, "sgd", 10, target, limit=500, first=first)
-        assert (found.rate, found.passes, found.batch) == (best, every[best], 10)
-        for rate, passes in found.tried:
-            assert passes in (every[rate], np.inf)
-        assert {rate for rate, passes in found.tried if np.isfinite(passes)} >= {best}
+@pytest.mark.parametrize("method", ["SGD", "auto"])
+def test_tuned_finds_what_trying_every_value_finds(method):
+    target, axis = 0.45, METHODS[method].axis
+    values = [axis.value(k) for k in range(-4, 5)]
+    every = {value: cost(TASK, method, 10, value, target, limit=200)["passes"] for value in values}
+    found = tuned(TASK, method, 10, target, limit=200)
+    assert found.passes == min(every.values()) == every[found.value]
+    assert found.inside
+    assert found.batch == 10
+    for value, passes in found.tried:
+        assert passes in (every[value], np.inf)
+    assert {value for value, passes in found.tried if np.isfinite(passes)} >= {found.value}
 
 
-def test_tuned_says_where_no_rate_gets_there():
-    found = tuned(TASK, "sgd", 40, 0.45, limit=1, rates=(0.001, 0.002))
-    assert (found.rate, found.passes, found.reductions) == (None, np.inf, np.inf)
-    assert found.tried == [[0.001, np.inf], [0.002, np.inf]]
+def test_tuned_says_where_no_value_gets_there():
+    found = tuned(TASK, "SGD", 40, 0.45, limit=1)
+    assert (found.passes, found.reductions) == (np.inf, np.inf)
+    assert len(found.tried) > 1
+    assert all(passes == np.inf for _, passes in found.tried)
 
 
-def test_a_sweep_is_its_parts():
-    heard = []
-    found = sweep(
-        TASK,
-        [8, 40],
-        0.45,
-        limit=500,
-        methods=(HESSIAN_FREE, "momentum"),
-        callback=lambda *news: heard.append(news),
-    )
-    first = tuned(TASK, "momentum", 8, 0.45, limit=500)
-    assert found["momentum"][0] == first
-    assert found["momentum"][1] == tuned(TASK, "momentum", 40, 0.45, limit=500, first=first.rate)
-    ours = costs_to(TASK, hessian_free, 0.45, 500, method="auto", curvature_batch_size=10)
-    assert found[HESSIAN_FREE][1] == {**ours, "batch": 40}
-    assert [(method, record.batch) for method, record in heard] == [
-        (HESSIAN_FREE, 8),
-        ("momentum", 8),
-        (HESSIAN_FREE, 40),
-        ("momentum", 40),
-    ]
+def test_options_are_those_of_the_batch():
+    for name, method in METHODS.items():
+        some, whole = method.options(TASK, 20), method.options(TASK, 40)
+        assert some["batch_size"] == 20
+        if name in HESSIAN_FREE:
+            assert (some["curvature_batch_size"], whole["curvature_batch_size"]) == (5, 10)
+            assert "batch_size" not in whole  # all samples, not drawn
+        else:
+            assert whole["batch_size"] == 40
+    by_hand = costs_to(TASK, hessian_free, 0.45, 500, method="auto", curvature_batch_size=10, damping=0.1)
+    assert cost(TASK, "auto", 40, 0.1, 0.45, limit=500) == by_hand
 
 
-def test_largest_efficient_batch_under_a_known_law():
-    """Passes 1 + batch / 1000 (McCandlish et al. 2018): within 1.25 of those at batch 64 up to 330."""
-    records = [{"batch": batch, "passes": 1 + batch / 1000} for batch in (64, 128, 256, 330, 331, 512)]
-    assert largest_efficient(records) == 330
-    assert largest_efficient([*records, {"batch": 9999, "passes": np.inf}], factor=2) == 512
+def test_growth_is_a_quotient_for_each_seed():
+    passes = {8: [1.0, 2.0, 3.0, np.inf, np.inf], 80: [2.0, 1.0, np.inf, 3.0, np.inf]}
+    np.testing.assert_array_equal(growth(passes, 8, 80), [2.0, 0.5, np.inf, 0.0, np.nan])
 
 
 def test_bad_input_is_named():
@@ -212,11 +185,8 @@ def test_bad_input_is_named():
         costs_to(TASK, first_order, 0.1, limit=-1)
     with pytest.raises(ValueError, match=r"path: expected at least one \(loss, costs\)"):
         crossing([], 0.1)
-    with pytest.raises(ValueError, match="method: expected one of sgd, momentum, adam, got 'rmsprop'"):
-        tuned(TASK, "rmsprop", 8, 0.1, limit=10)
-    with pytest.raises(ValueError, match="first: expected a rate of the grid"):
-        tuned(TASK, "sgd", 8, 0.1, limit=10, first=0.2)
+    for call in (lambda: tuned(TASK, "sgd", 8, 0.1, 10), lambda: cost(TASK, "sgd", 8, 0.1, 0.1, 10)):
+        with pytest.raises(ValueError, match=r"method: expected one of paper, .*, Adam, got 'sgd'"):
+            call()
     with pytest.raises(ValueError, match=r"batch_size: expected .* at most 40, got 41"):
         costs_to(TASK, first_order, 0.1, limit=10, batch_size=41)
-    with pytest.raises(ValueError, match="expected a batch that reached the target"):
-        largest_efficient([{"batch": 64, "passes": np.inf}])

@@ -52,6 +52,31 @@ def test_lines_differ_in_more_than_colour():
         assert len({str(look[part]) for look in looks}) == 7
 
 
+def test_a_method_looks_alike_in_every_figure():
+    records = history(5, 1)
+    names = ("SGD", "Adam", "Hessian-free (auto)", "Hessian-free (CG, Gauss–Newton)")
+    few = plots.curves(dict.fromkeys(names[1:3], records)).get_lines()
+    many = plots.curves(dict.fromkeys(names, records)).get_lines()
+    assert [line.get_color() for line in few] == [line.get_color() for line in many[1:3]]
+    profile = plots.performance_profile({"auto": [1.0], "GN-CG": [2.0]}).get_lines()
+    assert [line.get_color() for line in profile] == [line.get_color() for line in many[2:]]
+    band = plots.bands([1.0], {"tuned Adam": [(1.0, 1.0, 1.0)]}).get_lines()
+    assert band[0].get_color() == plots.style("adam")["color"] == few[0].get_color()
+
+
+def test_lines_of_one_method_differ_within_a_figure():
+    names = ["Adam", "Adam, cosine schedule", "GN-CG", "GN-CG, marginal gain", "a", "b", "c"]
+    found = plots.styles(names)
+    assert list(found) == names
+    assert len({str(each) for each in found.values()}) == 7
+    assert (found["Adam"], found["GN-CG"]) == (plots.style("Adam"), plots.style("Martens"))
+
+
+def test_a_method_without_a_style_is_named():
+    with pytest.raises(ValueError, match=r"name: expected a name with one of auto, .* got 'rmsprop'"):
+        plots.style("rmsprop")
+
+
 def test_comparison_is_a_grid_with_one_legend_and_a_title():
     figure = plots.comparison({"a": history(5, 1)}, ("passes", "reductions"), ("loss", "error"), "A finding")
     assert len(figure.axes) == 4

@@ -1,6 +1,7 @@
 """Larger batches: what each method spends until the loss over all samples is at a target."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -8,15 +9,65 @@ import numpy as np
 
 from hfnb.optimizers import first_order, hessian_free
 from hfnb.optimizers.history import Record
-from hfnb.studies.tasks import AUTO, Task
+from hfnb.studies import tuning
+from hfnb.studies.tasks import Task
+from hfnb.studies.tuning import Axis
 
-RATES: dict[str, tuple[float, ...]] = {
-    "sgd": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
-    "momentum": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-    "adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-}  # the grids over which every baseline is tuned, at every batch
 COSTS = ("iterations", "passes", "reductions")
-HESSIAN_FREE = next(iter(AUTO))
+HALF_DECADE = 10**0.5  # factor between neighbours on the grids of learning rates
+CURVATURE_PART = 4  # the curvature of a Hessian-free step has this part of its batch
+
+
+@dataclass(frozen=True)
+class Method:
+    """An optimizer with the option that is tuned at every batch size.
+
+    Attributes
+    ----------
+    optimizer : callable
+        `hfnb.hessian_free` or `hfnb.first_order`.
+    option : str
+        What is tuned.
+    axis : Axis
+        Its grid.
+    fixed : dict
+        The other options, apart from the batch.
+    """
+
+    optimizer: Callable
+    option: str
+    axis: Axis
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    def options(self, task: Task, batch: int) -> dict[str, Any]:
+        """Return the options at a batch size, without the one that is tuned.
+
+        Parameters
+        ----------
+        task : Task
+        batch : int
+            Samples of a step. All samples are taken as they are, not drawn.
+
+        Returns
+        -------
+        dict
+            The curvature of a Hessian-free method has a quarter of the samples.
+        """
+        if self.optimizer is first_order:
+            return {**self.fixed, "batch_size": batch}
+        drawn = {"batch_size": batch} if batch < len(task.train) else {}
+        return {**self.fixed, "curvature_batch_size": max(batch // CURVATURE_PART, 1), **drawn}
+
+
+METHODS = {
+    "paper": Method(hessian_free, "damping", Axis(1.0, 10.0), {"method": "paper"}),
+    "Martens": Method(hessian_free, "damping", Axis(1.0, 10.0), {"method": "martens"}),
+    "auto": Method(hessian_free, "damping", Axis(1.0, 10.0), {"method": "auto"}),
+    "SGD": Method(first_order, "learning_rate", Axis(0.32, HALF_DECADE), {"method": "sgd"}),
+    "momentum": Method(first_order, "learning_rate", Axis(0.1, HALF_DECADE), {"method": "momentum"}),
+    "Adam": Method(first_order, "learning_rate", Axis(0.0032, HALF_DECADE), {"method": "adam"}),
+}
+HESSIAN_FREE = tuple(name for name, method in METHODS.items() if method.optimizer is hessian_free)
 
 
 def costs_to(
@@ -25,7 +76,6 @@ def costs_to(
     target: float,
     limit: float,
     seed: int = 0,
-    patience: float = np.inf,
     **options: Any,
 ) -> dict:
     """Return what an optimizer spends until the loss over all samples is at a target.
@@ -40,8 +90,6 @@ def costs_to(
     limit : float
         Passes over the data after which the run ends.
     seed : int
-    patience : float
-        Passes after which the run also ends where it is `hopeless`.
     **options
         Of the optimizer. The ``batch_size`` of a first-order method is all samples unless it is given.
 
@@ -85,11 +133,7 @@ def costs_to(
             record.loss if optimizer is first_order else full.value(record.w)
         )  # record.loss of hessian_free is that of the mini-batch
         path.append((loss, (steps * record.iteration, record.passes, record.reductions)))
-        if loss <= target or not np.isfinite(loss) or record.passes >= limit:
-            return True
-        return record.passes >= patience and hopeless(
-            [(costs[1], loss) for loss, costs in path], target, limit
-        )
+        return loss <= target or not np.isfinite(loss) or record.passes >= limit
 
     with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges
         optimizer(task.objective(), task.start(seed), seed=seed, callback=watch, max_iter=10**6, **options)
@@ -166,175 +210,157 @@ def crossing(path: Sequence[tuple[float, Sequence[float]]], target: float) -> np
     return np.full(len(path[0][1]), np.inf)
 
 
-def tuned(
+def cost(
     task: Task,
     method: str,
     batch: int,
+    value: float,
     target: float,
     limit: float,
     seed: int = 0,
-    rates: Sequence[float] | None = None,
-    first: float | None = None,
-) -> Record:
-    """Return the costs of a first-order method at the learning rate that takes the fewest passes.
+) -> dict[str, float]:
+    """Return what a method spends with a value of the option that is tuned.
 
     Parameters
     ----------
     task : Task
-    method : {"sgd", "momentum", "adam"}
+    method : str
+        A name of `METHODS`.
     batch : int
-        Samples of a mini-batch.
+        Samples of a step.
+    value : float
+        A learning rate, or the first damping.
+    target : float
+        A loss.
+    limit : float
+        Passes over the data after which the run ends.
+    seed : int
+        Of the start and of the mini-batches.
+
+    Returns
+    -------
+    dict
+        As of `costs_to`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, a target or a limit that is not positive.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    chosen = METHODS[method]
+    options = {**chosen.options(task, batch), chosen.option: value}
+    return costs_to(task, chosen.optimizer, target, limit, seed, **options)
+
+
+def tuned(task: Task, method: str, batch: int, target: float, limit: float, seed: int = 0) -> Record:
+    """Return the costs of a method at the learning rate or first damping that takes the fewest passes.
+
+    Parameters
+    ----------
+    task : Task
+    method : str
+        A name of `METHODS`.
+    batch : int
+        Samples of a step.
     target : float
         A loss.
     limit : float
         Passes over the data after which a run ends.
     seed : int
-    rates : sequence of float, optional
-        The grid of learning rates; by default `RATES`.
-    first : float, optional
-        The rate that is tried first; by default the middle of the grid.
+        Of the starts and of the mini-batches.
 
     Returns
     -------
     Record
-        The `COSTS`, ``batch``, the best ``rate`` (None if no rate gets there), and ``tried``, a list of
-        [rate, passes] with infinity for a rate that was given up.
+        The `COSTS`, ``batch``, the best ``value``, whether it lies ``inside`` the grid, between two that are
+        no better, and ``tried``, a list of (value, passes) with infinity for what was given up.
 
     Raises
     ------
     ValueError
-        For an unknown method, or a first rate that is not on the grid.
+        As for `cost`.
 
     Notes
     -----
-    From the first rate on, the grid is searched in both directions until a rate is no better than the best
-    one. A rate is given up when it has spent more than the best one or, past a fifth of the limit, is
-    `hopeless`.
-    """
-    if method not in RATES:
-        raise ValueError(f"method: expected one of {', '.join(RATES)}, got {method!r}")
-    grid = sorted(rates or RATES[method])
-    if first is not None and first not in grid:
-        raise ValueError(f"first: expected a rate of the grid, {grid}, got {first!r}")
-    middle = (len(grid) - 1) // 2 if first is None else grid.index(first)
-    best = Record(dict.fromkeys(COSTS, np.inf), batch=batch, rate=None)
-    tried = []
-    for way in (grid[middle:], grid[:middle][::-1]):
-        for rate in way:
-            options: dict[str, Any] = {"method": method, "batch_size": batch, "learning_rate": rate}
-            found = costs_to(task, first_order, target, min(limit, best.passes), seed, limit / 5, **options)
-            tried.append([rate, found["passes"]])
-            if found["passes"] < best.passes:
-                best.update(found, rate=rate)
-            elif np.isfinite(best.passes):
-                break
-    return Record(best, tried=sorted(tried))
-
-
-def sweep(
-    task: Task,
-    batches: Iterable[int],
-    target: float,
-    limit: float,
-    seed: int = 0,
-    methods: Iterable[str] = (HESSIAN_FREE, *RATES),
-    callback: Callable | None = None,
-) -> dict[str, list[Record]]:
-    """Return the costs of several methods at each of several batch sizes.
-
-    Parameters
-    ----------
-    task : Task
-    batches : iterable of int
-    target : float
-        A loss.
-    limit : float
-        Passes over the data after which a run ends.
-    seed : int
-    methods : iterable of str
-        `HESSIAN_FREE`, with the options of `hessian_free_options`, and first-order methods. Their rates are
-        `tuned` at each batch; the search begins at the best rate of the batch before.
-    callback : callable, optional
-        Called as ``callback(method, record)`` after each result.
-
-    Returns
-    -------
-    dict
-        {method: list of Record, one for each batch}.
-
-    Raises
-    ------
-    ValueError
-        For an unknown method.
+    From the first value of the grid on, the search goes in both directions until a value is no better than
+    the best one (`hfnb.studies.tuning.tuned`). A value is given up when it has spent more than the best one.
 
     Examples
     --------
-    >>> import numpy as np
     >>> from hfnb import Dataset, models
     >>> data = Dataset(np.eye(4), np.array([0, 1, 0, 1]))
     >>> task = Task("four points", models.mlp([4, 2]), data, data, np.float64)
-    >>> [record.batch for record in sweep(task, [1, 4], 0.1, limit=100)["adam"]]
-    [1, 4]
+    >>> tuned(task, "Adam", 4, 0.1, limit=1000).inside
+    True
     """
-    found: dict[str, list[Record]] = {method: [] for method in methods}
-    for batch in batches:
-        for method, records in found.items():
-            if method == HESSIAN_FREE:
-                costs = costs_to(task, hessian_free, target, limit, seed, **hessian_free_options(task, batch))
-                records.append(Record(costs, batch=batch))
-            else:
-                first = records[-1].rate if records else None
-                records.append(tuned(task, method, batch, target, limit, seed, first=first))
-            if callback:
-                callback(method, records[-1])
-    return found
+    best, tried = Record(dict.fromkeys(COSTS, np.inf)), list[tuple[float, float]]()
+
+    def attempt(options: dict[str, Any]) -> float:
+        (value,) = options.values()
+        found = cost(task, method, batch, value, target, min(limit, best.passes), seed)
+        tried.append((value, found["passes"]))
+        if found["passes"] < best.passes:
+            best.update(found)
+        return found["passes"]
+
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    chosen = METHODS[method]
+    found = tuning.tuned({}, {chosen.option: chosen.axis}, attempt)
+    return Record(
+        best, batch=batch, value=found.settings[chosen.option], inside=found.inside, tried=sorted(tried)
+    )
 
 
-def hessian_free_options(task: Task, batch: int) -> dict[str, Any]:
-    """Return the options of ``method="auto"`` at a batch size.
+def growth(passes: dict[int, Sequence[float]], small: int, large: int) -> np.ndarray:
+    """Return the passes at a large batch ÷ those at a small one, for each seed.
 
     Parameters
     ----------
-    task : Task
-    batch : int
-        Samples of a step. All samples are taken as they are, not drawn.
+    passes : dict
+        {batch: passes to the target, one for each seed}.
+    small, large : int
+        Two of the batches.
+
+    Returns
+    -------
+    ndarray
+        Infinity where only the large batch did not arrive, 0 where only the small one did not, NaN where
+        neither did.
+
+    Examples
+    --------
+    >>> growth({64: [2.0, 4.0], 640: [3.0, np.inf]}, 64, 640)
+    array([1.5, inf])
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(passes[large], float) / np.asarray(passes[small], float)
+
+
+def read(document: dict[str, Any]) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Return what all methods spent at each batch size, from the results of ``python -m bench batches``.
+
+    Parameters
+    ----------
+    document : dict
+        Such as ``tasks.published("bench/results/batches.json")``.
 
     Returns
     -------
     dict
-        The curvature has a quarter of the samples.
-    """
-    batch_options = {"batch_size": batch} if batch < len(task.train) else {}
-    return {**AUTO[HESSIAN_FREE], "curvature_batch_size": max(batch // 4, 1), **batch_options}
-
-
-def largest_efficient(records: Iterable[dict], factor: float = 1.25) -> int:
-    """Return the largest batch size that takes hardly more passes than the best one.
-
-    Parameters
-    ----------
-    records : iterable of dict
-        With entries ``batch`` and ``passes``.
-    factor : float
-        The most passes that are allowed, as a multiple of the fewest.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If no batch reached the target.
+        {cost: {method: {batch: what each seed spent, infinite if it did not arrive}}}.
 
     Examples
     --------
-    >>> rows = [(64, 4.0), (128, 4.5), (256, 6.0)]
-    >>> largest_efficient([{"batch": batch, "passes": passes} for batch, passes in rows])
-    128
+    >>> runs = [dict.fromkeys(COSTS, 3.0), dict.fromkeys(COSTS)]
+    >>> read({"tuned": {"a key": {"method": "SGD", "batch": 64, "runs": runs}}})["passes"]
+    {'SGD': {64: [3.0, inf]}}
     """
-    passes = {record["batch"]: record["passes"] for record in records}
-    least = min(passes.values(), default=np.inf)
-    if not np.isfinite(least):
-        raise ValueError(f"records: expected a batch that reached the target, got none among {list(passes)}")
-    return max(batch for batch, spent in passes.items() if spent <= factor * least)
+    found: dict[str, dict[str, dict[int, list[float]]]] = {cost: {} for cost in COSTS}
+    for entry in sorted(document["tuned"].values(), key=lambda entry: entry["batch"]):
+        for name, methods in found.items():
+            spent = [np.inf if run[name] is None else run[name] for run in entry["runs"]]
+            methods.setdefault(entry["method"], {})[entry["batch"]] = spent
+    return found

@@ -33,6 +33,7 @@ RATES = {
     "full": {"sgd": (0.1, 0.3, 1.0), "adam": (1e-4, 3e-4, 1e-3)},
 }
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)
+SILENCE = "sil"
 STAYED, ADVANCED = -1, -2  # how a path came to a state, if not from the last state of a phone
 
 
@@ -458,21 +459,37 @@ def recognize(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: fl
     return hypotheses
 
 
-def phone_error(task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0) -> float:
+def phone_error(
+    task: AcousticTask, w: np.ndarray, data: SpeechDataset, weight: float = 1.0, *, silence: bool = True
+) -> float:
     """Return the phone error rate of what `recognize` finds.
 
     Parameters
     ----------
     task, w, data, weight
         As for `recognize`.
+    silence : bool
+        Whether silence counts as a phone, as it does in the 39 classes of Lee and Hon [1]_, on which most of
+        the literature reports errors. Without it, it is left out of both sequences.
 
     Returns
     -------
     float
         Per cent: substitutions, deletions and insertions for each phone of the transcriptions.
+
+    References
+    ----------
+    .. [1] K.-F. Lee, H.-W. Hon, "Speaker-independent phone recognition using hidden Markov models", IEEE
+       Transactions on Acoustics, Speech, and Signal Processing 37, 1989.
     """
     references = [data.sequence(i, SCORED) for i in range(len(data.names))]
-    return 100 * phone_error_rate(references, recognize(task, w, data, weight))
+    hypotheses = recognize(task, w, data, weight)
+    if not silence:
+        references, hypotheses = (
+            [[phone for phone in each if phone != SILENCE] for each in sequences]
+            for sequences in (references, hypotheses)
+        )
+    return 100 * phone_error_rate(references, hypotheses)
 
 
 def tune_weight(task: AcousticTask, w: np.ndarray, weights: Iterable[float] = WEIGHTS) -> float:
