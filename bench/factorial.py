@@ -8,7 +8,6 @@ whether the machine is idle.
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from bench.effects import MIDDLE, answers, runs_of, save_answers, store_of
 from bench.report import RESULTS, show
@@ -27,6 +26,7 @@ LINES = {  # of the figure: what is divided by conjugate gradients with the Gaus
     "Hessian, negative curvature ignored": {"curvature": "hessian", **IGNORED},
     "Gauss–Newton": GAUSS_NEWTON,
 }
+BASE = {"solver": "cg", **GAUSS_NEWTON}  # what they are divided by
 NAMES = {"cg": "CG", "bicgstab": "Bi-CG-STAB", "minres": "MINRES"}
 
 
@@ -57,26 +57,13 @@ def questions() -> dict[str, tuple[dict, dict]]:
 def draw(runs: dict[Key[Combination], dict]) -> plt.Figure:
     """Return the interaction of solver, matrix and step, for each start: products ÷ those of CG, G."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    base = {"solver": "cg", **GAUSS_NEWTON}
     for ax, start in zip(axes, FACTORS["start"], strict=True):
-        for index, (label, values) in enumerate(LINES.items()):
-            found = [
-                study.ratio(
-                    runs,
-                    {"solver": solver, "start": start, "rule": "martens", **values},
-                    base,
-                    "products",
-                    MIDDLE,
-                )
-                for solver in NAMES
-            ]
-            middle = np.array([each.ratio for each in found])
-            below, above = middle - [each.low for each in found], [each.high for each in found] - middle
-            x = np.arange(len(NAMES)) + 0.08 * (index - 1)
-            ax.errorbar(x, middle, [below, above], label=label, capsize=3, **plots.look(index))
-        ax.set_xticks(range(len(NAMES)), NAMES.values())
-        ax.axhline(1, color="0.6", linewidth=0.8, zorder=0)
-        ax.set(yscale="log", title=f"{start} start" if start == "ordinary" else f"start {start}")
+        found: dict[str, dict[str, tuple[float, ...]]] = {label: {} for label in LINES}
+        for label, values in LINES.items():
+            for solver, name in NAMES.items():
+                above = {"solver": solver, "start": start, "rule": "martens", **values}
+                found[label][name] = study.ratio(runs, above, BASE, "products", MIDDLE)[:3]
+        plots.intervals(found, ax).set_title(f"{start} start" if start == "ordinary" else f"start {start}")
     axes[0].set_ylabel("products ÷ those of CG, Gauss–Newton")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure

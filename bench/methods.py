@@ -7,7 +7,9 @@ written to results/methods.json when it ends, so that an interrupted benchmark g
 
 import json
 import sys
+from collections.abc import Callable
 from concurrent.futures import Executor
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,33 +28,46 @@ QUICK_PROBLEMS, QUICK_METHODS = ["deep linear"], ["paper", "SGD", "L-BFGS"]
 OURS = [name for name in METHODS if name not in BASELINES]
 
 
-def work(problem: str, method: str, settings: dict, start: str, seed: int) -> dict:
+def work(problem: str, method: str, settings: dict, start: str, seed: int, limits: dict) -> dict:
     """Run a method in this process."""
     with np.errstate(all="ignore"):
-        return study.attempt(problem_of(problem), method, settings, start, seed)
+        return study.attempt(problem_of(problem), method, settings, start, seed, **limits)
 
 
 def chain(stored: StoredRuns, pool: Executor, problem: str, entrant: Entrant, seeds: range) -> list[dict]:
-    """Tune a method, run it with all seeds, and return the runs; the settings are stored."""
-    method = METHODS[entrant.method]
+    """Tune a method, run it with all seeds, and return the runs; the settings are stored.
 
-    def run(settings: dict, seed: int) -> dict:
+    A run of the tuning ends at the target that tuning is for, or when it costs more than the best one.
+    """
+    method, metric, best = METHODS[entrant.method], entrant.metric, np.inf
+
+    def run(settings: dict, seed: int, valid: Callable[[dict], bool] = bool, **limits: Any) -> dict:
         entry = [problem, entrant.method, settings, entrant.start, seed]
 
         def make() -> dict:
-            made = pool.submit(work, problem, entrant.method, settings, entrant.start, seed).result()
+            made = pool.submit(work, *entry, limits).result()
             print(*entry, made["costs"]["passes"], made["loss"], file=sys.stderr, flush=True)
             return made
 
-        return stored.run(json.dumps(entry), make)
+        return stored.run(json.dumps(entry), make, valid)
 
     def cost(settings: dict) -> tuple[float, float]:
-        return study.cost(run(settings, study.TUNING_SEED), entrant.metric, MIDDLE)
+        nonlocal best
+
+        def known(run: dict) -> bool:
+            return not run["cut"] or run["spent"][metric] >= best
+
+        allowed = {metric: best} if np.isfinite(best) else {}
+        found = study.cost(
+            run(settings, study.TUNING_SEED, known, until=MIDDLE, allowed=allowed), metric, MIDDLE
+        )
+        best = min(best, found[0])
+        return found
 
     axes = method.axes(problem_of(problem).objective().n)
     found = tuned(method.fixed, axes, cost, most=study.MOST, diagonals=True)
     told = {"settings": found.settings, "inside": found.inside, "tried": found.tried}
-    stored.add("tuned", {json.dumps([problem, entrant.method, entrant.metric, entrant.start]): told})
+    stored.add("tuned", {json.dumps([problem, entrant.method, metric, entrant.start]): told})
     return [run(found.settings, seed) for seed in seeds]
 
 
@@ -77,17 +92,18 @@ def run(options: Any) -> None:
     methods = chosen(options.methods or (QUICK_METHODS if options.quick else None), METHODS, "--methods")
     seeds = range(QUICK_SEEDS if options.quick else options.seeds or SEEDS)
     stored = store_of("methods", options)
-    keys = [
-        (problem, Entrant(method, metric, start))
-        for problem in problems
-        for start in FACTORS["start"]
-        for method in methods
-        for metric in METRICS
-    ]
+
+    def both(problem: str, method: str, start: str) -> dict[tuple[str, Entrant], list[dict]]:
+        """Return the runs for each metric; one after the other, since most runs of the tuning are shared."""
+        entrants = [Entrant(method, metric, start) for metric in METRICS]
+        return {(problem, each): chain(stored, pool, problem, each, seeds) for each in entrants}
+
+    made: dict[tuple[str, Entrant], list[dict]] = {}
     with at_once(options.processes) as (pool, threads):
-        asked = {key: threads.submit(chain, stored, pool, *key, seeds) for key in keys}
+        asked = [threads.submit(both, *key) for key in product(problems, methods, FACTORS["start"])]
         try:
-            made = {key: each.result() for key, each in asked.items()}
+            for each in asked:
+                made |= each.result()
         except TimeIsUp as error:  # answers from a part of the methods would be taken for results
             print(f"methods: {error}")
             return

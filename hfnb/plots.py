@@ -230,6 +230,37 @@ def bands(
     return ax
 
 
+def intervals(found: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes | None = None) -> Axes:
+    """Draw ratios with their intervals, side by side for each place on the axis, and a line at 1.
+
+    Parameters
+    ----------
+    found : dict
+        {label: {place on the axis: (middle, low, high)}}, all positive. What is NaN is left out.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+    """
+    ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
+    places = list(dict.fromkeys(place for each in found.values() for place in each))
+    for index, (label, each) in enumerate(found.items()):
+        middle, low, high = np.array([each.get(place, (np.nan,) * 3) for place in places], dtype=float).T
+        x = np.arange(len(places)) + 0.12 * (index - (len(found) - 1) / 2)
+        given = look(index) | {"linestyle": "", "markersize": 6}
+        ax.errorbar(x, middle, [middle - low, high - middle], label=label, capsize=3, **given)
+    ax.axhline(1, color=BACKGROUND_LINES, linewidth=0.8, zorder=0)
+    ax.set_xticks(range(len(places)), places)
+    ax.set(yscale="log", xlim=(-0.5, len(places) - 0.5))
+    ax.yaxis.set_major_formatter(LogFormatter())
+    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    ax.grid(alpha=GRID_OPACITY, axis="y")
+    return ax
+
+
 def comparison(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     xs: Sequence[str] = ("passes", "reductions", "seconds"),

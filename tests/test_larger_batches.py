@@ -1,8 +1,12 @@
 """Costs to a target against gradient descent by hand, closed forms and an exhaustive search over settings."""
 
+import json
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 
+from bench import batches as bench
 from hfnb import Dataset, first_order, hessian_free
 from hfnb.models import mlp
 from hfnb.studies import larger_batches
@@ -14,8 +18,10 @@ from hfnb.studies.larger_batches import (
     crossing,
     growth,
     hopeless,
+    read,
     tuned,
 )
+from hfnb.studies.stored_runs import StoredRuns
 from hfnb.studies.tasks import Task
 
 
@@ -140,12 +146,16 @@ def test_a_target_met_after_the_limit_is_not_met():
 
 
 @pytest.mark.parametrize("method", ["SGD", "auto"])
-def test_tuned_finds_what_trying_every_value_finds(method):
+def test_tuned_finds_a_value_whose_neighbours_are_no_better(method):
     target, axis = 0.45, METHODS[method].axis
-    values = [axis.value(k) for k in range(-4, 5)]
+    values = [axis.value(k) for k in range(-5, 6)]
     every = {value: cost(TASK, method, 10, value, target, limit=200)["passes"] for value in values}
     found = tuned(TASK, method, 10, target, limit=200)
-    assert found.passes == min(every.values()) == every[found.value]
+    place = values.index(found.value)
+    assert 0 < place < len(values) - 1
+    assert found.passes == min(list(every.values())[place - 1 : place + 2]) == every[found.value]
+    if method == "SGD":  # of a convex loss: no other valley
+        assert found.passes == min(every.values())
     assert found.inside
     assert found.batch == 10
     for value, passes in found.tried:
@@ -190,3 +200,53 @@ def test_bad_input_is_named():
             call()
     with pytest.raises(ValueError, match=r"batch_size: expected .* at most 40, got 41"):
         costs_to(TASK, first_order, 0.1, limit=10, batch_size=41)
+
+
+class AtOnce:
+    """Stands for a pool of processes: makes a run when it is submitted, and counts the runs."""
+
+    def __init__(self):
+        self.calls = []
+
+    def submit(self, work, *arguments):
+        self.calls.append(arguments)
+        found = Future()
+        found.set_result(work(*arguments))
+        return found
+
+
+def test_the_benchmark_tunes_inside_the_grid_and_keeps_every_run(monkeypatch, tmp_path):
+    def work(quick, method, batch, value, seed, limit):
+        passes = 10 * (1 + np.log10(value / 0.01) ** 2) + (seed < 5) * seed  # the best rate is 0.01
+        return dict.fromkeys(larger_batches.COSTS, passes if passes <= limit else np.inf)
+
+    monkeypatch.setattr(bench, "work", work)
+    pool, path = AtOnce(), tmp_path / "batches.json"
+    told = bench.chain(StoredRuns(path), pool, True, "SGD", 64, range(5))
+    assert told["inside"]
+    assert told["value"] == pytest.approx(0.01, rel=0.02)
+    np.testing.assert_allclose([run["passes"] for run in told["runs"]], 10 + np.arange(5), atol=0.01)
+    made = len(pool.calls)
+    assert bench.chain(StoredRuns(path), pool, True, "SGD", 64, range(5)) == told
+    assert len(pool.calls) == made  # all are stored
+    assert read(json.loads(path.read_text()))["reductions"]["SGD"][64] == [
+        run["reductions"] for run in told["runs"]
+    ]
+
+
+def test_a_run_that_was_given_up_early_is_made_anew_where_more_is_allowed(monkeypatch, tmp_path):
+    stored, pool = StoredRuns(tmp_path / "batches.json"), AtOnce()
+    axis = METHODS["SGD"].axis
+    for seed in range(5):  # as if each had been given up after 5 passes
+        entry = json.dumps(["SGD", 64, axis.value(0), seed])
+        stored.add("runs", {entry: dict.fromkeys(larger_batches.COSTS) | {"limit": 5.0}})
+
+    def work(quick, method, batch, value, seed, limit):
+        return dict.fromkeys(larger_batches.COSTS, 50.0 if value == axis.value(0) else np.inf)
+
+    monkeypatch.setattr(bench, "work", work)
+    told = bench.chain(stored, pool, True, "SGD", 64, range(5))
+    assert [run["passes"] for run in told["runs"]] == [50.0] * 5
+    failed = [run for run in stored.table("runs").values() if run["passes"] is None]
+    assert len(failed) == 2
+    assert {run["limit"] for run in failed} == {50.0}

@@ -109,6 +109,18 @@ def test_costs_are_noted_at_the_first_loss_that_is_at_a_target():
     assert spending.told()["spent"] == dict.fromkeys(COSTS, 50.0)
 
 
+def test_a_run_is_cut_where_it_has_spent_what_is_allowed():
+    problem, settings = deep_linear_problem(), {"maxcor": 5}
+    whole = attempt(problem, "L-BFGS", settings, "ordinary", seed=3)
+    assert not whole["cut"]
+    needed = whole["costs"]["reductions"]
+    half = attempt(problem, "L-BFGS", settings, "ordinary", seed=3, allowed={"reductions": needed[0]})
+    assert (half["cut"], half["spent"]["reductions"]) == (True, needed[0])
+    first = attempt(problem, "L-BFGS", settings, "ordinary", seed=3, until=0)
+    assert (first["cut"], first["spent"]["reductions"]) == (False, needed[0])
+    assert first["costs"]["reductions"] == [needed[0], None, None]
+
+
 def test_tuning_prefers_what_arrives_then_the_least_loss():
     runs = [
         {"costs": {"passes": [9.0], "reductions": [3.0]}, "loss": 0.3},

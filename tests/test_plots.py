@@ -77,6 +77,20 @@ def test_a_method_without_a_style_is_named():
         plots.style("rmsprop")
 
 
+def test_intervals_stand_side_by_side_at_their_places():
+    found = {"one": {"CG": (2.0, 1.0, 4.0), "MINRES": (0.5, 0.25, 1.0)}, "other": {"MINRES": (3.0, 3.0, 3.0)}}
+    ax = plots.intervals(found)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["CG", "MINRES"]
+    one, other = ax.containers
+    assert [bar.get_label() for bar in (one, other)] == ["one", "other"]
+    np.testing.assert_array_equal(one.lines[0].get_ydata(), [2.0, 0.5])
+    np.testing.assert_array_equal(np.isnan(other.lines[0].get_ydata()), [True, False])
+    ends = [segment[:, 1].tolist() for segment in one.lines[2][0].get_segments()]
+    assert ends == [[1.0, 4.0], [0.25, 1.0]]
+    assert one.lines[0].get_xdata()[1] < 1 < other.lines[0].get_xdata()[1]
+    assert ax.get_yscale() == "log"
+
+
 def test_comparison_is_a_grid_with_one_legend_and_a_title():
     figure = plots.comparison({"a": history(5, 1)}, ("passes", "reductions"), ("loss", "error"), "A finding")
     assert len(figure.axes) == 4

@@ -160,6 +160,7 @@ def attempt(
     start: str,
     seed: int,
     passes: float = PASSES,
+    **limits: Any,
 ) -> dict[str, Any]:
     """Run a method until the last target, or until the passes are over.
 
@@ -175,11 +176,14 @@ def attempt(
         Of the start and of the mini-batches.
     passes : float
         The most passes over the data.
+    **limits
+        ``until`` and ``allowed`` of `hfnb.studies.negative_curvature.Spending`.
 
     Returns
     -------
     dict
-        ``costs`` and ``spent`` as `hfnb.studies.negative_curvature.run` returns them, and the least ``loss``.
+        ``costs`` and ``spent`` as `hfnb.studies.negative_curvature.run` returns them, the least ``loss``, and
+        ``cut``, whether the run ended only because it had spent what is allowed.
 
     Raises
     ------
@@ -195,11 +199,11 @@ def attempt(
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    spending, entry = Spending(problem, passes), METHODS[method]
+    spending, entry = Spending(problem, passes, **limits), METHODS[method]
     entry.minimize(problem, problem.start(seed, start), settings, seed, spending.note)
     losses = [loss for loss, _ in spending.path if np.isfinite(loss)]
     told = spending.told(interpolated=entry.interpolated)
-    return told | {"loss": float(min(losses, default=np.inf))}
+    return told | {"loss": float(min(losses, default=np.inf)), "cut": spending.cut}
 
 
 def cost(run: dict[str, Any], metric: str, target: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ switched off, so that what a run finds, its solver has found. What is compared a
 losses: curvature products, passes over the data, and reductions over engines.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -306,11 +307,17 @@ class Spending:
     problem : FactorialProblem
     passes : float
         The most passes over the data.
+    until : int
+        Position of the target at which the run ends.
+    allowed : dict
+        {cost: the most that may be spent}, besides the passes.
 
     Attributes
     ----------
     path : list of (float, tuple)
         The loss and the `COSTS` at each point that was noted.
+    cut : bool
+        Whether the run was ended by what is allowed, and would have gone on otherwise.
 
     Examples
     --------
@@ -321,10 +328,18 @@ class Spending:
     [5.0, 5.0, 5.0]
     """
 
-    def __init__(self, problem: FactorialProblem, passes: float = PASSES):
+    def __init__(
+        self,
+        problem: FactorialProblem,
+        passes: float = PASSES,
+        *,
+        until: int = -1,
+        allowed: Mapping[str, float] | None = None,
+    ):
         self.path: list[tuple[float, tuple[float, ...]]] = []
         self._targets = [problem.target(fraction) for fraction in FRACTIONS]
-        self._passes = passes
+        self._end = self._targets[until]
+        self._passes, self._allowed, self.cut = passes, dict(allowed or {}), False
 
     def note(self, loss: float, costs: Mapping[str, Any]) -> bool:
         """Note a loss and what was spent until then.
@@ -338,10 +353,12 @@ class Spending:
         Returns
         -------
         bool
-            Whether the run is to end: it is at the last target, its passes are over, or it has diverged.
+            Whether the run is to end: it is at its target, has spent what it may, or has diverged.
         """
         self.path.append((loss, tuple(float(costs[cost]) for cost in COSTS)))
-        return not self._targets[-1] < loss < np.inf or costs["passes"] >= self._passes
+        ended = not self._end < loss < np.inf or costs["passes"] >= self._passes
+        self.cut = not ended and any(costs[cost] >= most for cost, most in self._allowed.items())
+        return ended or self.cut
 
     def told(self, *, interpolated: bool = False) -> dict[str, Any]:
         """Return what was spent.
@@ -396,6 +413,35 @@ class Ratio(NamedTuple):
 
 
 Key = tuple[str, AnyVariant, int]  # problem, variant, seed
+
+
+def read(table: Mapping[str, Any], variant: Callable[..., AnyVariant]) -> dict[Key[AnyVariant], Any]:
+    """Return stored runs by problem, variant and seed.
+
+    Parameters
+    ----------
+    table : mapping
+        {JSON of [problem, value of each factor, seed]: run}, such as the entry "runs" of
+        bench/results/factorial.json.
+    variant : type
+        `Combination`, or another dataclass of factors.
+
+    Returns
+    -------
+    dict
+        {(problem, variant, seed): run}.
+
+    Examples
+    --------
+    >>> runs = read({'["toy", "cg", "hessian", "martens", "newton", "ordinary", 7]': "a run"}, Combination)
+    >>> next(iter(runs)) == ("toy", Combination("cg", "hessian", "martens", "newton", "ordinary"), 7)
+    True
+    """
+    found = {}
+    for key, run in table.items():
+        problem, *factors, seed = json.loads(key)
+        found[problem, variant(*factors), seed] = run
+    return found
 
 
 def ratio(
