@@ -34,8 +34,8 @@ def work(problem: str, method: str, settings: dict, start: str, seed: int, limit
         return study.attempt(problem_of(problem), method, settings, start, seed, **limits)
 
 
-def chain(stored: StoredRuns, pool: Executor, problem: str, entrant: Entrant, seeds: range) -> list[dict]:
-    """Tune a method, run it with all seeds, and return the runs; the settings are stored.
+def chain(stored: StoredRuns, pool: Executor, problem: str, entrant: Entrant, seeds: range) -> None:
+    """Tune a method and run it with all seeds; settings and runs are stored.
 
     A run of the tuning ends at the target that tuning is for, or when it costs more than the best one.
     """
@@ -68,7 +68,8 @@ def chain(stored: StoredRuns, pool: Executor, problem: str, entrant: Entrant, se
     found = tuned(method.fixed, axes, cost, most=study.MOST, diagonals=True)
     told = {"settings": found.settings, "inside": found.inside, "tried": found.tried}
     stored.add("tuned", {json.dumps([problem, entrant.method, metric, entrant.start]): told})
-    return [run(found.settings, seed) for seed in seeds]
+    for seed in seeds:
+        run(found.settings, seed)
 
 
 def questions(metric: str) -> dict[str, tuple[dict, dict]]:
@@ -87,27 +88,26 @@ def questions(metric: str) -> dict[str, tuple[dict, dict]]:
 
 
 def run(options: Any) -> None:
-    """Make the runs that are missing, show the answers, and write results/methods.json."""
+    """Make the runs that are missing, show the answers of all, and write results/methods.json."""
     problems = chosen(options.problems or (QUICK_PROBLEMS if options.quick else None), PROBLEMS, "--problems")
     methods = chosen(options.methods or (QUICK_METHODS if options.quick else None), METHODS, "--methods")
     seeds = range(QUICK_SEEDS if options.quick else options.seeds or SEEDS)
     stored = store_of("methods", options)
 
-    def both(problem: str, method: str, start: str) -> dict[tuple[str, Entrant], list[dict]]:
-        """Return the runs for each metric; one after the other, since most runs of the tuning are shared."""
-        entrants = [Entrant(method, metric, start) for metric in METRICS]
-        return {(problem, each): chain(stored, pool, problem, each, seeds) for each in entrants}
+    def both(problem: str, method: str, start: str) -> None:
+        """Make the runs for each metric; one after the other, since most runs of the tuning are shared."""
+        for metric in METRICS:
+            chain(stored, pool, problem, Entrant(method, metric, start), seeds)
 
-    made: dict[tuple[str, Entrant], list[dict]] = {}
     with at_once(options.processes) as (pool, threads):
         asked = [threads.submit(both, *key) for key in product(problems, methods, FACTORS["start"])]
         try:
             for each in asked:
-                made |= each.result()
-        except TimeIsUp as error:  # answers from a part of the methods would be taken for results
+                each.result()
+        except TimeIsUp as error:
             print(f"methods: {error}")
             return
-    runs = {(*key, seed): run for key, found in made.items() for seed, run in zip(seeds, found, strict=True)}
+    runs = study.read({name: stored.table(name) for name in ("runs", "tuned")})
     rows = [row for metric in METRICS for row in answers(runs, questions(metric), (metric,))]
     show(row for row in rows if row["problem"] == "all")
     save_answers(rows, stored)

@@ -1,5 +1,8 @@
 """Whole methods on the problems of the factorial: what they spend, beside loops written here and SciPy's."""
 
+import json
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -8,6 +11,7 @@ from bench import methods as bench
 from hfnb.studies import method_comparison as study
 from hfnb.studies.method_comparison import BASELINES, METHODS, Entrant, attempt, cost
 from hfnb.studies.negative_curvature import COSTS, FACTORS, FRACTIONS, Spending, deep_linear_problem
+from hfnb.studies.stored_runs import StoredRuns
 from hfnb.studies.tuning import tuned
 
 TARGETS = range(len(FRACTIONS))
@@ -145,3 +149,41 @@ def test_questions_compare_methods_at_equal_starts_and_metrics():
             assert {one.method, other.method} <= set(METHODS)
             assert {one.start, other.start} <= set(FACTORS["start"])
             assert one.metric == other.metric == metric
+
+
+def test_the_benchmark_tunes_inside_the_grid_and_its_runs_are_read_again(monkeypatch, tmp_path):
+    class AtOnce:
+        """Stands for a pool of processes: makes a run when it is submitted."""
+
+        def submit(self, work, *arguments):
+            found = Future()
+            found.set_result(work(*arguments))
+            return found
+
+    def work(problem, method, settings, start, seed, limits):
+        passes = (
+            5 + np.log10(settings["learning_rate"] / 0.01) ** 2 + np.log(settings["batch_size"] / 16) ** 2
+        )
+        reductions = passes * 64 / settings["batch_size"]
+        spent = {"products": 0.0, "passes": passes + seed, "reductions": reductions + seed}
+        cut = any(spent[cost] > most for cost, most in limits.get("allowed", {}).items())
+        arrived = {cost: [None] * 3 if cut else [value] * 3 for cost, value in spent.items()}
+        return {"costs": arrived, "spent": spent, "loss": 1.0, "cut": cut}
+
+    monkeypatch.setattr(bench, "work", work)
+    stored = StoredRuns(tmp_path / "methods.json")
+    for metric in study.METRICS:
+        bench.chain(stored, AtOnce(), "deep linear", Entrant("SGD", metric, "ordinary"), range(3))
+    tables = {name: stored.table(name) for name in ("runs", "tuned")}
+    assert all(told["inside"] for told in tables["tuned"].values())
+    found = study.read(tables)
+    settings = {json.loads(key)[2]: told["settings"] for key, told in tables["tuned"].items()}
+    assert 0.005 < settings["passes"]["learning_rate"] < 0.02
+    assert settings["passes"]["batch_size"] == 16
+    assert settings["reductions"]["batch_size"] == 64  # all samples
+    assert {(entrant.metric, seed) for _, entrant, seed in found} == {
+        (metric, seed) for metric in study.METRICS for seed in range(3)
+    }
+    for (_, entrant, seed), run in found.items():
+        expected = work("", "", settings[entrant.metric], "", seed, {})
+        assert run == expected

@@ -6,7 +6,8 @@ tuned anew for every problem, start and cost, with a seed that the comparison do
 """
 
 import contextlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -229,3 +230,37 @@ def cost(run: dict[str, Any], metric: str, target: int) -> tuple[float, float]:
     """
     found = run["costs"][metric][target]
     return (np.inf, run["loss"]) if found is None else (found, 0.0)
+
+
+def read(document: Mapping[str, Any]) -> dict[tuple[str, Entrant, int], Any]:
+    """Return the runs at the tuned settings, from the results of ``python -m bench methods``.
+
+    Parameters
+    ----------
+    document : mapping
+        Such as ``tasks.published("bench/results/methods.json")``.
+
+    Returns
+    -------
+    dict
+        {(problem, entrant, seed): run}, as `hfnb.studies.negative_curvature.ratio` takes them.
+
+    Examples
+    --------
+    >>> document = {"tuned": {'["toy", "SGD", "passes", "ordinary"]': {"settings": {}}}}
+    >>> document["runs"] = {'["toy", "SGD", {}, "ordinary", 3]': "a run"}
+    >>> read(document)
+    {('toy', Entrant(method='SGD', metric='passes', start='ordinary'), 3): 'a run'}
+    """
+    by_settings: dict[str, dict[int, Any]] = {}
+    for key, run in document["runs"].items():
+        *where, seed = json.loads(key)
+        by_settings.setdefault(json.dumps(where), {})[seed] = run
+    found = {}
+    for key, told in document["tuned"].items():
+        problem, method, metric, start = json.loads(key)
+        runs = by_settings[json.dumps([problem, method, told["settings"], start])]
+        for seed, run in runs.items():
+            if seed != TUNING_SEED:
+                found[problem, Entrant(method, metric, start), seed] = run
+    return found
