@@ -26,11 +26,10 @@ from bench.runs import at_once, chosen
 from hfnb.optimizers import first_order, hessian_free
 from hfnb.studies import speech_recognition as study
 from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
-from hfnb.studies.tuning import Axis, tuned
+from hfnb.studies.tuning import HALF_DECADE, Axis, tuned
 
 SEEDS, QUICK_SEEDS, TUNING_SEED = 5, 1, 1000
 LOGISTIC, PERCEPTRON = "scikit-learn LogisticRegression", "scikit-learn MLPClassifier"
-HALF_DECADE = 10**0.5
 DAMPING = {"damping": Axis(1.0, 10.0)}
 
 
@@ -117,9 +116,9 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, Axis]]] = {
     "paper": (by_hessian_free, {"method": "paper"}, DAMPING),
     "Martens": (by_hessian_free, {"method": "martens"}, DAMPING),
     "auto": (by_hessian_free, {"method": "auto"}, DAMPING),
-    "SGD": (by_first_order, {"method": "sgd"}, {"learning_rate": Axis(0.1, HALF_DECADE)}),
-    "Adam": (by_first_order, {"method": "adam"}, {"learning_rate": Axis(3.2e-4, HALF_DECADE)}),
-    PERCEPTRON: (perceptron, {}, {"learning_rate": Axis(3.2e-4, HALF_DECADE)}),
+    "SGD": (by_first_order, {"method": "sgd"}, {"learning_rate": study.AXES["full"]["sgd"]}),
+    "Adam": (by_first_order, {"method": "adam"}, {"learning_rate": study.AXES["full"]["adam"]}),
+    PERCEPTRON: (perceptron, {}, {"learning_rate": study.AXES["full"]["adam"]}),
     LOGISTIC: (logistic, {}, {"C": Axis(1e-2, HALF_DECADE)}),
 }
 

@@ -14,6 +14,7 @@ from hfnb.engines import Cluster
 from hfnb.optimizers.history import Record
 from hfnb.studies import speech_recognition
 from hfnb.studies.synthetic_speech import synthesize
+from hfnb.studies.tuning import Axis
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +92,11 @@ def test_the_best_parameters_on_development_speakers_are_kept(task):
 
 def test_training_and_tuning_are_judged_by_development_speakers(task):
     options = {"batch_size": 32, "max_iter": 3, "progress": False}
-    rate, best, errors = speech_recognition.tune(task, "adam", (1e-6, 3e-3), **options)
-    assert rate == 3e-3
-    assert errors[1e-6] > errors[3e-3] == min(record.development for record in best.history)
+    rate, best, errors = speech_recognition.tune(task, "adam", Axis(1e-4, 10.0), **options)
+    assert min(errors) < rate < max(errors)  # inside the grid
+    assert errors[rate] == min(errors.values()) == min(record.development for record in best.history)
     assert task.net.error(best.w, task.development) == pytest.approx(best.best.development / 100)
-    again = speech_recognition.train(task, first_order, method="adam", learning_rate=3e-3, **options)
+    again = speech_recognition.train(task, first_order, method="adam", learning_rate=rate, **options)
     assert np.array_equal(again.w, best.w)
 
 

@@ -11,10 +11,9 @@ from hfnb.optimizers import first_order, hessian_free
 from hfnb.optimizers.history import Record
 from hfnb.studies import tuning
 from hfnb.studies.tasks import Task
-from hfnb.studies.tuning import Axis
+from hfnb.studies.tuning import HALF_DECADE, Axis
 
 COSTS = ("iterations", "passes", "reductions")
-HALF_DECADE = 10**0.5  # factor between neighbours on the grids of learning rates
 CURVATURE_PART = 4  # the curvature of a Hessian-free step has this part of its batch
 
 

@@ -18,6 +18,7 @@ from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Progress, Record
 from hfnb.studies.speech_dataset import SpeechDataset, timit
 from hfnb.studies.tasks import Task, mode
+from hfnb.studies.tuning import HALF_DECADE, Axis, tuned
 from hfnb.validation import check_extra
 
 PHONES, STATES, SCORED = 48, 3, 39
@@ -27,10 +28,10 @@ HESSIAN_FREE: dict[str, dict] = {
     "full": {"max_iter": 24, "curvature_batch_size": 2048, "solver_options": {"max_iter": 30}},
 }
 FIRST_ORDER = {"fast": {"batch_size": 64, "max_iter": 12}, "full": {"batch_size": 256, "max_iter": 12}}
-# What the development speakers choose from: learning rates, and weights of the bigram.
-RATES = {
-    "fast": {"sgd": (0.3, 1.0, 3.0), "adam": (1e-3, 3e-3, 1e-2)},
-    "full": {"sgd": (0.1, 0.3, 1.0), "adam": (1e-4, 3e-4, 1e-3)},
+# What the development speakers choose: learning rates, from these on, and one of the weights of the bigram.
+AXES = {
+    "fast": {"sgd": Axis(1.0, HALF_DECADE), "adam": Axis(3.2e-3, HALF_DECADE)},
+    "full": {"sgd": Axis(0.1, HALF_DECADE), "adam": Axis(3.2e-4, HALF_DECADE)},
 }
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 SILENCE = "sil"
@@ -175,17 +176,15 @@ def train(
     return Trained(result.history, stopping.best, stopping.w)
 
 
-def tune(
-    task: AcousticTask, method: str, rates: Iterable[float], **options
-) -> tuple[float, Trained, dict[float, float]]:
-    """Train by a first-order method at several learning rates.
+def tune(task: AcousticTask, method: str, axis: Axis, **options) -> tuple[float, Trained, dict[float, float]]:
+    """Train by a first-order method at several learning rates, until the best one lies inside the grid.
 
     Parameters
     ----------
     task : AcousticTask
     method : {"sgd", "momentum", "adam"}
-    rates : iterable of float
-        The learning rates.
+    axis : Axis
+        The grid of learning rates.
     **options
         Of `train` and of the optimizer.
 
@@ -198,10 +197,15 @@ def tune(
     errors : dict
         {rate: least error on the development speakers, per cent}.
     """
-    runs = {rate: train(task, first_order, method=method, learning_rate=rate, **options) for rate in rates}
-    errors = {rate: run.best.development for rate, run in runs.items()}
-    best = min(errors, key=lambda rate: errors[rate])
-    return best, runs[best], errors
+    runs: dict[float, Trained] = {}
+
+    def development_error(settings: dict[str, float]) -> float:
+        rate = settings["learning_rate"]
+        runs[rate] = train(task, first_order, method=method, learning_rate=rate, **options)
+        return float(runs[rate].best.development)
+
+    best = tuned({}, {"learning_rate": axis}, development_error).settings["learning_rate"]
+    return best, runs[best], {rate: float(runs[rate].best.development) for rate in sorted(runs)}
 
 
 def log_likelihoods(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from hfnb.datasets import Dataset
 from hfnb.objectives import Objective
 from hfnb.optimizers import first_order
 from hfnb.optimizers.history import Progress, Record
+from hfnb.studies.tuning import HALF_DECADE, Axis, tuned
 
 
 def mode() -> str:
@@ -158,32 +159,36 @@ def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True
     return result.history
 
 
-def tune(
-    task: Task, method: str, rates: Iterable[float], **options
-) -> tuple[float, list[Record], dict[float, float]]:
-    """Run a first-order method at several learning rates.
+def tune(task: Task, method: str, axis: Axis, **options) -> tuple[float, list[Record], dict[float, float]]:
+    """Run a first-order method at several learning rates, until the best one lies inside the grid.
 
     Parameters
     ----------
     task : Task
     method : {"sgd", "momentum", "adam"}
-    rates : iterable of float
-        The learning rates.
+    axis : Axis
+        The grid of learning rates.
     **options
         Of `run` and of the optimizer.
 
     Returns
     -------
     rate : float
-        The rate with the least final loss.
+        The rate with the least final loss: both of its neighbours end higher.
     history : list of Record
         The history at that rate.
     losses : dict
-        {rate: final loss}.
+        {rate: final loss}, infinite for a run that diverged.
     """
-    runs = {rate: run(task, first_order, method=method, learning_rate=rate, **options) for rate in rates}
-    losses = {rate: history[-1].loss for rate, history in runs.items()}
-    best = min(losses, key=lambda rate: np.nan_to_num(losses[rate], nan=np.inf))
+    runs: dict[float, list[Record]] = {}
+
+    def final_loss(settings: dict[str, float]) -> float:
+        rate = settings["learning_rate"]
+        runs[rate] = run(task, first_order, method=method, learning_rate=rate, **options)
+        return float(np.nan_to_num(runs[rate][-1].loss, nan=np.inf))
+
+    best = tuned({}, {"learning_rate": axis}, final_loss).settings["learning_rate"]
+    losses = {rate: float(np.nan_to_num(runs[rate][-1].loss, nan=np.inf)) for rate in sorted(runs)}
     return best, runs[best], losses
 
 
@@ -194,13 +199,13 @@ SECOND_ORDER: dict[str, dict] = {
 }
 # What this project makes of them: `hessian_free`'s method="auto".
 AUTO: dict[str, dict] = {"Hessian-free (auto)": {"method": "auto"}}
-# How far each goes on `mnist_task`, by mode; and the learning rates over which the baselines are tuned.
+# How far each goes on `mnist_task`, by mode; and the learning rates from which the baselines are tuned.
 HESSIAN_FREE = {
     "fast": {"max_iter": 15, "curvature_batch_size": 600},
     "full": {"max_iter": 40, "curvature_batch_size": 4096},
 }
 FIRST_ORDER = {"fast": {"batch_size": 64, "max_iter": 15}, "full": {"batch_size": 64, "max_iter": 30}}
-RATES = {"sgd": (0.03, 0.1, 0.3, 1.0), "adam": (3e-4, 1e-3, 3e-3)}
+AXES = {"sgd": Axis(0.32, HALF_DECADE), "adam": Axis(1e-3, HALF_DECADE)}
 
 
 def to_target(history: list[Record], target: float, cost: str) -> float:

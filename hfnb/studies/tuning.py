@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 MOST = 20  # settings that are tried at most
+HALF_DECADE = 10**0.5  # the usual factor between neighbouring learning rates
 TIES = 4  # places that a search goes on over settings that all fail alike
 
 
