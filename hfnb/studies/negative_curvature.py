@@ -411,6 +411,10 @@ class Ratio(NamedTuple):
     second: int
     runs: int
 
+    def __str__(self) -> str:
+        """Return the ratio with its interval, such as "0.67 (0.64 to 0.69)"."""
+        return f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
+
 
 Key = tuple[str, AnyVariant, int]  # problem, variant, seed
 

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -224,6 +224,30 @@ def to_target(history: list[Record], target: float, cost: str) -> float:
         Infinity if the run did not get there.
     """
     return next((float(record[cost]) for record in history if record.loss <= target), np.inf)
+
+
+def markdown_table(rows: Iterable[Mapping[str, object]]) -> str:
+    """Return rows as a table of Markdown.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        {column: what stands in it}; the first row names the columns.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(markdown_table([{"solver": "CG", "products": 7}]))
+    | solver | products |
+    | --- | --- |
+    | CG | 7 |
+    """
+    rows = list(rows)
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(each) for each in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def save(name: str, histories: dict[str, list[Record]], **about) -> None:
