@@ -333,6 +333,42 @@ def surface(
     return ax
 
 
+def landscape(
+    f: Callable[[np.ndarray], float],
+    x: tuple[float, float],
+    y: tuple[float, float],
+    ax: Any,
+    paths: Mapping[str, Sequence[np.ndarray]] | None = None,
+) -> Any:
+    """Draw a function of two variables as a surface seen from the side, with paths on it.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(w)``, from (2,) to a number.
+    x, y : tuple of float
+        First and last value of each variable.
+    ax : Axes3D
+        Where to draw: axes with ``projection="3d"``.
+    paths : dict, optional
+        {name: points}, drawn in the `styles` of their names.
+
+    Returns
+    -------
+    Axes3D
+        What was drawn on.
+    """
+    xs, ys = np.meshgrid(np.linspace(*x, 61), np.linspace(*y, 61))
+    values = np.vectorize(lambda u, v: float(f(np.array([u, v]))))(xs, ys)
+    ax.plot_surface(xs, ys, values, cmap="Greys", alpha=0.55, linewidth=0, rcount=61, ccount=61)
+    for name, given in styles(list(paths or {})).items():
+        points = np.array((paths or {})[name])
+        heights = [float(f(w)) for w in points]
+        ax.plot(*points.T, heights, label=name, zorder=5, **given)
+    ax.set(xlim=x, ylim=y, xlabel="$x$", ylabel="$y$")
+    return ax
+
+
 def path(points: Sequence[np.ndarray], ax: Axes, label: str = "", index: int = 0) -> Axes:
     """Draw points of the plane and the lines between them.
 
