@@ -1,7 +1,13 @@
-"""Answers of "Your turn" cells are printed beside the right ones, and never raise an error."""
+"""Answers of "Your turn" cells are printed beside the right ones; the solutions in the lessons are right."""
 
+import contextlib
+import re
+from pathlib import Path
+
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 from hfnb.studies.exercises import compare
 
@@ -42,3 +48,39 @@ def test_how_far_an_answer_may_be_off(capsys):
     assert "not yet. Yours is [1 1000.5]" in wrong
     with pytest.raises(ValueError, match="rtol: expected a number > 0"):
         compare("x", 1.0, 1.0, rtol=0.0)
+
+
+LESSONS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
+WITH_EXERCISES = [path for path in LESSONS if '"your-turn"' in path.read_text(encoding="utf-8")]
+SOLUTION = re.compile(r"<details><summary>Solution</summary>\s*<pre>(.*?)</pre>", re.DOTALL)
+
+
+def exercises_of(notebook):
+    """The places of "Your turn" cells, each with the cell that checks it and the solution after that."""
+    for place, cell in enumerate(notebook.cells):
+        if "your-turn" in cell.metadata.get("tags", []):
+            check, text = notebook.cells[place + 1 : place + 3]
+            yield place, check, SOLUTION.search(text.source)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_an_exercise_is_checked_and_solved(path):
+    for _, check, solution in exercises_of(nbformat.read(path, as_version=4)):
+        assert "exercises.compare(" in check.source
+        assert any("not yet" in output.get("text", "") for output in check.outputs)
+        assert solution
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", WITH_EXERCISES, ids=lambda path: path.stem)
+def test_solutions_are_right(path):
+    notebook = nbformat.read(path, as_version=4)
+    places = [(place, solution[1].strip()) for place, _, solution in exercises_of(notebook)]
+    for place, solution in places:
+        notebook.cells[place].source = solution
+    with contextlib.chdir(path.parent):
+        NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    for place, _ in places:
+        told = "".join(output.get("text", "") for output in notebook.cells[place + 1].outputs)
+        assert ": right, " in told
+        assert "not yet" not in told
