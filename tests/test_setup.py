@@ -438,3 +438,25 @@ def test_check_compares_outputs_and_stops_clusters_left_behind(tmp_path, monkeyp
         assert (
             not psutil.pid_exists(controller) or psutil.Process(controller).status() == psutil.STATUS_ZOMBIE
         )
+
+
+def test_parts_share_the_notebooks(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    check, ran = load("check_notebooks"), []
+    for name in "abcde":
+        (tmp_path / f"{name}.ipynb").touch()
+
+    def call(command, **options):
+        ran.append([argument for argument in command if str(argument).endswith(".ipynb")])
+        return 0
+
+    monkeypatch.setattr(check.subprocess, "call", call)
+    for part in ("1/2", "2/2", "1/1"):
+        assert check.main(["--folder", str(tmp_path), "--part", part]) == 0
+    parts = [[Path(name).stem for name in names] for names in ran if names]
+    assert parts == [["a", "c", "e"], ["b", "d"], list("abcde")]
+    assert check.main(["--folder", str(tmp_path), "--part", "6/6"]) == 1  # there are only five
+    for wrong in ("0/2", "3/2", "1", "1/x", "-1/2"):
+        with pytest.raises(SystemExit):
+            check.main(["--folder", str(tmp_path), f"--part={wrong}"])
+        assert "expected K/N with whole numbers" in capsys.readouterr().err
