@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hfnb.studies import larger_batches
+
 ROOT = Path(__file__).parents[1]
 TEXT = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
 
@@ -80,6 +82,22 @@ def test_products_beside_their_matrix_products():
     says(f"takes {listed('GEMM', *small)} times as long as its matrix products alone")
     says(f"{listed('GEMM', *large)} times with 20,000 and 60,000")
     says(f"{listed('JAX', *small)} times JAX's time and {listed('PyTorch', *small)} times PyTorch's")
+
+
+def test_passes_at_ten_times_the_batch():
+    passes = larger_batches.read(stored("batches"))["passes"]
+    grown = {name: larger_batches.growth(each, 600, 6000) for name, each in passes.items()}
+    paper = grown["paper"]
+    assert len(paper) == 5
+    says(f"grow by a factor of {np.median(paper):.1f} ({paper.min():.2f} to {paper.max():.2f}, five starts)")
+    says(
+        f"those of a tuned Adam by {np.median(grown['Adam']):.1f} and of SGD by {np.median(grown['SGD']):.1f}"
+    )
+    late = larger_batches.growth(passes["paper"], 2000, 20_000)
+    says(f"they grow by {np.median(late):.1f}, and one of five starts does not arrive")
+    assert np.sum(np.isinf(late)) == 1
+    for batch, spent in passes["Adam"].items():
+        assert np.median(spent) < np.median(passes["paper"][batch])
 
 
 def test_reductions():
