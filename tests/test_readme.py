@@ -185,10 +185,15 @@ def test_starts_from_which_a_recurrent_network_learns():
     }
     says(f"from {solved['ours, products']} of 10 starts by `hessian_free`")
     says(f"from {solved['SciPy L-BFGS-B']} by L-BFGS and from {solved['Adam, mini-batches']} by Adam")
-    longer = [row for row in rows if row["problem"] in ("adding, 100 steps", "adding, 200 steps")]
-    assert len(longer) == 5
-    assert all(error > 0.002 for row in longer for error in row["errors"])
-    says("among 100 or 200 numbers nobody learns it")
+    longer = {}
+    for row in rows:
+        if row["problem"] in ("adding, 100 steps", "adding, 200 steps"):
+            longer.setdefault(row["problem"], []).append(row["method"])
+            assert min(row["errors"]) > 0.002
+    assert set(longer["adding, 100 steps"]) == {"ours, products", "SciPy L-BFGS-B", "Adam, mini-batches"}
+    assert set(longer["adding, 200 steps"]) == {"ours, products", "Adam, mini-batches"}
+    says("among 100 numbers none of the three learns it in that time")
+    says("among 200 neither `hessian_free` nor Adam")
 
 
 def test_seconds_to_a_loss():

@@ -66,7 +66,6 @@ METHODS = {
     "momentum": Method(first_order, "learning_rate", Axis(0.1, HALF_DECADE), {"method": "momentum"}),
     "Adam": Method(first_order, "learning_rate", Axis(0.0032, HALF_DECADE), {"method": "adam"}),
 }
-HESSIAN_FREE = tuple(name for name, method in METHODS.items() if method.optimizer is hessian_free)
 
 
 def costs_to(

@@ -5,7 +5,6 @@ switched off, so that what a run finds, its solver has found. What is compared a
 losses: curvature products, passes over the data, and reductions over engines.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -411,41 +410,8 @@ class Ratio(NamedTuple):
     second: int
     runs: int
 
-    def __str__(self) -> str:
-        """Return the ratio with its interval, such as "0.67 (0.64 to 0.69)"."""
-        return f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
-
 
 Key = tuple[str, AnyVariant, int]  # problem, variant, seed
-
-
-def read(table: Mapping[str, Any], variant: Callable[..., AnyVariant]) -> dict[Key[AnyVariant], Any]:
-    """Return stored runs by problem, variant and seed.
-
-    Parameters
-    ----------
-    table : mapping
-        {JSON of [problem, value of each factor, seed]: run}, such as the entry "runs" of
-        bench/results/factorial.json.
-    variant : type
-        `Combination`, or another dataclass of factors.
-
-    Returns
-    -------
-    dict
-        {(problem, variant, seed): run}.
-
-    Examples
-    --------
-    >>> runs = read({'["toy", "cg", "hessian", "martens", "newton", "ordinary", 7]': "a run"}, Combination)
-    >>> next(iter(runs)) == ("toy", Combination("cg", "hessian", "martens", "newton", "ordinary"), 7)
-    True
-    """
-    found = {}
-    for key, run in table.items():
-        problem, *factors, seed = json.loads(key)
-        found[problem, variant(*factors), seed] = run
-    return found
 
 
 def ratio(
