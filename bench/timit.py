@@ -46,12 +46,12 @@ def task_of(quick: bool) -> study.AcousticTask:
 
 
 def by_hessian_free(quick: bool, seed: int, **options: Any) -> tuple[study.AcousticTask, Any, list]:
-    """Return the task, the best parameters, and the curve of a Hessian-free run."""
+    """Train by a Hessian-free method; return the task, the best parameters and the curve."""
     return _trained(quick, hessian_free, seed, settings(quick)[0] | options)
 
 
 def by_first_order(quick: bool, seed: int, **options: Any) -> tuple[study.AcousticTask, Any, list]:
-    """Return the same of a first-order run."""
+    """Train by a first-order method; return what `by_hessian_free` returns."""
     return _trained(quick, first_order, seed, settings(quick)[1] | options)
 
 
@@ -82,14 +82,14 @@ def fitted(task: study.AcousticTask, model: Any) -> study.AcousticTask:
 
 
 def logistic(quick: bool, seed: int, C: float) -> tuple[study.AcousticTask, Any, list]:
-    """Return the same of a multinomial logistic regression, which has one minimum for all seeds."""
+    """Fit a multinomial logistic regression, which is the same for all seeds; the curve is empty."""
     task = task_of(quick)
     model = LogisticRegression(C=C, max_iter=200).fit(task.train.X, task.train.Y)
     return fitted(task, model), np.zeros(1), []
 
 
 def perceptron(quick: bool, seed: int, learning_rate: float) -> tuple[study.AcousticTask, Any, list]:
-    """Return the same of scikit-learn's network by Adam, at the epoch that development speakers prefer."""
+    """Train scikit-learn's network by Adam, to the epoch that is best for the development speakers."""
     task, (_, options) = task_of(quick), settings(quick)
     batch = options["batch_size"]
     model = MLPClassifier(

@@ -109,7 +109,9 @@ def test_callback_sees_every_record_and_stops_the_run(mpi_pair, data, w0, alone)
 
     result = mpi_pair.minimize(NET, data, w0, callback=callback, progress=False, **OPTIONS)
     assert (result.nit, result.success, result.message) == (3, False, "stopped by the callback")
-    assert [record.loss for record in seen] == [record.loss for record in alone.history[:4]]
+    # To 1e-12, as is promised: with other data the last digit differs.
+    losses = [record.loss for record in alone.history[:4]]
+    assert [record.loss for record in seen] == pytest.approx(losses, rel=1e-12)
     assert seen == result.history
 
 

@@ -77,6 +77,16 @@ def test_a_method_without_a_style_is_named():
         plots.style("rmsprop")
 
 
+def test_a_landscape_has_the_heights_of_its_function():
+    ax = plt.figure().add_subplot(projection="3d")
+    points = [np.array([1.0, 0.0]), np.array([0.0, 2.0])]
+    plots.landscape(lambda w: w[0] - 3 * w[1], (-1.0, 1.0), (-2.0, 2.0), ax, {"SGD": points})
+    (line,) = ax.get_lines()
+    np.testing.assert_array_equal(np.array(line.get_data_3d()), [[1, 0], [0, 2], [1, -6]])
+    assert line.get_color() == plots.style("SGD")["color"]
+    np.testing.assert_allclose(ax.get_zlim(), (-7, 7), rtol=0.1)  # a margin stands beside the heights
+
+
 def test_intervals_stand_side_by_side_at_their_places():
     found = {"one": {"CG": (2.0, 1.0, 4.0), "MINRES": (0.5, 0.25, 1.0)}, "other": {"MINRES": (3.0, 3.0, 3.0)}}
     ax = plots.intervals(found)
