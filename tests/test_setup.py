@@ -460,3 +460,19 @@ def test_parts_share_the_notebooks(monkeypatch, tmp_path, capsys):
         with pytest.raises(SystemExit):
             check.main(["--folder", str(tmp_path), f"--part={wrong}"])
         assert "expected K/N with whole numbers" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets are files on POSIX only")
+def test_kernels_of_the_check_need_no_port(tmp_path, monkeypatch):
+    """Ports that are chosen before they are opened may be taken by another kernel or a cluster."""
+    ask = "import json, ipykernel\nfile = open(ipykernel.get_connection_file())"
+    path = written(tmp_path, f"{ask}\nprint(json.load(file)['transport'])")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].execution_count = 1
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="ipc\n")]
+    nbformat.write(notebook, path)
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    check = load("check_notebooks")
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    assert check.main(["--folder", str(path.parent)]) == 0

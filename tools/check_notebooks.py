@@ -72,6 +72,7 @@ def main(arguments: list[str]) -> int:
     workers = os.cpu_count() or 1
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         shutil.copytree(chosen.folder, Path(temporary, "notebooks"))
+        shutil.copy(Path(__file__).with_name("file_kernels.py"), Path(temporary, "conftest.py"))
         variables = dict(os.environ, IPYTHONDIR=str(Path(temporary, "ipython")))
         variables.pop("MPLBACKEND", None)
         if chosen.kernel:
