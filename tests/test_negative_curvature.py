@@ -1,6 +1,7 @@
 """The factorial of negative curvature: combinations, saddles of its problems, ratios with intervals."""
 
-from dataclasses import replace
+import json
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -136,23 +137,35 @@ def test_verdicts_are_wrong_as_seldom_as_their_interval_says():
     assert binomtest(wrong, 400, 0.05).pvalue > 0.001
 
 
+def test_fewer_than_five_seeds_decide_nothing():
+    for seeds, expected in ((4, "undecided"), (5, "cheaper")):
+        runs = made({"better": [1.0] * seeds, "newton": [2.0] * seeds})
+        assert verdict(ratio(runs, BETTER, NEWTON, "passes", 0)) == expected
+
+
+def test_stored_runs_are_read_as_they_were_made():
+    runs = toy(lambda each, seed: 1.0 + seed)
+    stored = {json.dumps([name, *astuple(each), seed]): found for (name, each, seed), found in runs.items()}
+    assert study.read({"runs": stored}) == runs
+
+
 def test_halves_have_no_seed_in_common():
     runs = made({"better": [1.0] * 10, "newton": [2.0] * 10})
     one, other = halves(runs)
     assert {seed for *_, seed in one} | {seed for *_, seed in other} == set(range(10))
     assert len(one) == len(other) == 10
-    assert ratio(one, BETTER, NEWTON, "passes", 0) == Ratio(0.5, 0.5, 0.5, 5, 5, 5, 5)
+    assert ratio(one, BETTER, NEWTON, "passes", 0) == Ratio(0.5, 0.5, 0.5, 5, 5, 5, 5, 5)
 
 
 def toy(cost):
-    """Runs of all combinations on one problem, with four seeds and the passes ``cost(combination, seed)``."""
+    """Runs of all combinations on one problem, with ten seeds and the passes ``cost(combination, seed)``."""
     return {
         ("toy", each, seed): {
             "costs": {name: [None, cost(each, seed), None] for name in study.COSTS},
             "spent": dict.fromkeys(study.COSTS, 1000.0),
         }
         for each in study.combinations()
-        for seed in range(4)
+        for seed in range(10)
     }
 
 
@@ -170,7 +183,7 @@ def test_every_question_of_the_benchmark_compares_runs_and_finds_the_effect_that
 
 def test_the_benchmark_tells_where_the_halves_of_the_seeds_contradict_each_other():
     # In the first half the step makes all cheaper, in the second half dearer.
-    runs = toy(lambda each, seed: 2.0 if (each.step == "better") == (seed < 2) else 1.0)
+    runs = toy(lambda each, seed: 2.0 if (each.step == "better") == (seed < 5) else 1.0)
     rows = answers(runs, factorial.questions())
     halves_of = {row["question"]: row["halves"] for row in rows if row["problem"] == "all"}
     assert halves_of["step explored ÷ ignored, CG, ordinary"] == "CONTRADICT"

@@ -5,6 +5,7 @@ switched off, so that what a run finds, its solver has found. What is compared a
 losses: curvature products, passes over the data, and reductions over engines.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -44,6 +45,7 @@ LEFT_OUT = {
 COSTS = ("products", "passes", "reductions")
 FRACTIONS = (0.5, 0.2, 0.05)  # of the way down from the saddle's loss that is left at the targets
 PASSES = 1500.0  # over the data, after which a run ends
+SEEDS_NEEDED = 5  # for a verdict
 SHRUNK = 0.1  # factor of the weights of an ordinary start, which leads near the saddle at zero
 
 
@@ -400,6 +402,13 @@ class Ratio(NamedTuple):
         Runs of each side that reached the target.
     runs : int
         Runs of each side.
+    seeds : int
+        Different seeds among the pairs.
+
+    Examples
+    --------
+    >>> print(Ratio(0.5, 0.4, 0.6, 10, 10, 10, 10, 10))
+    0.50 (0.40–0.60)
     """
 
     ratio: float
@@ -409,6 +418,10 @@ class Ratio(NamedTuple):
     first: int
     second: int
     runs: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.ratio:.2f} ({self.low:.2f}–{self.high:.2f})" if self.pairs else "nobody arrives"
 
 
 Key = tuple[str, AnyVariant, int]  # problem, variant, seed
@@ -445,11 +458,6 @@ def ratio(
     -------
     Ratio
 
-    References
-    ----------
-    T. Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), for
-    intervals from few seeds.
-
     Examples
     --------
     >>> a, b = (Combination("cg", "hessian", "martens", step, "ordinary") for step in FACTORS["step"])
@@ -475,8 +483,37 @@ def ratio(
                 each["spent"][cost] if own is None else own for own, each in zip(found, pair, strict=True)
             ]
             logs.setdefault(seed, []).append(float(np.log(spent[0]) - np.log(spent[1])))
+    middle, low, high = interval(logs, resamples)
+    return Ratio(middle, low, high, sum(map(len, logs.values())), *reached, count, len(logs))
+
+
+def interval(logs: Mapping[int, Sequence[float]], resamples: int = 2000) -> tuple[float, float, float]:
+    """Return a geometric mean, and the ends of a bootstrap interval of 95 %.
+
+    Parameters
+    ----------
+    logs : mapping
+        {seed: logarithms}. Those of one seed stay together, since they are not independent.
+    resamples : int
+        How often as many seeds are drawn anew, with replacement.
+
+    Returns
+    -------
+    tuple of float
+        Mean, lower and upper end; NaN without any logarithm.
+
+    References
+    ----------
+    T. Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), for
+    intervals from few seeds.
+
+    Examples
+    --------
+    >>> interval({seed: [0.0] for seed in range(5)})
+    (1.0, 1.0, 1.0)
+    """
     if not logs:
-        return Ratio(np.nan, np.nan, np.nan, 0, reached[0], reached[1], count)
+        return np.nan, np.nan, np.nan
     sums = np.array([[sum(each), len(each)] for each in logs.values()])
     drawn = np.random.default_rng(0).integers(0, len(sums), (resamples, len(sums)))
     totals = sums[drawn].sum(axis=1)
@@ -484,8 +521,33 @@ def ratio(
     seeds = len(sums)
     tail = norm.cdf(np.sqrt(seeds / (seeds - 1)) * t.ppf(0.025, seeds - 1)) if seeds > 1 else 0.0
     low, high = np.exp(np.quantile(totals[:, 0] / totals[:, 1], [tail, 1 - tail]))
-    middle = np.exp(sums[:, 0].sum() / sums[:, 1].sum())
-    return Ratio(float(middle), float(low), float(high), int(sums[:, 1].sum()), reached[0], reached[1], count)
+    return float(np.exp(sums[:, 0].sum() / sums[:, 1].sum())), float(low), float(high)
+
+
+def read(document: Mapping[str, Any]) -> dict[Key[Combination], dict[str, Any]]:
+    """Return the runs of all combinations, from the results of ``python -m bench factorial``.
+
+    Parameters
+    ----------
+    document : mapping
+        Such as ``tasks.published("bench/results/factorial.json")``.
+
+    Returns
+    -------
+    dict
+        {(problem, combination, seed): run}, as `ratio` takes them.
+
+    Examples
+    --------
+    >>> document = {"runs": {'["toy", "cg", "hessian", "martens", "newton", "ordinary", 3]': {}}}
+    >>> [(problem, each.solver, each.start, seed) for problem, each, seed in read(document)]
+    [('toy', 'cg', 'ordinary', 3)]
+    """
+    found = {}
+    for key, run in document["runs"].items():
+        problem, *factors, seed = json.loads(key)
+        found[problem, Combination(*factors), seed] = run
+    return found
 
 
 def verdict(found: Ratio) -> str:
@@ -494,6 +556,7 @@ def verdict(found: Ratio) -> str:
     Parameters
     ----------
     found : Ratio
+        With fewer than `SEEDS_NEEDED` seeds it is undecided.
 
     Returns
     -------
@@ -501,9 +564,11 @@ def verdict(found: Ratio) -> str:
 
     Examples
     --------
-    >>> verdict(Ratio(0.5, 0.4, 0.6, 10, 10, 10, 10)), verdict(Ratio(0.9, 0.7, 1.1, 10, 10, 10, 10))
+    >>> verdict(Ratio(0.5, 0.4, 0.6, 10, 10, 10, 10, 10)), verdict(Ratio(0.9, 0.7, 1.1, 10, 10, 10, 10, 10))
     ('cheaper', 'undecided')
     """
+    if found.seeds < SEEDS_NEEDED:
+        return "undecided"
     return "cheaper" if found.high < 1 else "dearer" if found.low > 1 else "undecided"
 
 
