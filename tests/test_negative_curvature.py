@@ -107,6 +107,12 @@ def test_the_ratio_and_its_interval_are_scipys():
     assert (found.pairs, found.first, found.second, found.runs) == (12, 12, 12, 12)
 
 
+def test_an_interval_may_be_infinite_but_is_a_number():
+    middle, low, high = study.interval({seed: [np.inf if seed == 0 else 0.0] for seed in range(10)})
+    assert (middle, low, high) == (np.inf, 1.0, np.inf)
+    assert study.interval({seed: [np.inf] for seed in range(5)}) == (np.inf,) * 3
+
+
 def test_a_run_that_did_not_arrive_counts_what_it_spent_and_pairs_that_did_not_are_left_out():
     runs = made({"better": [10.0, 20.0, None], "newton": [20.0, None, None]}, spent=80.0)
     found = ratio(runs, BETTER, NEWTON, "passes", 0)

@@ -493,7 +493,8 @@ def interval(logs: Mapping[int, Sequence[float]], resamples: int = 2000) -> tupl
     Parameters
     ----------
     logs : mapping
-        {seed: logarithms}. Those of one seed stay together, since they are not independent.
+        {seed: logarithms}, which may be infinite. Those of one seed stay together, since they are not
+        independent.
     resamples : int
         How often as many seeds are drawn anew, with replacement.
 
@@ -520,7 +521,9 @@ def interval(logs: Mapping[int, Sequence[float]], resamples: int = 2000) -> tupl
     # With few seeds a percentile interval is too narrow; Hesterberg's expanded percentiles make up for it.
     seeds = len(sums)
     tail = norm.cdf(np.sqrt(seeds / (seeds - 1)) * t.ppf(0.025, seeds - 1)) if seeds > 1 else 0.0
-    low, high = np.exp(np.quantile(totals[:, 0] / totals[:, 1], [tail, 1 - tail]))
+    # Without interpolation, so that logarithms may be infinite.
+    means = np.quantile(totals[:, 0] / totals[:, 1], [tail, 1 - tail], method="inverted_cdf")
+    low, high = np.exp(means)
     return float(np.exp(sums[:, 0].sum() / sums[:, 1].sum())), float(low), float(high)
 
 
