@@ -1,6 +1,6 @@
 """Larger batches: passes and reductions of every method to a target, at each batch size, from several starts.
 
-The network is that of lesson 08, trained on all of MNIST. Every method is tuned for passes at each batch with
+The network is that of lesson 10, trained on all of MNIST. Every method is tuned for passes at each batch with
 a seed of its own (`hfnb.studies.larger_batches`), then it runs with five others. Every run is written to
 results/batches.json when it ends, so that an interrupted benchmark goes on where it was.
 """

@@ -38,8 +38,8 @@ LINES = 7  # of a figure, that can be told apart
 
 
 def scatter() -> float:
-    """Return the standard deviation of the nodes' speeds that lesson 09 measured, relative to their mean."""
-    stored, about = tasks.load("09_measure_scaling_full.json")
+    """Return the standard deviation of the nodes' speeds that lesson 11 measured, relative to their mean."""
+    stored, about = tasks.load("11_measure_scaling_full.json")
     w0 = models.mlp([784, 400, 150, 10]).init(0)
     fitted, _ = scaling_model.read(stored, about["settings"], w0)
     return float(scaling_model.fit(list(fitted.values())).costs["waiting"][1])

@@ -88,6 +88,6 @@ def test_commands_are_understood():
 
 
 def test_the_lesson_shows_the_table_as_it_is_now():
-    cells = json.loads((ROOT / "notebooks" / "14_fit_to_high_precision.ipynb").read_text("utf-8"))["cells"]
+    cells = json.loads((ROOT / "notebooks" / "13_fit_to_high_precision.ipynb").read_text("utf-8"))["cells"]
     shown = next(cell for cell in cells if "decisions.table()" in "".join(cell["source"]))
     assert "".join(shown["outputs"][0]["data"]["text/markdown"]) == decisions.table()

@@ -10,7 +10,7 @@ import pytest
 
 from hfnb import Dataset, Objective, hessian_free, krylov, models
 
-LESSON = Path(__file__).parent.parent / "notebooks" / "05_build_hessian_free_step_by_step.ipynb"
+LESSON = Path(__file__).parent.parent / "notebooks" / "06_build_hessian_free_step_by_step.ipynb"
 PARTS = ("line_search", "trust", "levenberg_marquardt", "negative_curvature_step", "best_step", "train")
 
 

@@ -145,7 +145,7 @@ def test_git_ignores_the_figures_of_runs():
     if not (root / ".git").exists():
         pytest.skip("this is no git checkout")
     ignored = subprocess.run(
-        ["git", "check-ignore", "figures/run/00_digits.png", "figures/run/06_train_mnist_full.json"], cwd=root
+        ["git", "check-ignore", "figures/run/00_digits.png", "figures/run/07_train_mnist_full.json"], cwd=root
     )
     kept = subprocess.run(["git", "check-ignore", "-q", "figures/00_digits.png"], cwd=root)
     assert (ignored.returncode, kept.returncode) == (0, 1)

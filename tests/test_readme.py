@@ -40,10 +40,10 @@ def test_saddles():
     ("name", "words"),
     [
         (
-            "06_train_mnist_full.json",
+            "07_train_mnist_full.json",
             "{0:,} products and {1:.0f} data passes against {2:,} and {3:.0f} on MNIST",
         ),
-        ("10_train_on_timit_full.json", "{0:,} and {1:.0f} against {2:,} and {3:.0f} on speech"),
+        ("12_train_on_timit_full.json", "{0:,} and {1:.0f} against {2:,} and {3:.0f} on speech"),
     ],
 )
 def test_large_runs_of_the_paper_s_and_martens_method(name, words):

@@ -25,8 +25,8 @@ def test_sides_that_do_not_divide_28_are_named(side):
 
 
 def test_what_is_published_is_read_and_what_is_not_is_named():
-    document = tasks.published("figures/06_train_mnist_full.json")
-    histories, about = tasks.load("06_train_mnist_full.json")
+    document = tasks.published("figures/07_train_mnist_full.json")
+    histories, about = tasks.load("07_train_mnist_full.json")
     assert document["about"] == about
     assert set(document["histories"]) == set(histories)
     for path, maker in (("bench/results/none.json", "make bench"), ("figures/none.json", "make run")):

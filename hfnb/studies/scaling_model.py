@@ -550,7 +550,7 @@ SIZES = {"fast": (150, 600, 1500, 3000), "full": (2048, 8192, 24_000, 60_000)}
 BATCHES = {"fast": (64, 256, 1000), "full": (64, 512, 4096)}
 NODES = 16  # some runs are on the part of the data that one of so many nodes would hold
 TEST = "test: "
-# Adam with batches larger than lesson 06's, and the learning rates tried at each.
+# Adam with batches larger than lesson 07's, and the learning rates tried at each.
 BASELINES = {512: (1e-3, 3e-3), 4096: (3e-3, 1e-2)}
 
 Plan = tuple[int, Callable, dict]  # a run on one sample in so many; the optimizer; its options
