@@ -8,8 +8,10 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from student_edition import without_solutions
 
-from hfnb.studies.exercises import compare
+from hfnb.studies.exercises import compare, grade
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,45 @@ def test_solutions_are_right(path):
         told = "".join(output.get("text", "") for output in notebook.cells[place + 1].outputs)
         assert ": right, " in told
         assert "not yet" not in told
+
+
+def test_a_graded_answer_raises_where_it_is_wrong(capsys):
+    grade("x", 2.0, 2.0)
+    compare("x", 2.0, 2.0)
+    one, other = capsys.readouterr().out.splitlines()
+    assert one == other
+    with pytest.raises(AssertionError, match=r"x: not yet. Yours is None, the right one is 2. Count again."):
+        grade("x", None, 2.0, hint="Count again.")
+
+
+def edition(path, **options):
+    return without_solutions(nbformat.read(path, as_version=4), **options)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_student_edition_has_no_solution_and_no_output(path):
+    lesson, student = nbformat.read(path, as_version=4), edition(path, nbgrader=True)
+    text = "\n".join(cell.source for cell in student.cells)
+    assert "<summary>Solution" not in text
+    assert not any(cell.get("outputs") for cell in student.cells)
+    hidden = [c.source for c in lesson.cells if c.metadata.get("jupyter", {}).get("source_hidden")]
+    assert not [source for source in hidden if source in text]
+    marked = [cell.metadata["nbgrader"] for cell in student.cells if "nbgrader" in cell.metadata]
+    assert sum(each["solution"] for each in marked) == sum(each["grade"] for each in marked)
+    assert len({each["grade_id"] for each in marked}) == len(marked)
+    assert sum(each["solution"] for each in marked) == len(list(exercises_of(lesson)))
+    assert edition(path) == edition(path)
+    nbformat.validate(student)
+
+
+def test_a_graded_lesson_stops_at_an_exercise_until_it_is_solved(tmp_path):
+    lesson = nbformat.v4.new_notebook()
+    for source in ("from hfnb.studies import exercises", "x = None", 'exercises.compare("x", x, 2.0)'):
+        lesson.cells.append(nbformat.v4.new_code_cell(source))
+    lesson.cells[1].metadata["tags"] = ["your-turn"]
+    student = without_solutions(lesson, nbgrader=True)
+    with pytest.raises(CellExecutionError, match="x: not yet"):
+        NotebookClient(student, kernel_name="python3").execute(cwd=tmp_path)
+    student.cells[1].source = "x = 2.0"
+    NotebookClient(student, kernel_name="python3").execute(cwd=tmp_path)
+    assert student.cells[2].outputs[0].text.startswith("x: right")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the project's own environment and work in it: ``python3 tools/bootstrap.py lab|test|run|bench``.
+"""Make the project's own environment and work in it: ``python3 tools/bootstrap.py lab``, or another command.
 
 It needs the standard library only, and every Python 3 can read it, so that an old one gets a clear line.
 """
@@ -96,16 +96,31 @@ def bench(arguments):
     return start([python_of(folder), "-m", "bench", *arguments], variables)
 
 
+def student(arguments):
+    """The lessons without solutions, in student/; --nbgrader marks their exercises for nbgrader."""
+    folder = setup()
+    script = ROOT / "tools" / "student_edition.py"
+    return start([python_of(folder), script, *arguments], environment(folder))
+
+
 def only_setup(arguments):
     """The environment alone."""
     setup()
 
 
-COMMANDS = {"lab": lab, "test": test, "run": run, "bench": bench, "setup": only_setup, "lock": write_lock}
+COMMANDS = {
+    "lab": lab,
+    "test": test,
+    "run": run,
+    "bench": bench,
+    "student": student,
+    "setup": only_setup,
+    "lock": write_lock,
+}
 
 
 def main():
-    lines = [f"  {name:<6} {command.__doc__}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<7} {command.__doc__}" for name, command in COMMANDS.items()]
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(formatter_class=layout, description="\n".join(lines))
     parser.add_argument("command", choices=list(COMMANDS))

@@ -38,6 +38,37 @@ def compare(what: str, yours: Any, right: ArrayLike, *, rtol: float = 1e-6, hint
     >>> compare("alpha", 0.25, 0.25)
     alpha: right, 0.25.
     """
+    print(_compared(what, yours, right, rtol, hint)[1])
+
+
+def grade(what: str, yours: Any, right: ArrayLike, *, rtol: float = 1e-6, hint: str = "") -> None:
+    """Print that an answer is right, or raise an error: what a student edition calls in place of `compare`.
+
+    Parameters
+    ----------
+    what, yours, right, rtol, hint
+        As for `compare`.
+
+    Raises
+    ------
+    AssertionError
+        If the answer is wrong, with what `compare` would have printed.
+    ValueError
+        If rtol is not positive.
+
+    Examples
+    --------
+    >>> grade("alpha", 0.25, 0.25)
+    alpha: right, 0.25.
+    """
+    right_answer, told = _compared(what, yours, right, rtol, hint)
+    if not right_answer:
+        raise AssertionError(told)
+    print(told)
+
+
+def _compared(what: str, yours: Any, right: ArrayLike, rtol: float, hint: str) -> tuple[bool, str]:
+    """Return whether an answer is right, and the line that says so."""
     rtol, expected = check_positive("rtol", rtol), np.asarray(right, dtype=float)
     try:
         found = np.asarray(yours, dtype=float)
@@ -46,12 +77,12 @@ def compare(what: str, yours: Any, right: ArrayLike, *, rtol: float = 1e-6, hint
     if found.shape == expected.shape:
         allowed = rtol * np.max(np.abs(expected), initial=0.0)
         if np.all(np.abs(found - expected) <= allowed):
-            print(f"{what}: right, {_shown(expected)}.")
-            return
+            return True, f"{what}: right, {_shown(expected)}."
         told = _shown(found) if np.all(np.isfinite(found)) else repr(yours)
     else:
         told = repr(yours) if found.ndim == 0 else f"an array of shape {found.shape}"
-    print(f"{what}: not yet. Yours is {told}, the right one is {_shown(expected)}. {hint}".rstrip())
+    line = f"{what}: not yet. Yours is {told}, the right one is {_shown(expected)}. {hint}"
+    return False, line.rstrip()
 
 
 def _shown(values: np.ndarray) -> str:
