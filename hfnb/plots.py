@@ -256,7 +256,7 @@ def intervals(found: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes | Non
     ax.set_xticks(range(len(places)), places)
     ax.set(yscale="log", xlim=(-0.5, len(places) - 0.5))
     ax.yaxis.set_major_formatter(LogFormatter())
-    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
     ax.grid(alpha=GRID_OPACITY, axis="y")
     return ax
 
