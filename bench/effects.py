@@ -88,12 +88,13 @@ def answers(
     rows = []
     for question, (first, second) in questions.items():
         for problem in (None, *sorted({key[0] for key in runs})):
+            problems = None if problem is None else [problem]
             for cost in costs:
                 asked = first, second, cost, MIDDLE
-                found = study.ratio(runs, *asked, problem=problem)
+                found = study.ratio(runs, *asked, problems=problems)
                 if not found.runs:  # a part of the runs was asked for
                     continue
-                said = {study.verdict(study.ratio(part, *asked, problem=problem)) for part in parts}
+                said = {study.verdict(study.ratio(part, *asked, problems=problems)) for part in parts}
                 agree = said != {"cheaper", "dearer"}
                 rows.append(told(question, problem or "all", cost, found, agree))
     return rows

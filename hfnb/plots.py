@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, NullLocator
 
 # Okabe & Ito's colours can be told apart in every common form of colour blindness. Lines also differ in
 # dashes and markers.
@@ -255,8 +255,12 @@ def intervals(found: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes | Non
     ax.axhline(1, color=BACKGROUND_LINES, linewidth=0.8, zorder=0)
     ax.set_xticks(range(len(places)), places)
     ax.set(yscale="log", xlim=(-0.5, len(places) - 0.5))
-    ax.yaxis.set_major_formatter(LogFormatter())
-    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
+    low, high = ax.get_ylim()
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))))
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 1.5, 2, 3, 5, 7)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.grid(alpha=GRID_OPACITY, axis="y")
     return ax
 

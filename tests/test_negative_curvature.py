@@ -130,7 +130,7 @@ def test_only_runs_that_differ_in_the_factors_asked_for_are_paired():
     assert ratio(runs, BETTER, NEWTON, "passes", 0).runs == 1
     both = ratio(runs, {"solver": "bicgstab", **BETTER}, {"solver": "cg", **NEWTON}, "passes", 0)
     assert (both.ratio, both.runs) == (pytest.approx(10.0), 1)
-    assert ratio(runs, BETTER, NEWTON, "passes", 0, problem="other").runs == 0
+    assert ratio(runs, BETTER, NEWTON, "passes", 0, problems=["other"]).runs == 0
 
 
 def test_verdicts_are_wrong_as_seldom_as_their_interval_says():

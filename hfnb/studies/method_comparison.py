@@ -264,3 +264,32 @@ def read(document: Mapping[str, Any]) -> dict[tuple[str, Entrant, int], Any]:
             if seed != TUNING_SEED:
                 found[problem, Entrant(method, metric, start), seed] = run
     return found
+
+
+def costs(
+    runs: Mapping[tuple[str, Entrant, int], Any], entrant: Entrant, target: int
+) -> dict[tuple[str, int], float]:
+    """Return what a method spends to a target, in the cost that it is tuned for.
+
+    Parameters
+    ----------
+    runs : mapping
+        What `read` returned.
+    entrant : Entrant
+    target : int
+        Position in `hfnb.studies.negative_curvature.FRACTIONS`.
+
+    Returns
+    -------
+    dict
+        {(problem, seed): cost}, infinite where the run did not arrive; in the order of its keys.
+
+    Examples
+    --------
+    >>> sgd = Entrant("SGD", "passes", "ordinary")
+    >>> costs({("toy", sgd, 3): {"costs": {"passes": [4.0, None]}}}, sgd, target=1)
+    {('toy', 3): inf}
+    """
+    mine = {(problem, seed): run for (problem, each, seed), run in runs.items() if each == entrant}
+    found = {key: mine[key]["costs"][entrant.metric][target] for key in sorted(mine)}
+    return {key: np.inf if value is None else value for key, value in found.items()}

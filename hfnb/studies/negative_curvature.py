@@ -6,7 +6,7 @@ losses: curvature products, passes over the data, and reductions over engines.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -434,7 +434,7 @@ def ratio(
     cost: str,
     target: int,
     *,
-    problem: str | None = None,
+    problems: Collection[str] | None = None,
     resamples: int = 2000,
 ) -> Ratio:
     """Return the cost with some values of factors ÷ that with others, all other factors and seeds equal.
@@ -449,8 +449,8 @@ def ratio(
     cost : {"products", "passes", "reductions"}
     target : int
         Position in ``FRACTIONS``.
-    problem : str, optional
-        One of them; by default the mean is over all.
+    problems : collection of str, optional
+        Which of them the mean is over; by default all.
     resamples : int
         Of the bootstrap, which draws seeds: those of one seed stay together.
 
@@ -470,7 +470,7 @@ def ratio(
     reached, count = [0, 0], 0
     for (name, variant, seed), run in runs.items():
         chosen = all(getattr(variant, factor) == value for factor, value in first.items())
-        if not chosen or problem not in (None, name):
+        if not chosen or (problems is not None and name not in problems):
             continue
         peer = runs.get((name, replace(cast(Any, variant), **second), seed))
         if peer is None:
