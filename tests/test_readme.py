@@ -1,4 +1,4 @@
-"""Numbers of the README are those of the stored results, and none of them is one-sided."""
+"""Numbers of the README and of docs/findings.md are those of the stored results, and none is one-sided."""
 
 import json
 import re
@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hfnb.studies import larger_batches
+from hfnb.studies import decisions, larger_batches, method_comparison, negative_curvature
 
 ROOT = Path(__file__).parents[1]
-TEXT = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
+PAGES = {
+    name: re.sub(r"\s+", " ", (ROOT / name).read_text(encoding="utf-8"))
+    for name in ("README.md", "docs/findings.md")
+}
 
 
 def stored(name):
@@ -21,8 +24,86 @@ def histories(name):
     return json.loads((ROOT / "figures" / name).read_text(encoding="utf-8"))["histories"]
 
 
-def says(fragment):
-    assert fragment in TEXT, f"README.md lacks: {fragment}"
+def says(fragment, *, page="docs/findings.md"):
+    assert fragment in PAGES[page], f"{page} lacks: {fragment}"
+
+
+def both_say(fragment):
+    for page in PAGES:
+        says(fragment, page=page)
+
+
+def interval(found):
+    return f"{found.ratio:.2f} ({found.low:.2f}–{found.high:.2f})"
+
+
+def test_the_readme_is_short_and_names_every_lesson_with_its_minutes():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    for path in sorted(ROOT.glob("notebooks/*.ipynb")):
+        lesson = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
+        text = "".join(lesson)
+        title, minutes = text.splitlines()[0][2:], re.search(r"[Aa]bout (\d+) minutes", text)[1]
+        number = path.name.split("_")[0]
+        assert [
+            line
+            for line in lines
+            if f"[{number} {title}](notebooks/{path.name})" in line and f"| {minutes} |" in line
+        ], path
+
+
+def test_the_readme_says_what_to_use_as_the_lessons_do():
+    for have, use, *_ in decisions.ROWS:
+        says(f"| {have} | {use} |", page="README.md")
+
+
+def test_what_a_step_along_negative_curvature_is_worth():
+    runs = negative_curvature.read(stored("factorial"))
+    for start in negative_curvature.FACTORS["start"]:
+        above = {"solver": "bicgstab", "start": start, "rule": "martens", "step": "better"}
+        products, passes = (
+            negative_curvature.ratio(runs, above, {"step": "newton"}, cost, 1)
+            for cost in ("products", "passes")
+        )
+        says(f"products × {interval(products)} and data passes × {interval(passes)}")
+        says(f"× {products.ratio:.2f}", page="README.md")
+        says(f"{products.low:.2f}–{products.high:.2f}", page="README.md")
+        says(f"× {passes.ratio:.2f}", page="README.md")
+
+
+def test_whole_methods():
+    runs = method_comparison.read(stored("methods"))
+    mnist = [name for name in negative_curvature.PROBLEMS if "MNIST" in name]
+
+    def beside(first, second, cost, start, problems=mnist):
+        above = {"method": first, "metric": cost, "start": start}
+        return negative_curvature.ratio(runs, above, {"method": second}, cost, 1, problems=problems)
+
+    ordinary, near = negative_curvature.FACTORS["start"]
+    both_say(f"{interval(beside('paper', 'Martens', 'passes', ordinary))} times the data passes")
+    says(f"and {interval(beside('paper', 'Martens', 'passes', near))} times near the saddle")
+    speech = [
+        f"{beside('paper', 'Martens', 'passes', start, ['speech']).ratio:.2f}" for start in (ordinary, near)
+    ]
+    says(f"on synthetic speech {speech[0]} and {speech[1]} times")
+    says(f"takes {interval(beside('paper', 'SGD', 'reductions', ordinary))} times those of SGD on MNIST")
+    slower = {
+        name: negative_curvature.ratio(
+            runs,
+            {"method": name, "metric": "passes", "start": near},
+            {"start": ordinary},
+            "passes",
+            1,
+            problems=mnist,
+        )
+        for name in ("SGD", "Adam", "L-BFGS", "paper", "Martens")
+    }
+    says(f"takes {interval(slower['SGD'])} times the data passes that it takes from an ordinary start")
+    words = "Adam {Adam}, L-BFGS {L-BFGS}, the paper's method {paper}, Martens' method {Martens} times"
+    says(words.format(**{name: f"{found.ratio:.2f}" for name, found in slower.items()}))
+    auto = [beside("auto", other, "passes", ordinary, None) for other in ("Martens", "Adam")]
+    says(f"takes {interval(auto[0])} of the data passes of Martens'")
+    says(f"{interval(auto[1])} times those of Adam")
 
 
 def test_saddles():
@@ -62,7 +143,7 @@ def test_products_of_auto():
         )
         assert f"{middle:.1f}" == "0.4"
         assert 0.95 < leftover < 1.05  # the work of negative curvature
-    says("`auto`, takes 0.4 of Martens' products")
+    says("it takes 0.4 of Martens' products")
 
 
 def test_products_beside_their_matrix_products():
@@ -93,6 +174,8 @@ def test_passes_at_ten_times_the_batch():
     says(
         f"those of a tuned Adam by {np.median(grown['Adam']):.1f} and of SGD by {np.median(grown['SGD']):.1f}"
     )
+    adam = np.median(grown["Adam"])
+    says(f"grow by a factor of {np.median(paper):.1f}, those of a tuned Adam by {adam:.1f}", page="README.md")
     late = larger_batches.growth(passes["paper"], 2000, 20_000)
     says(f"they grow by {np.median(late):.1f}, and one of five starts does not arrive")
     assert np.sum(np.isinf(late)) == 1
@@ -112,7 +195,8 @@ def test_reductions():
     )
     adam, whole, solves, steps, sgd = (f"{found[name]:.0f}" for name in names)
     says(f"tuned Adam with large batches takes {adam}, global solves {whole}, local solves {solves}")
-    says(f"local Hessian-free steps {steps}, a tuned local SGD {sgd}")
+    both_say(f"local Hessian-free steps {steps}, a tuned local SGD {sgd}")
+    says(f"tuned Adam takes {adam} reductions", page="README.md")
 
 
 def test_speed_of_two_engines():
@@ -138,6 +222,7 @@ def test_errors_of_precise_fits():
     (mine, rival), rivals = pair("poisson"), [name for name in found["poisson"] if "ours" not in name]
     assert len(rivals) == 8
     says(f"relative error of {text(mine)}, the best of eight tuned rivals with {text(rival)}")
+    says(f"relative error of {text(mine)}, the best of eight tuned rivals {text(rival)}", page="README.md")
     mine, rival = pair("convection")
     says(f"{text(mine)} against {rival:.1g}; Burgers' equation")
     mine, rival = pair("burgers")
@@ -206,6 +291,11 @@ def test_seconds_to_a_loss():
     says(f"takes {rows[60_000, 'tanh', 'SciPy L-BFGS-B']:.2f} times as long as a tuned L-BFGS (tanh)")
     adam = [rows[60_000, activation, "torch Adam"] for activation in ("tanh", "sigmoid", "relu")]
     says("takes {:.1f}, {:.1f} and {:.1f} times as long. On 6,000".format(*adam))
+    small = rows[6000, "tanh", "torch Adam"]
+    words = (
+        f"takes {small:.1f} times as long to a loss of 0.1 on 6,000 images of MNIST, and {adam[0]:.1f} times"
+    )
+    says(words, page="README.md")
     ours = {
         row["activation"]: row["seconds"]
         for row in stored("target")["rows"]
