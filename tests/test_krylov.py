@@ -455,6 +455,21 @@ def test_minres_ends_at_a_least_squares_solution_in_float32(kind, n):
         assert np.linalg.norm(b - exact @ result.x) <= 1.001 * np.linalg.norm(b - exact @ z)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4, 1e8])
+def test_a_preconditioned_minres_is_not_done_before_its_residual_is_small(scale):
+    # The norms of A and of the preconditioned A differ by the scale.
+    A, M = scale * np.diag([1.0, 2.0, 3.0]), np.diag([1.0, 1.0, 1 / 6]) / scale
+    found = krylov.minres(A, np.ones(3), progress=0.0, rtol=1e-3, M=M)
+    assert found.success
+    np.testing.assert_allclose(found.x, np.linalg.solve(A, np.ones(3)), rtol=5e-3)
+    # Without a solution, it ends where ‖M^½ (b − A x)‖ is smallest.
+    singular, half = scale * np.diag([1.0, 2.0, 0.0]), np.sqrt(M)
+    found = krylov.minres(singular, np.ones(3), progress=0.0, rtol=1e-8, M=M)
+    assert found.status is Status.LEAST_SQUARES
+    exact = np.linalg.lstsq(half @ singular, half @ np.ones(3))[0]
+    np.testing.assert_allclose(found.x[:2], exact[:2], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["cg", "bicgstab", "minres", "newton_mr"])
 def test_preconditioner_saves_products(name):
     A, b = linear_system("positive definite", 80)

@@ -86,6 +86,7 @@ def minres(
     e = r if M is None else z.copy()  # M r, updated together with r
     u_before, w, d, d_before = (np.zeros_like(x) for _ in range(4))  # d is kept times its d_length
     c, s, delta, epsilon, d_length, sqrt_eps = -1.0, 0.0, 0.0, 0.0, 1.0, math.sqrt(system.eps)
+    scale = 0.0  # with M: the norm of the preconditioned operator, estimated from its tridiagonal matrix
     while (reason := monitor.stop(x, r)) is None:
         alpha = system.product(v, out=w, vv=1.0 if M is None else None)
         axpy(w, -alpha, u)
@@ -102,7 +103,8 @@ def minres(
                 reason = Status.RESIDUAL_CURVATURE
                 break
         length = math.hypot(gamma, beta)
-        Ar = math.hypot(gamma, c * beta) / (system.norm + abs(system.damping) or 1.0)  # ‖A r‖ / ‖A‖‖r‖
+        scale = system.norm + abs(system.damping) if M is None else max(scale, math.hypot(alpha, beta))
+        Ar = math.hypot(gamma, c * beta) / (scale or 1.0)  # ‖A r‖ / ‖A‖‖r‖
         if Ar <= options.rtol or (Ar <= sqrt_eps and beta > 0.999 * length):
             reason = Status.LEAST_SQUARES
             monitor.success = monitor.solved = True
