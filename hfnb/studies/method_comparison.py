@@ -21,7 +21,7 @@ from hfnb.studies.tuning import Axis
 
 METRICS = COSTS[1:]  # what methods are tuned for: first-order methods make no products
 TUNING_SEED = 1000
-MOST = 40  # settings that are tried for a method
+MOST = 150  # settings that are tried for a method: three options have 26 neighbours
 
 
 @dataclass(frozen=True)
