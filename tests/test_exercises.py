@@ -1,6 +1,7 @@
 """Answers of "Your turn" cells are printed beside the right ones; the solutions in the lessons are right."""
 
 import contextlib
+import html
 import re
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_an_exercise_is_checked_and_solved(path):
 @pytest.mark.parametrize("path", WITH_EXERCISES, ids=lambda path: path.stem)
 def test_solutions_are_right(path):
     notebook = nbformat.read(path, as_version=4)
-    places = [(place, solution[1].strip()) for place, _, solution in exercises_of(notebook)]
+    places = [(place, html.unescape(solution[1].strip())) for place, _, solution in exercises_of(notebook)]
     for place, solution in places:
         notebook.cells[place].source = solution
     with contextlib.chdir(path.parent):
