@@ -98,13 +98,10 @@ def test_a_graded_answer_raises_where_it_is_wrong(capsys):
         grade("x", None, 2.0, hint="Count again.")
 
 
-def edition(path, **options):
-    return without_solutions(nbformat.read(path, as_version=4), **options)
-
-
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_the_student_edition_has_no_solution_and_no_output(path):
-    lesson, student = nbformat.read(path, as_version=4), edition(path, nbgrader=True)
+    lesson = nbformat.read(path, as_version=4)
+    student = without_solutions(lesson, nbgrader=True)
     text = "\n".join(cell.source for cell in student.cells)
     assert "<summary>Solution" not in text
     assert not any(cell.get("outputs") for cell in student.cells)
@@ -114,7 +111,7 @@ def test_the_student_edition_has_no_solution_and_no_output(path):
     assert sum(each["solution"] for each in marked) == sum(each["grade"] for each in marked)
     assert len({each["grade_id"] for each in marked}) == len(marked)
     assert sum(each["solution"] for each in marked) == len(list(exercises_of(lesson)))
-    assert edition(path) == edition(path)
+    assert nbformat.read(path, as_version=4) == lesson
     nbformat.validate(student)
 
 

@@ -60,7 +60,7 @@ def minres(
     further product: rᵀ(A + damping I)r = −c γ ‖r‖², where c and γ are scalars of its QR factorization. An
     inconsistent system ends with a least-squares solution, when ‖(A + damping I) r‖ ≤ rtol ‖A‖‖r‖. The limit
     is √eps ‖A‖‖r‖ where the next step would lower ‖r‖ by less than a thousandth, because rounding seldom
-    allows less.
+    allows less. With M, all these norms are those of the preconditioned system.
 
     References
     ----------
