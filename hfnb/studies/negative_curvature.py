@@ -484,7 +484,7 @@ def ratio(
             ]
             logs.setdefault(seed, []).append(float(np.log(spent[0]) - np.log(spent[1])))
     middle, low, high = interval(logs, resamples)
-    return Ratio(middle, low, high, sum(map(len, logs.values())), *reached, count, len(logs))
+    return Ratio(middle, low, high, sum(map(len, logs.values())), reached[0], reached[1], count, len(logs))
 
 
 def interval(logs: Mapping[int, Sequence[float]], resamples: int = 2000) -> tuple[float, float, float]:
