@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullLocator
+from PIL import Image  # matplotlib needs it, too
 
 # Okabe & Ito's colours can be told apart in every common form of colour blindness. Lines also differ in
 # dashes and markers.
@@ -613,3 +614,37 @@ def save(figure: Figure | Axes, name: str) -> None:
     whole = figure.get_figure() if isinstance(figure, Axes) else figure
     assert isinstance(whole, Figure), "axes belong to a figure"
     whole.savefig(figures_folder() / name, dpi=120)
+
+
+def animate(
+    figure: Figure, draw: Callable[[int], Any], frames: int, name: str, *, per_second: float = 2.0
+) -> None:
+    """Write an animation that repeats to `figures_folder`, and its last picture beside it.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    draw : callable
+        ``draw(k)`` changes the figure to its picture number k.
+    frames : int
+        Number of pictures, at least 1. The last one stays for three seconds.
+    name : str
+        Name of the files, without ending: the animation is a GIF, and the last picture, for places in which
+        nothing can move, a PNG.
+    per_second : float
+        Pictures a second.
+    """
+    pictures = []
+    for number in range(frames):
+        draw(number)
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[:, :, :3]  # type: ignore[attr-defined]
+        pictures.append(Image.fromarray(np.ascontiguousarray(pixels)))
+    colours = pictures[-1].quantize(64)  # one palette for all, so that nothing flickers
+    first, *others = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
+    durations = [int(1000 / per_second)] * (frames - 1) + [3000]
+    first.save(
+        figures_folder() / f"{name}.gif", save_all=True, append_images=others, duration=durations, loop=0
+    )
+    save(figure, f"{name}.png")

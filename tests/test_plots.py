@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from hfnb import plots
 from hfnb.optimizers.history import Record
@@ -184,3 +185,20 @@ def test_performance_profile_counts_what_is_solved_within_a_factor():
     assert list(a.get_ydata()) == [0.5, 0.75, 0.75]
     assert list(b.get_ydata()) == [0.25, 0.25, 0.5]
     assert [line.get_label() for line in (a, b)] == ["a", "b"]
+
+
+def test_an_animation_has_all_its_pictures_and_leaves_the_last_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HFNB_FIGURES", str(tmp_path))
+    figure, ax = plt.subplots(figsize=(2, 1))
+    bar = ax.barh([0], [0])[0]
+    ax.set(xlim=(0, 3))
+    plots.animate(figure, lambda k: bar.set_width(k + 1), 3, "bar", per_second=4)
+    with Image.open(tmp_path / "bar.gif") as film:
+        durations, widths = [], []
+        for number in range(film.n_frames):
+            film.seek(number)
+            durations.append(film.info["duration"])
+            widths.append(np.asarray(film.convert("RGB")).astype(float).std(axis=2).astype(bool).sum())
+    assert durations == [250, 250, 3000]
+    np.testing.assert_allclose(np.array(widths) / widths[0], [1, 2, 3], rtol=0.1)  # the bar is coloured
+    assert (tmp_path / "bar.png").read_bytes().startswith(b"\x89PNG")
