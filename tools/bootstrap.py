@@ -6,10 +6,15 @@ It needs the standard library only, and every Python 3 can read it, so that an o
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 
 from environments import ROOT, python_of, say, setup, write_lock
+
+# What `make clean` removes: in the checkout, and in each of its folders.
+MADE = (".venv", ".venv-*", "html", "hfnb-course.zip", "figures/run")
+CACHES = ("__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache")
 
 
 def environment(folder):
@@ -103,6 +108,23 @@ def student(arguments):
     return start([python_of(folder), script, *arguments], environment(folder))
 
 
+def html(arguments):
+    """The course and the reference as web pages in html/, and as a zip that needs no network."""
+    folder = setup(".venv-docs", "docs/requirements.lock")
+    return start([python_of(folder), ROOT / "tools" / "web_edition.py", *arguments], environment(folder))
+
+
+def clean(arguments):
+    """Remove environments and all else that these commands make again; lessons, answers and data stay."""
+    for folder, names in ((ROOT.glob, MADE), (ROOT.rglob, CACHES)):
+        for path in sorted(path for name in names for path in folder(name)):
+            say(f"removing {path.relative_to(ROOT)}")
+            if path.is_dir():
+                shutil.rmtree(str(path))
+            else:
+                path.unlink()
+
+
 def only_setup(arguments):
     """The environment alone."""
     setup()
@@ -114,6 +136,8 @@ COMMANDS = {
     "run": run,
     "bench": bench,
     "student": student,
+    "html": html,
+    "clean": clean,
     "setup": only_setup,
     "lock": write_lock,
 }

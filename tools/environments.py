@@ -122,12 +122,13 @@ GPU = ("cuda-", "nvidia-", "triton")  # pip adds them where the PyTorch that it 
 
 
 def write_lock(arguments):
-    """Write both lock files anew, each for every system, naming no host and no folder."""
+    """Write the lock files anew, each for every system, naming no host and no folder."""
     check_python()
     options = "--universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --quiet"
     wanted = (
         "--output-file requirements.lock --extra all --extra test pyproject.toml",
         "--output-file bench/requirements.lock --constraint requirements.lock bench/requirements.txt",
+        "--output-file docs/requirements.lock --constraint requirements.lock docs/requirements.txt",
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

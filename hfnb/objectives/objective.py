@@ -404,10 +404,10 @@ class Objective:
         Parameters
         ----------
         task : callable
-            (cell, w, *arguments) -> vector of ``size`` numbers. ``cell`` is the objective over the samples of
-            one cell, with its ``number``. The result must depend on these arguments alone, because a cell may
-            move to another engine. The task may change w and arguments that are arrays, of which each cell
-            has its own copies, but not lists or dictionaries, which cells may share.
+            ``(cell, w, *arguments)`` -> vector of ``size`` numbers. ``cell`` is the objective over the
+            samples of one cell, with its ``number``. The result must depend on these arguments alone, because
+            a cell may move to another engine. The task may change w and arguments that are arrays, of which
+            each cell has its own copies, but not lists or dictionaries, which cells may share.
         w : ndarray, shape (p,)
             Parameters, of float32 or float64.
         *arguments

@@ -197,8 +197,8 @@ class Evaluator(Protocol):
         Parameters
         ----------
         task : callable
-            (evaluator of the cell, number of the cell, w, *arguments) -> vector of ``size`` numbers, in the
-            precision of w.
+            ``(evaluator of the cell, number of the cell, w, *arguments)`` -> vector of ``size`` numbers, in
+            the precision of w.
         w : ndarray, shape (p,)
             Parameters.
         arguments : tuple
