@@ -17,7 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "html"
 ARCHIVE = ROOT / "hfnb-course.zip"
 COPIED = ("notebooks", "figures", "docs", "bench/results", "bench/README.md", "CITATION.cff")
-PAGES_OF_DOCS = ("findings", "glossary", "teaching", "installation", "data", "cluster", "troubleshooting", "architecture")
+IN_ORDER = [
+    "docs/findings",
+    "docs/glossary",
+    "docs/teaching",
+    "docs/installation",
+    "docs/data",
+    "docs/cluster",
+    "docs/troubleshooting",
+    "docs/architecture",
+    "bench/README",
+]
 # The parts of the reference, and their modules; what a page shows is what `__all__` of its module names, or
 # else its public functions and classes.
 REFERENCE = {
@@ -70,13 +80,12 @@ def gather(source):
     overview = ["# Reference", "Every public name, from the docstrings.", *parts]
     (source / "reference" / "index.md").write_text("\n\n".join(overview), encoding="utf-8")
     lessons = sorted(f"notebooks/{path.stem}" for path in (source / "notebooks").glob("*.ipynb"))
-    others = [f"docs/{name}" for name in PAGES_OF_DOCS] + ["bench/README"]
     home = (ROOT / "README.md").read_text(encoding="utf-8")
     # All pages stand at one level: the theme's buttons that unfold a level have no name for screen readers.
     reference = [
         f"reference/{name}" for name in ("index", *(n for names in REFERENCE.values() for n in names))
     ]
-    navigation = [toctree("Lessons", lessons), toctree("Pages", others), toctree("Reference", reference)]
+    navigation = [toctree("Lessons", lessons), toctree("Pages", IN_ORDER), toctree("Reference", reference)]
     (source / "index.md").write_text("\n\n".join([home, *navigation]), encoding="utf-8")
 
 
