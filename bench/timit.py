@@ -28,7 +28,7 @@ from hfnb.studies import speech_recognition as study
 from hfnb.studies.stored_runs import StoredRuns, TimeIsUp
 from hfnb.studies.tuning import HALF_DECADE, Axis, tuned
 
-SEEDS, QUICK_SEEDS, TUNING_SEED = 5, 1, 1000
+SEEDS, QUICK_SEEDS = 5, 1
 LOGISTIC, PERCEPTRON = "scikit-learn LogisticRegression", "scikit-learn MLPClassifier"
 DAMPING = {"damping": Axis(1.0, 10.0)}
 
@@ -163,7 +163,7 @@ def chain(stored: StoredRuns, pool: Executor, quick: bool, method: str, seeds: r
         return stored.run(json.dumps(entry), make)
 
     _, fixed, axes = METHODS[method]
-    found = tuned(fixed, axes, lambda options: run(options, TUNING_SEED)["development"])
+    found = tuned(fixed, axes, lambda options: run(options, study.TUNING_SEED)["development"])
     runs = [run(found.settings, seed) for seed in seeds]
     told = {"method": method, "settings": found.settings, "inside": found.inside, "tried": found.tried}
     stored.add("tuned", {method: told})

@@ -624,7 +624,8 @@ def animate(
     Parameters
     ----------
     figure : Figure
-        The figure.
+        The figure. Margins that are fixed (``subplots_adjust``) keep its axes in place; a layout that adapts
+        to what is drawn may move them.
     draw : callable
         ``draw(k)`` changes the figure to its picture number k.
     frames : int

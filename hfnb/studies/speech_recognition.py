@@ -6,8 +6,10 @@ most likely sequence of phones. Each phone is a chain of states, passed from fir
 likely a phone is after another.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,7 @@ AXES = {
 }
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 SILENCE = "sil"
+TUNING_SEED = 1000  # of the benchmark
 STAYED, ADVANCED = -1, -2  # how a path came to a state, if not from the last state of a phone
 
 
@@ -535,3 +538,35 @@ def confusion(task: AcousticTask, w: np.ndarray, data: SpeechDataset) -> np.ndar
     counts = np.zeros((SCORED, SCORED), dtype=np.int64)
     np.add.at(counts, (table[data.Y // STATES], table[predicted // STATES]), 1)
     return counts
+
+
+def read(document: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
+    """Return the runs at the tuned settings, from the results of ``python -m bench timit``.
+
+    Parameters
+    ----------
+    document : mapping
+        Such as ``tasks.published("bench/results/timit.json")``.
+
+    Returns
+    -------
+    dict
+        {method: {seed: run}}, seeds in order. A run has errors in per cent ("development" and "test" of
+        frames, "phones", "phones without silence", and "speakers", frames of each) and a "curve", whose
+        points are passes, reductions, and the frame errors of development and test speakers.
+
+    Examples
+    --------
+    >>> document = {"tuned": {"Adam": {"settings": {"learning_rate": 0.1}}}, "runs": {}}
+    >>> document["runs"]['["Adam", {"learning_rate": 0.1}, 1]'] = "a run"
+    >>> document["runs"]['["Adam", {"learning_rate": 0.3}, 1]'] = "a run at another rate"
+    >>> read(document)
+    {'Adam': {1: 'a run'}}
+    """
+    settings = {method: told["settings"] for method, told in document["tuned"].items()}
+    runs: dict[str, dict[int, Any]] = {method: {} for method in settings}
+    for key, run in document["runs"].items():
+        method, options, seed = json.loads(key)
+        if options == settings.get(method) and seed != TUNING_SEED:
+            runs[method][seed] = run
+    return {method: dict(sorted(each.items())) for method, each in runs.items()}
