@@ -476,3 +476,18 @@ def test_kernels_of_the_check_need_no_port(tmp_path, monkeypatch):
     check = load("check_notebooks")
     monkeypatch.setattr(check, "ROOT", tmp_path)
     assert check.main(["--folder", str(path.parent)]) == 0
+
+
+def test_clean_removes_what_commands_make_again_and_nothing_else(tmp_path, monkeypatch):
+    bootstrap = load("bootstrap")
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    made = [".venv/bin/python", ".venv-docs/x", "html/index.html", "hfnb-course.zip", "figures/run/a.png"]
+    made += ["hfnb/__pycache__/a.pyc", ".pytest_cache/a"]
+    kept = ["student/00_start_here.ipynb", "notebooks/mine.ipynb", "figures/00_saddle.png", "data/train"]
+    for name in made + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    bootstrap.clean([])
+    left = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert before - left == {tmp_path / name for name in made}
