@@ -29,7 +29,7 @@ def test_errors_are_the_medians_of_five_seeds():
     best = min((each for method, each in errors.items() if "ours" not in method), key=lambda each: each[2])
     text = measured("a differential equation")
     for low, _, middle, _, high in (errors["ours, Jacobian"], best):
-        assert f" {middle:.0e} [{low:.0e}, {high:.0e}]" in text
+        assert f" {middle:.1e} [{low:.0e}, {high:.0e}]" in text
 
 
 def test_what_is_recommended_had_the_smallest_error():

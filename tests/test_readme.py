@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hfnb.studies import decisions, larger_batches, method_comparison, negative_curvature
+from hfnb.studies import decisions, fidelity, larger_batches, method_comparison, negative_curvature
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -104,6 +104,20 @@ def test_whole_methods():
     auto = [beside("auto", other, "passes", ordinary, None) for other in ("Martens", "Adam")]
     says(f"takes {interval(auto[0])} of the data passes of Martens'")
     says(f"{interval(auto[1])} times those of Adam")
+
+
+def test_what_our_choices_change_in_the_paper_s_method():
+    for row in fidelity.table(stored("fidelity")):
+        says(" | ".join(row.values()))
+    seeds = {json.loads(key)[-1] for key in stored("fidelity")["runs"]}
+    assert len(seeds) == 5
+
+
+def test_no_half_of_the_starts_contradicts():
+    answers = [row for name in ("factorial", "methods") for row in stored(name)["answers"].values()]
+    assert {row["halves"] for row in answers} == {"agree"}
+    decided = sum(row["verdict"] != "undecided" for row in answers)
+    says(f"Of {decided:,} ratios whose interval lies to one side of 1, none lies to the other side in either")
 
 
 def test_saddles():

@@ -57,7 +57,7 @@ def _precision(problem: str) -> Callable[[], str]:
 
 def _spread(errors: list[float]) -> str:
     """Return the median of errors, and in brackets the smallest and the largest one."""
-    return f"{np.median(errors):.0e} [{min(errors):.0e}, {max(errors):.0e}]"
+    return f"{np.median(errors):.1e} [{min(errors):.0e}, {max(errors):.0e}]"
 
 
 def _solved(problem: str) -> Callable[[], str]:
