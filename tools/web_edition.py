@@ -16,7 +16,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "html"
 ARCHIVE = ROOT / "hfnb-course.zip"
-COPIED = ("notebooks", "figures", "docs", "bench/results", "bench/README.md", "CITATION.cff")
+COPIED = [
+    "notebooks",
+    "figures",
+    "docs",
+    "bench/results",
+    "bench/README.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "SECURITY.md",
+]
 IN_ORDER = [
     "docs/findings",
     "docs/glossary",
@@ -27,6 +38,10 @@ IN_ORDER = [
     "docs/troubleshooting",
     "docs/architecture",
     "bench/README",
+    "CONTRIBUTING",
+    "CHANGELOG",
+    "CODE_OF_CONDUCT",
+    "SECURITY",
 ]
 # The parts of the reference, and their modules; what a page shows is what `__all__` of its module names, or
 # else its public functions and classes.
