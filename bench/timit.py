@@ -173,9 +173,7 @@ def chain(stored: StoredRuns, pool: Executor, quick: bool, method: str, seeds: r
 def row(told: dict) -> dict:
     """Return a row of the table: medians and ranges over the starts."""
     cells = {"method": told["method"], "inside": "yes" if told["inside"] else "NO"}
-    for name in ("development", "test", "phones", "phones without silence"):
-        found = [run[name] for run in told["runs"]]
-        cells[name] = f"{np.median(found):.1f} ({min(found):.1f}–{max(found):.1f})"
+    cells |= study.summary(told["runs"])
     return cells | {"settings": json.dumps(told["settings"])}
 
 

@@ -38,6 +38,7 @@ AXES = {
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 SILENCE = "sil"
 TUNING_SEED = 1000  # of the benchmark
+ERRORS = ("development", "test", "phones", "phones without silence")  # of a run of the benchmark
 STAYED, ADVANCED = -1, -2  # how a path came to a state, if not from the last state of a phone
 
 
@@ -570,3 +571,30 @@ def read(document: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
         if options == settings.get(method) and seed != TUNING_SEED:
             runs[method][seed] = run
     return {method: dict(sorted(each.items())) for method, each in runs.items()}
+
+
+def summary(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the errors of runs from several starts, each as median and range.
+
+    Parameters
+    ----------
+    runs : iterable of mapping
+        Runs as `read` returns them.
+
+    Returns
+    -------
+    dict
+        {error: "median (smallest–largest)"}, in per cent.
+
+    Examples
+    --------
+    >>> errors = dict.fromkeys(ERRORS, 40.0)
+    >>> summary([errors, errors | {"phones": 42.0}])["phones"]
+    '41.0 (40.0–42.0)'
+    """
+    runs = list(runs)
+    found = {}
+    for name in ERRORS:
+        each = [run[name] for run in runs]
+        found[name] = f"{np.median(each):.1f} ({min(each):.1f}–{max(each):.1f})"
+    return found
