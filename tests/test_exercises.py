@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from file_kernels import FileKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from student_edition import without_solutions
@@ -82,7 +83,7 @@ def test_solutions_are_right(path):
     for place, solution in places:
         notebook.cells[place].source = solution
     with contextlib.chdir(path.parent):
-        NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+        NotebookClient(notebook, timeout=300, kernel_manager_class=FileKernelManager).execute()
     for place, _ in places:
         told = "".join(output.get("text", "") for output in notebook.cells[place + 1].outputs)
         assert ": right, " in told
@@ -122,7 +123,7 @@ def test_a_graded_lesson_stops_at_an_exercise_until_it_is_solved(tmp_path):
     lesson.cells[1].metadata["tags"] = ["your-turn"]
     student = without_solutions(lesson, nbgrader=True)
     with pytest.raises(CellExecutionError, match="x: not yet"):
-        NotebookClient(student, kernel_name="python3").execute(cwd=tmp_path)
+        NotebookClient(student, kernel_manager_class=FileKernelManager).execute(cwd=tmp_path)
     student.cells[1].source = "x = 2.0"
-    NotebookClient(student, kernel_name="python3").execute(cwd=tmp_path)
+    NotebookClient(student, kernel_manager_class=FileKernelManager).execute(cwd=tmp_path)
     assert student.cells[2].outputs[0].text.startswith("x: right")

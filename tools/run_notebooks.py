@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+from file_kernels import FileKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
@@ -45,6 +46,7 @@ def execute(path: Path, timeout: int, keep: bool, variables: dict[str, str]) -> 
             notebook,
             timeout=timeout,
             kernel_name="python3",
+            kernel_manager_class=FileKernelManager,
             resources={"metadata": {"path": str(path.parent)}},
             record_timing=False,
             extra_arguments=["--log-level=ERROR"],  # ipykernel warns on the terminal of how it talks
