@@ -31,10 +31,10 @@ def file_kernel_manager(**options: Any) -> Any:
 
 
 class FileKernelManager(AsyncKernelManager):
-    """The manager of a kernel whose sockets are files of a temporary folder, for `nbclient.NotebookClient`."""
+    """The manager of a kernel whose sockets are files of a temporary folder, for a `NotebookClient`."""
 
     def __init__(self, **options: Any) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="hfnb-")  # short, as paths of sockets must be
+        self._folder = tempfile.TemporaryDirectory(prefix="hfnb-")  # paths of sockets have to be short
         super().__init__(**by_files(Path(self._folder.name)), **options)
 
 
