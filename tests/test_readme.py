@@ -175,7 +175,15 @@ def test_errors_and_costs_on_real_speech():
         curves = [np.array(run["curve"]) for run in runs[name].values()]
         spent[name] = np.median([curve[curve[:, 2] <= 61.1][0, :2] for curve in curves], axis=0)
     says("`auto` takes {:.0f} passes and {:.0f} reductions".format(*spent["auto"]))
-    says("Adam with batches of 256 frames {:.0f} and {:.0f} (".format(*spent["Adam"]))
+    says("Adam with batches of 256 frames {:.0f} and {:.0f}. The four".format(*spent["Adam"]))
+    names = ("paper", "Martens", "auto", "SGD", "Adam")
+    by_speaker = [
+        [np.median([run["speakers"][speaker] for run in runs[name].values()]) for name in names]
+        for speaker in runs["Adam"][0]["speakers"]
+    ]
+    assert len(by_speaker) == 4
+    for found in (min(by_speaker), max(by_speaker)):
+        says(f"between {min(found):.1f} and {max(found):.1f} % for")
 
 
 def test_products_of_auto():
