@@ -1,6 +1,5 @@
 """The notebooks as a reader meets them: JupyterLab in a real browser, Run All, wait for the last cell."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -14,20 +13,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from chromium import CHROMIUM, lacks
 
 ROOT = Path(__file__).parent.parent
 WALKTHROUGH = [path for name in ("00", "05", "06", "07") for path in ROOT.glob(f"notebooks/{name}_*.ipynb")]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECONDS = 300
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosave": False},
 }
 
-LACKS = None if CHROMIUM else "chromium, chromium-browser or google-chrome on PATH"
-if importlib.util.find_spec("playwright") is None:
-    LACKS = "the Python package playwright"
-pytestmark = [pytest.mark.needs("browser", LACKS), pytest.mark.slow]
+pytestmark = [pytest.mark.needs("browser", lacks("playwright")), pytest.mark.slow]
 
 
 def wait_until(condition, seconds, what):

@@ -3,9 +3,7 @@
 Links to other sites are not followed.
 """
 
-import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,14 +16,13 @@ from threading import Thread
 from urllib.parse import unquote, urldefrag
 
 import pytest
+from chromium import CHROMIUM, lacks
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-LACKS = None if CHROMIUM else "chromium, chromium-browser or google-chrome on PATH"
-for package in ("playwright", "axe_playwright_python"):
-    if importlib.util.find_spec(package) is None:
-        LACKS = f"the Python package {package}"
-pytestmark = [pytest.mark.needs("browser", LACKS), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs("browser", lacks("playwright", "axe_playwright_python")),
+    pytest.mark.slow,
+]
 
 # One page of each kind; axe-core takes seconds for a page.
 EXAMINED = ("index", "notebooks/02_solve_with_products", "docs/findings", "reference/hfnb.krylov")

@@ -16,19 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "html"
 ARCHIVE = ROOT / "hfnb-course.zip"
-COPIED = [
-    "notebooks",
-    "figures",
-    "docs",
-    "bench/results",
-    "bench/README.md",
-    "CITATION.cff",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "CODE_OF_CONDUCT.md",
-    "SECURITY.md",
-]
-IN_ORDER = [
+# Pages beside the lessons and the reference, in the order of the navigation.
+OTHERS = [
     "docs/findings",
     "docs/glossary",
     "docs/teaching",
@@ -43,6 +32,7 @@ IN_ORDER = [
     "CODE_OF_CONDUCT",
     "SECURITY",
 ]
+COPIED = ["notebooks", "figures", "bench/results", "CITATION.cff", *(f"{page}.md" for page in OTHERS)]
 # The parts of the reference, and their modules; what a page shows is what `__all__` of its module names, or
 # else its public functions and classes.
 REFERENCE = {
@@ -81,27 +71,24 @@ def gather(source):
         place = source / each
         place.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / each).is_dir():
-            shutil.copytree(
-                ROOT / each, place, ignore=shutil.ignore_patterns("run", "web", ".ipynb_checkpoints")
-            )
+            ignored = shutil.ignore_patterns("run", ".ipynb_checkpoints")
+            shutil.copytree(ROOT / each, place, ignore=ignored)
         else:
             shutil.copy(ROOT / each, place)
     (source / "reference").mkdir()
-    for name in (name for names in REFERENCE.values() for name in names):
-        (source / "reference" / f"{name}.rst").write_text(reference_page(name), encoding="utf-8")
-    parts = [
-        f"## {part}\n\n" + "\n".join(f"- [{n}]({n}.rst)" for n in names) for part, names in REFERENCE.items()
-    ]
-    overview = ["# Reference", "Every public name, from the docstrings.", *parts]
+    overview = ["# Reference", "Every public name, from the docstrings."]
+    for part, modules in REFERENCE.items():
+        overview += [f"## {part}", "\n".join(f"- [{name}]({name}.rst)" for name in modules)]
+        for name in modules:
+            (source / "reference" / f"{name}.rst").write_text(reference_page(name), encoding="utf-8")
     (source / "reference" / "index.md").write_text("\n\n".join(overview), encoding="utf-8")
     lessons = sorted(f"notebooks/{path.stem}" for path in (source / "notebooks").glob("*.ipynb"))
-    home = (ROOT / "README.md").read_text(encoding="utf-8")
     # All pages stand at one level: the theme's buttons that unfold a level have no name for screen readers.
-    reference = [
-        f"reference/{name}" for name in ("index", *(n for names in REFERENCE.values() for n in names))
-    ]
-    navigation = [toctree("Lessons", lessons), toctree("Pages", IN_ORDER), toctree("Reference", reference)]
-    (source / "index.md").write_text("\n\n".join([home, *navigation]), encoding="utf-8")
+    modules = [f"reference/{name}" for part in REFERENCE.values() for name in part]
+    navigation = {"Lessons": lessons, "Pages": OTHERS, "Reference": ["reference/index", *modules]}
+    home = (ROOT / "README.md").read_text(encoding="utf-8")
+    trees = [toctree(caption, entries) for caption, entries in navigation.items()]
+    (source / "index.md").write_text("\n\n".join([home, *trees]), encoding="utf-8")
 
 
 def build():
