@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
 import pytest
 from chromium import CHROMIUM, lacks
+from server import address, ask
 
 ROOT = Path(__file__).parent.parent
 WALKTHROUGH = [path for name in ("00", "05", "06", "07") for path in ROOT.glob(f"notebooks/{name}_*.ipynb")]
@@ -74,20 +74,6 @@ def jupyterlab(folder):
         server.send_signal(signal.SIGTERM)
         server.wait(30)
         subprocess.call([sys.executable, ROOT / "tools" / "reap_clusters.py"], env=variables)
-
-
-def address(runtime):
-    """The server's address, from the file in which it tells it; None as long as it does not answer."""
-    for path in Path(runtime).glob("jpserver-*.json"):
-        with suppress(OSError, ValueError):
-            url = json.loads(path.read_text())["url"]
-            return url if ask(url, "api") else None
-    return None
-
-
-def ask(url, path):
-    with urllib.request.urlopen(url + path, timeout=10) as answer:
-        return json.load(answer)
 
 
 def kernel_is_idle(url):

@@ -4,15 +4,16 @@ import ast
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 import tomllib
-import urllib.request
 import venv
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ import yaml
 from jupyter_client import BlockingKernelClient
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from server import TOKEN, address, ask
 from traitlets.config.loader import PyFileConfigLoader
 
 import hfnb
@@ -344,7 +346,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "setup", lambda: Path(sys.prefix))
     monkeypatch.setattr(bootstrap, "fetch_data", lambda *_: None)
     monkeypatch.setattr(bootstrap, "start", lambda *call: started.extend(call))
-    bootstrap.lab(["--no-browser", "--ip=127.0.0.1", "--port=0", "--IdentityProvider.token=secret"])
+    bootstrap.lab(["--no-browser", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"])
     command, variables = started
     places = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     variables |= places | {"IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONPATH": str(ROOT)}
@@ -352,23 +354,40 @@ def lab(tmp_path, monkeypatch):
         server = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=variables, stdout=log, stderr=log)
     try:
         end = time.monotonic() + 60
-        while not (found := list((tmp_path / "RUNTIME").glob("jpserver-*.json"))):
+        while not (url := address(tmp_path / "RUNTIME")):
             assert time.monotonic() < end
             assert server.poll() is None
             time.sleep(0.2)
-        url = json.loads(found[0].read_text())["url"]
         yield partial(ask, url), tmp_path / "log"
     finally:
         server.terminate()
         server.wait(60)
 
 
-def ask(url, path, body=None, method=None):
-    headers = {"Authorization": "token secret", "Content-Type": "application/json"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data=data, headers=headers, method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read() or "null")
+def test_a_server_that_does_not_listen_yet_is_waited_for(tmp_path):
+    """Jupyter writes down its address before it listens there."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as free:
+        port = free.getsockname()[1]
+    told = {"url": f"http://127.0.0.1:{port}/"}
+    (tmp_path / "jpserver-1.json").write_text(json.dumps(told))
+    assert address(tmp_path) is None
+    with ThreadingHTTPServer(("127.0.0.1", port), Answers) as server, ThreadPoolExecutor() as pool:
+        serving = pool.submit(server.serve_forever)
+        assert address(tmp_path) == told["url"]
+        server.shutdown()
+        serving.result(30)
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server that answers every request by the path that was asked for."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.path).encode())
+
+    def log_message(self, *arguments):
+        pass
 
 
 def test_make_lab_says_nothing_of_a_healthy_cluster(lab, tmp_path):
