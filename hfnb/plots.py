@@ -649,3 +649,42 @@ def animate(
         figures_folder() / f"{name}.gif", save_all=True, append_images=others, duration=durations, loop=0
     )
     save(figure, f"{name}.png")
+
+
+def sliders(draw: Callable[..., Any], **controls: Any) -> Any:
+    """Return controls for a notebook that draw a picture whenever one of them is moved.
+
+    Nothing is drawn before that, so that the cell can show and save a picture of its own above the controls.
+    If a drawing fails or is interrupted, the next move draws again.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(**values)`` draws a figure and shows it.
+    **controls
+        What ``ipywidgets.interactive`` takes for each argument of ``draw``: a range ``(least, most, step)``,
+        a list of values, or a widget.
+
+    Returns
+    -------
+    ipywidgets.interactive
+        The controls. Where they cannot be shown, on a web page say, one line of text says what they are.
+
+    Examples
+    --------
+    >>> sliders(lambda damping: print(damping), damping=(0.0, 4.0, 0.1))
+    Controls of damping: run this cell, then move them.
+    """
+    check_extra("hfnb.plots.sliders", "notebooks", "ipywidgets")
+    import ipywidgets
+
+    class Sliders(ipywidgets.interactive):
+        def update(self, *moved: Any) -> None:
+            if moved:  # nothing has moved when they are made
+                super().update(*moved)
+
+        def __repr__(self) -> str:
+            names = [control.description for control in self.kwargs_widgets]
+            return f"Controls of {' and '.join(names)}: run this cell, then move them."
+
+    return Sliders(draw, **controls)

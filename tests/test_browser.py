@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from chromium import CHROMIUM, lacks
-from server import address, ask
+from running_server import address, ask
 
 ROOT = Path(__file__).parent.parent
 WALKTHROUGH = [path for name in ("00", "05", "06", "07") for path in ROOT.glob(f"notebooks/{name}_*.ipynb")]

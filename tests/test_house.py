@@ -22,14 +22,14 @@ SOURCES = MODULES + sorted(ROOT.glob("tools/*.py")) + sorted(ROOT.glob("bench/**
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 # The folders and root modules of hfnb from the lowest to the highest: each imports only those before it.
-LAYERS = ["validation", "threads", "krylov", "datasets", "checks", "models", "objectives"]
+LAYERS = ["validation", "progress_bars", "threads", "krylov", "datasets", "checks", "models", "objectives"]
 LAYERS += ["problems", "optimizers", "plots", "engines", "studies"]
 
 # Names of peers that are not installed where the tests run, and are not called as their package is.
 BRINGS = {"curvlinops": "curvlinops-for-pytorch", "torchmin": "pytorch-minimize"}
 
 
-ROOT_MODULES = {"__init__.py", "checks.py", "plots.py", "threads.py", "validation.py"}
+ROOT_MODULES = {"__init__.py", "checks.py", "plots.py", "progress_bars.py", "threads.py", "validation.py"}
 
 
 def name(path):

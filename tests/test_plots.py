@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -202,3 +203,27 @@ def test_an_animation_has_all_its_pictures_and_leaves_the_last_one(tmp_path, mon
     assert durations == [250, 250, 3000]
     np.testing.assert_allclose(np.array(widths) / widths[0], [1, 2, 3], rtol=0.1)  # the bar is coloured
     assert (tmp_path / "bar.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sliders_draw_only_when_they_are_moved_and_again_after_an_interrupt():
+    drawn = []
+
+    def draw(damping, start=1):
+        drawn.append((damping, start))
+        if damping == 2.0:
+            raise KeyboardInterrupt
+
+    view = plots.sliders(draw, damping=(0.0, 4.0, 0.5), start=[1, 2])
+    damping, start, _ = view.children
+    assert drawn == []
+    damping.value = 1.0
+    with pytest.raises(KeyboardInterrupt):
+        damping.value = 2.0
+    damping.value = 3.0
+    start.value = 2
+    assert drawn == [(1.0, 1), (2.0, 1), (3.0, 1), (3.0, 2)]
+
+
+def test_sliders_say_in_one_line_what_they_are_where_they_cannot_be_shown():
+    view = plots.sliders(lambda x, y: None, x=(0, 1), y=ipywidgets.IntSlider(description="start"))
+    assert view._repr_mimebundle_()["text/plain"] == "Controls of x and start: run this cell, then move them."

@@ -71,6 +71,13 @@ def test_a_bar_that_is_closed_by_hand_or_shown_nowhere():
     Progress(5, disable=True).close()
 
 
+@pytest.mark.parametrize(("value", "disabled"), [("1", True), ("0", False), ("", False)])
+def test_a_variable_turns_bars_off_in_a_notebook_too(monkeypatch, value, disabled):
+    """Saved and compared notebooks have no bars."""
+    monkeypatch.setenv("TQDM_DISABLE", value)
+    assert Progress(5, display=False)._bar.disable == disabled
+
+
 def test_engines_that_run_watched_optimizers_end_the_bar_the_same_way(monkeypatch):
     bars = []
     for error in (None, ZeroDivisionError):

@@ -24,7 +24,7 @@ import yaml
 from jupyter_client import BlockingKernelClient
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from server import TOKEN, address, ask
+from running_server import TOKEN, address, ask
 from traitlets.config.loader import PyFileConfigLoader
 
 import hfnb

@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         shutil.copytree(chosen.folder, Path(temporary, "notebooks"))
         shutil.copy(Path(__file__).with_name("file_kernels.py"), Path(temporary, "conftest.py"))
-        variables = dict(os.environ, IPYTHONDIR=str(Path(temporary, "ipython")))
+        variables = dict(os.environ, IPYTHONDIR=str(Path(temporary, "ipython")), TQDM_DISABLE="1")
         variables.pop("MPLBACKEND", None)
         if chosen.kernel:
             variables |= {"OPENBLAS_CORETYPE": chosen.kernel, "OPENBLAS_NUM_THREADS": "1"}

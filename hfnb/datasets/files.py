@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from hfnb.progress_bars import progress_bar
 from hfnb.validation import check_extra
 
 
@@ -271,7 +272,7 @@ def download(url: str, path: Path) -> None:
     """
     check_extra("hfnb.datasets", "datasets", "pooch", "tqdm")
     import pooch
-    from tqdm.auto import tqdm
 
-    with tqdm(total=1, unit="B", unit_scale=True, desc=url.rpartition("/")[2]) as bar:  # pooch sets the total
+    name = url.rpartition("/")[2]
+    with progress_bar(total=1, unit="B", unit_scale=True, desc=name) as bar:  # pooch sets the total
         pooch.HTTPDownloader(progressbar=bar, timeout=(ANSWER_WITHIN, 20))(url, str(path), None)

@@ -18,6 +18,7 @@ from hfnb.objectives.costs import COSTS
 from hfnb.objectives.profiler import Clock
 from hfnb.objectives.protocols import ObjectiveLike
 from hfnb.objectives.sampling import Draws
+from hfnb.progress_bars import progress_bar
 from hfnb.validation import asks_to_stop, check_callable, check_extra, check_nonnegative_int, shown
 
 log = logging.getLogger(__name__)
@@ -242,7 +243,7 @@ class Progress:
     callback : callable, optional
         Called with each record as well; any true value that it returns stops the run.
     **options
-        Options of ``tqdm``.
+        Options of `progress_bar`.
 
     Examples
     --------
@@ -253,10 +254,8 @@ class Progress:
 
     def __init__(self, total: int, callback: Callable[[Record], Any] | None = None, **options: Any) -> None:
         check_extra("hfnb.Progress", "notebooks", "tqdm")
-        from tqdm.auto import tqdm
-
         self.callback = check_callable("callback", callback, "(record) -> whether to stop", optional=True)
-        self._bar = tqdm(total=check_nonnegative_int("total", total), **options)
+        self._bar = progress_bar(total=check_nonnegative_int("total", total), **options)
 
     def __call__(self, record: Record) -> bool:
         """Show a record, and return whether the callback asks to stop."""

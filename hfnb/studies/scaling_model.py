@@ -32,6 +32,7 @@ from hfnb.engines import Cluster
 from hfnb.objectives import compensated_sums
 from hfnb.optimizers import first_order, hessian_free
 from hfnb.optimizers.history import Record
+from hfnb.progress_bars import progress_bar
 from hfnb.studies.tasks import Task
 
 SHORT = 2048  # bytes of an Allreduce up to which MPICH takes recursive doubling
@@ -608,11 +609,9 @@ def measure(task: Task, clusters: dict[int, Cluster], plans: dict[str, Plan]) ->
     settings : dict
         {name: arguments of `Run.of`}, for `read`.
     """
-    from tqdm.auto import tqdm
-
     histories, settings = {}, {}
     data = {share: task.train[: len(task.train) // share] for share in (1, NODES)}
-    for name, (share, optimizer, options) in tqdm(plans.items(), unit="plan"):
+    for name, (share, optimizer, options) in progress_bar(plans.items(), unit="plan"):
         for n, cluster in clusters.items():
             if n == 1 or share == 1:
                 partitions, size = 24 if share == 1 else 2, options.get("curvature_batch_size", 0)
@@ -640,10 +639,8 @@ def baselines(task: Task, cluster: Cluster, target: float) -> dict[str, list[Rec
     dict
         {name: history} of the batches that reach the target.
     """
-    from tqdm.auto import tqdm
-
     found = {}
-    for batch, rates in tqdm(BASELINES.items(), unit="batch"):
+    for batch, rates in progress_bar(BASELINES.items(), unit="batch"):
         best, limit = None, 12
         for rate in rates:
             options = {"method": "adam", "batch_size": batch, "learning_rate": rate, "max_iter": limit}

@@ -46,6 +46,7 @@ from hfnb.datasets.timit_corpus import (
     phone_set,
     read_utterance,
 )
+from hfnb.progress_bars import progress_bar
 from hfnb.studies import synthetic_speech
 from hfnb.studies.features import BANDS, count_frames, frame_centres, log_mel, normalize, stack_context
 from hfnb.validation import check_extra
@@ -351,11 +352,11 @@ def _build(
 def _write(place: Path, utterances: tuple[Utterance, ...], context: int, target, skip_bad: bool) -> None:
     """Write the frames and targets of one part, and a file of what belongs to each utterance."""
     check_extra("hfnb.studies.speech_dataset", "speech", "tqdm")
-    from tqdm.auto import tqdm
 
     kept: list[tuple[Utterance, Labels, int]] = []
     skipped: list[CorpusError] = []
-    bar = tqdm(total=len(utterances), desc=place.name, unit="utterance", disable=len(utterances) < MANY)
+    few = len(utterances) < MANY
+    bar = progress_bar(total=len(utterances), desc=place.name, unit="utterance", disable=few)
     with bar, open(f"{place}.X", "wb") as X, open(f"{place}.Y", "wb") as Y:
         for _, group in groupby(utterances, key=lambda utterance: utterance.speaker):
             spoken = list(_read(group, target, skipped if skip_bad else None))

@@ -153,7 +153,13 @@ class Trained:
 
 
 def train(
-    task: AcousticTask, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options
+    task: AcousticTask,
+    optimizer: Callable,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    title: str | None = None,
+    **options,
 ) -> Trained:
     """Train with an optimizer until the development speakers stop it (see `EarlyStopping`).
 
@@ -165,7 +171,9 @@ def train(
     seed : int
         Of the initial parameters and of the optimizer.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, with the loss, until the run ends.
+    title : str, optional
+        What stands beside the bar.
     **options
         Of the optimizer; ``max_iter`` is needed.
 
@@ -174,8 +182,8 @@ def train(
     Trained
     """
     stopping = EarlyStopping(task)
-    bar = Progress(options["max_iter"], stopping, leave=False) if progress else None
-    result = optimizer(task.objective(), task.start(seed), seed=seed, callback=bar or stopping, **options)
+    bar = Progress(options["max_iter"], stopping, leave=False, desc=title) if progress else stopping
+    result = optimizer(task.objective(), task.start(seed), seed=seed, callback=bar, **options)
     assert stopping.best is not None, "a run has at least one record"
     return Trained(result.history, stopping.best, stopping.w)
 
@@ -205,7 +213,8 @@ def tune(task: AcousticTask, method: str, axis: Axis, **options) -> tuple[float,
 
     def development_error(settings: dict[str, float]) -> float:
         rate = settings["learning_rate"]
-        runs[rate] = train(task, first_order, method=method, learning_rate=rate, **options)
+        title = f"{method}, learning rate {rate:g}"
+        runs[rate] = train(task, first_order, title=title, method=method, learning_rate=rate, **options)
         return float(runs[rate].best.development)
 
     best = tuned({}, {"learning_rate": axis}, development_error).settings["learning_rate"]

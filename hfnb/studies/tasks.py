@@ -128,7 +128,15 @@ def pooled_mnist(images: int, side: int) -> Dataset:
     return Dataset(blocks.mean(axis=(2, 4)).reshape(-1, side**2), train.Y[:images], name="pooled MNIST")
 
 
-def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True, **options) -> list[Record]:
+def run(
+    task: Task,
+    optimizer: Callable,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    title: str | None = None,
+    **options,
+) -> list[Record]:
     """Run an optimizer on a task.
 
     Parameters
@@ -139,7 +147,9 @@ def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True
     seed : int
         Of the initial parameters and of the optimizer.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, with the loss, until the run ends.
+    title : str, optional
+        What stands beside the bar.
     **options
         Of the optimizer; ``max_iter`` is needed.
 
@@ -154,8 +164,8 @@ def run(task: Task, optimizer: Callable, *, seed: int = 0, progress: bool = True
         record["error"] = 100 * task.net.error(record.w, task.test)
         record["data_loss"] = record.loss - 0.5 * float(record.w @ task.net.decay(record.w))
 
-    callback = Progress(options["max_iter"], measure, leave=False) if progress else measure
-    result = optimizer(task.objective(), task.start(seed), seed=seed, callback=callback, **options)
+    bar = Progress(options["max_iter"], measure, leave=False, desc=title) if progress else measure
+    result = optimizer(task.objective(), task.start(seed), seed=seed, callback=bar, **options)
     return result.history
 
 
@@ -184,7 +194,8 @@ def tune(task: Task, method: str, axis: Axis, **options) -> tuple[float, list[Re
 
     def final_loss(settings: dict[str, float]) -> float:
         rate = settings["learning_rate"]
-        runs[rate] = run(task, first_order, method=method, learning_rate=rate, **options)
+        title = f"{method}, learning rate {rate:g}"
+        runs[rate] = run(task, first_order, title=title, method=method, learning_rate=rate, **options)
         return float(np.nan_to_num(runs[rate][-1].loss, nan=np.inf))
 
     best = tuned({}, {"learning_rate": axis}, final_loss).settings["learning_rate"]

@@ -1,4 +1,4 @@
-"""What the tests ask of a JupyterLab that they have started."""
+"""What the tests ask of a JupyterLab that they have started, and `first_figure.py` too."""
 
 import json
 import urllib.request
