@@ -2,17 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from hfnb import models
 from hfnb.studies import (
     decisions,
     fidelity,
     larger_batches,
     method_comparison,
     negative_curvature,
+    scaling_model,
     speech_recognition,
+    tasks,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -258,6 +262,26 @@ def test_speed_of_two_engines():
     speedup = {name: quartiles[1] for name, quartiles in stored("scaling")["speedup"].items()}
     says(f"{speedup['1 engine × 1 thread']:.2f} times as fast as one with one thread")
     says(f"{speedup['1 engine × 2 threads']:.2f} times as fast as one with two threads")
+
+
+def test_predicted_speed_up_to_16_nodes():
+    """The prediction of lesson 11, from the same stored runs."""
+    runs, about = tasks.load("11_measure_scaling_full.json")
+    race, _ = tasks.load("07_train_mnist_full.json")
+    w0 = models.mlp([784, 400, 150, 10]).init(0)
+    fitted, _ = scaling_model.read(runs, about["settings"], w0)
+    drawn = scaling_model.bootstrap(fitted.values())
+    path = scaling_model.works_to(race["Hessian-free (Bi-CG-STAB, Hessian)"], 0.1, w0, 4096)
+
+    def predicted(images):
+        works = [replace(work, curvature_batch_size=images) for work in path]
+        networks = scaling_model.Interconnect(50e-6, 10e9), scaling_model.Interconnect(2e-6, 100e9)
+        settings = [scaling_model.Setting(16, interconnect=network) for network in networks]
+        return [scaling_model.speedup(drawn, works, setting)[1] for setting in settings]
+
+    slow, fast = predicted(4096)
+    both_say(f"{slow:.1f} to {fast:.1f} times")
+    says(f"{min(predicted(60_000)):.0f} only with all 60,000")
 
 
 def text(error):
