@@ -28,7 +28,7 @@ def assert_same(result, expected):
         assert record.loss == pytest.approx(other.loss, rel=1e-12)
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.1)
