@@ -27,6 +27,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 HATCHES = ["", "//", ".."]
 BACKGROUND_LINES = "0.6"  # contours and frames behind what a plot is about
 BAR_EDGES = "white"
+HEIGHTS = "Greys_r"  # colour map of a surface seen from above: dark where it is low
 IMAGES = "gray_r"  # colour map of pixels and shares: white for 0, black for the largest
 GRID_OPACITY = 0.3
 LABELS = {
@@ -43,8 +44,14 @@ LABELS = {
 }
 
 
-# The place of each method in COLOURS, DASHES and MARKERS, by the first of these words that its name contains.
+# The number of each method's `look`, by the first of these words that its name contains. Methods with one
+# number are the same under several names: Martens' is CG on the Gauss–Newton matrix, the paper's Bi-CG-STAB.
 METHODS = {
+    "local sgd": 10,
+    "local hessian-free": 7,
+    "local solves": 8,
+    "global solves": 12,
+    "levenberg": 14,
     "auto": 2,
     "martens": 1,
     "gauss–newton": 1,
@@ -52,11 +59,13 @@ METHODS = {
     "paper": 0,
     "bi-cg-stab": 0,
     "bicgstab": 0,
-    "minres": 2,
+    "minres": 9,
+    "conjugate residuals": 13,
     "momentum": 5,
     "adam": 4,
     "sgd": 3,
     "gradient descent": 3,
+    "steepest descent": 3,
     "l-bfgs": 6,
     "lbfgs": 6,
     "cg": 1,
@@ -69,7 +78,7 @@ def look(index: int) -> dict[str, Any]:
     Parameters
     ----------
     index : int
-        Number of the line in its plot, from 0. Seven lines differ in all three.
+        Number of the line in its plot, from 0. Seven lines differ in all three, more in two of them at least.
 
     Returns
     -------
@@ -81,10 +90,11 @@ def look(index: int) -> dict[str, Any]:
     >>> look(1)["color"]
     '#D55E00'
     """
+    again = index // len(COLOURS)  # how often the colours have been used up
     return {
         "color": COLOURS[index % len(COLOURS)],
-        "linestyle": DASHES[index % len(DASHES)],
-        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[(index + again) % len(DASHES)],
+        "marker": MARKERS[(index + 2 * again) % len(MARKERS)],
         "markersize": 4,
     }
 
@@ -248,10 +258,11 @@ def intervals(found: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes | Non
     """
     ax = ax or plt.subplots(figsize=(5.5, 4), layout="constrained")[1]
     places = list(dict.fromkeys(place for each in found.values() for place in each))
+    looks = styles(list(found))
     for index, (label, each) in enumerate(found.items()):
         middle, low, high = np.array([each.get(place, (np.nan,) * 3) for place in places], dtype=float).T
         x = np.arange(len(places)) + 0.12 * (index - (len(found) - 1) / 2)
-        given = look(index) | {"linestyle": "", "markersize": 6}
+        given = looks[label] | {"linestyle": "", "markersize": 6}
         ax.errorbar(x, middle, [middle - low, high - middle], label=label, capsize=3, **given)
     ax.axhline(1, color=BACKGROUND_LINES, linewidth=0.8, zorder=0)
     ax.set_xticks(range(len(places)), places)
@@ -312,7 +323,7 @@ def surface(
     ax: Axes | None = None,
     levels: int = 24,
 ) -> Axes:
-    """Draw the contours of a function of two variables.
+    """Draw the contours of a function of two variables on a background that is darker where it is lower.
 
     Parameters
     ----------
@@ -333,6 +344,7 @@ def surface(
     ax = ax or plt.subplots(figsize=(5, 4.2), layout="constrained")[1]
     xs, ys = np.linspace(*x, 101), np.linspace(*y, 101)
     values = [[float(f(np.array([u, v]))) for u in xs] for v in ys]
+    ax.contourf(xs, ys, values, levels=levels, cmap=HEIGHTS, alpha=0.25, zorder=0)
     ax.contour(xs, ys, values, levels=levels, colors=BACKGROUND_LINES, linewidths=0.7)
     ax.set(xlim=x, ylim=y, xlabel="$x_1$", ylabel="$x_2$")
     return ax
@@ -602,7 +614,7 @@ def _is_checkout(folder: Path) -> bool:
 
 
 def save(figure: Figure | Axes, name: str) -> None:
-    """Write a figure to `figures_folder`.
+    """Write a figure to `figures_folder`, with its title in the file for readers who cannot see it.
 
     Parameters
     ----------
@@ -613,7 +625,9 @@ def save(figure: Figure | Axes, name: str) -> None:
     """
     whole = figure.get_figure() if isinstance(figure, Axes) else figure
     assert isinstance(whole, Figure), "axes belong to a figure"
-    whole.savefig(figures_folder() / name, dpi=120)
+    titles = [whole.get_suptitle(), *(ax.get_title() for ax in whole.axes)]
+    told = "; ".join(" ".join(title.split()) for title in titles if title)
+    whole.savefig(figures_folder() / name, dpi=120, metadata={"Title": told})
 
 
 def animate(

@@ -131,3 +131,5 @@ def test_run_all_in_jupyterlab(source, tmp_path):
     assert not [cell.source for cell in code if unexpected(cell)]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    # What a prediction has folded is unfolded when its cell runs.
+    assert not [cell.source for cell in code if cell.metadata.get("jupyter", {}).get("outputs_hidden")]

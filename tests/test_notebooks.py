@@ -120,6 +120,15 @@ def test_saved_by_make_run(notebook):
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
 
 
+def test_the_answer_to_a_prediction_is_folded(notebook):
+    """Whoever opens the lesson predicts before seeing the saved result; running the cell unfolds it."""
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown" and "**Predict.**" in cell.source:
+            code = (after for after in notebook.cells[number:] if after.cell_type == "code" and after.outputs)
+            answer = next(code)
+            assert answer.metadata.get("jupyter", {}).get("outputs_hidden"), answer.source
+
+
 def test_a_cell_whose_output_is_not_compared_asserts(code):
     """What depends on rounding is shown, not compared; that it shows what the text says is asserted."""
     assert not [cell.source for cell in code if tagged(cell) and not asserts(cell.source)]

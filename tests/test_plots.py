@@ -66,6 +66,37 @@ def test_a_method_looks_alike_in_every_figure():
     assert band[0].get_color() == plots.style("adam")["color"] == few[0].get_color()
 
 
+def test_no_two_methods_look_alike():
+    """Three colours would do for few of them, so that lines differ in dashes and markers as well."""
+    numbers = set(plots.METHODS.values())
+    looks = {(look["color"], look["linestyle"], look["marker"]) for look in map(plots.look, numbers)}
+    assert len(looks) == len(numbers)
+    for one in numbers:
+        for other in numbers - {one}:
+            same = [
+                plots.look(one)[key] == plots.look(other)[key] for key in ("color", "linestyle", "marker")
+            ]
+            assert sum(same) < 2, (one, other)
+
+
+def test_intervals_have_the_colours_of_their_methods():
+    found = {name: {"A": (1.0, 0.5, 2.0)} for name in ("Gauss–Newton", "a factor", "Adam")}
+    handles, names = plots.intervals(found).get_legend_handles_labels()
+    colours = dict(zip(names, (handle[0].get_color() for handle in handles), strict=True))
+    assert colours["Gauss–Newton"] == plots.style("martens")["color"]
+    assert colours["Adam"] == plots.style("adam")["color"]
+
+
+def test_a_saved_figure_says_its_title(tmp_path, monkeypatch):
+    monkeypatch.setenv("HFNB_FIGURES", str(tmp_path))
+    figure, (left, right) = plt.subplots(1, 2)
+    figure.suptitle("Two\nlines")
+    right.set_title("at the right")
+    plots.save(left, "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.info["Title"] == "Two lines; at the right"
+
+
 def test_lines_of_one_method_differ_within_a_figure():
     names = ["Adam", "Adam, cosine schedule", "GN-CG", "GN-CG, marginal gain", "a", "b", "c"]
     found = plots.styles(names)
@@ -75,7 +106,7 @@ def test_lines_of_one_method_differ_within_a_figure():
 
 
 def test_a_method_without_a_style_is_named():
-    with pytest.raises(ValueError, match=r"name: expected a name with one of auto, .* got 'rmsprop'"):
+    with pytest.raises(ValueError, match=r"name: expected a name with one of local sgd, .* got 'rmsprop'"):
         plots.style("rmsprop")
 
 

@@ -6,12 +6,16 @@ page for each public module. Nothing is computed. ``docs/web/conf.py`` says how 
 
 import argparse
 import importlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+import nbformat
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "html"
@@ -34,10 +38,10 @@ OTHERS = [
 ]
 COPIED = ["notebooks", "figures", "bench/results", "CITATION.cff", *(f"{page}.md" for page in OTHERS)]
 # The parts of the reference, and their modules; what a page shows is what `__all__` of its module names, or
-# else its public functions and classes.
+# else its public functions and classes. No name stands on two pages: its source could link back to one only.
 REFERENCE = {
     "Optimizers": ["hfnb.optimizers", "hfnb.optimizers.steps", "hfnb.optimizers.damping"],
-    "Krylov solvers": ["hfnb.krylov", "hfnb.krylov.preconditioners"],
+    "Krylov solvers": ["hfnb.krylov"],
     "Objectives and curvature": ["hfnb.objectives", "hfnb.objectives.residuals", "hfnb.objectives.profiler"],
     "Models and data": ["hfnb.models", "hfnb.datasets", "hfnb.problems"],
     "Engines": ["hfnb.engines", "hfnb.threads"],
@@ -65,6 +69,29 @@ def reference_page(name):
     return "\n".join(lines)
 
 
+def adapt(path):
+    """Fold what a reader is to find out first, and give each drawn figure its title for who cannot see it."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        folded, tags = cell.metadata.get("jupyter", {}), cell.metadata.get("tags", [])
+        if folded.get("outputs_hidden"):
+            cell.metadata["tags"] = [*tags, "hide-cell" if folded.get("source_hidden") else "hide-output"]
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            cell.metadata["mystnb"] = {"image": {"alt": titles(cell.source)}}
+    nbformat.write(notebook, path)
+
+
+def titles(source):
+    """The titles of the figures that a cell saves, which `hfnb.plots.save` writes into their files."""
+    names = re.findall(r'plots\.save\(\w+, f?"([^"]+)"', source)
+    found = []
+    for path in (ROOT / "figures" / name.replace("{mode}", "fast") for name in names):
+        if path.exists():
+            with Image.open(path) as picture:
+                found.append(picture.info.get("Title", ""))
+    return "; ".join(filter(None, found)) or "A figure that is drawn by the code above, and described below"
+
+
 def gather(source):
     """Write all that Sphinx reads to a folder."""
     for each in COPIED:
@@ -75,6 +102,8 @@ def gather(source):
             shutil.copytree(ROOT / each, place, ignore=ignored)
         else:
             shutil.copy(ROOT / each, place)
+    for path in (source / "notebooks").glob("*.ipynb"):
+        adapt(path)
     (source / "reference").mkdir()
     overview = ["# Reference", "Every public name, from the docstrings."]
     for part, modules in REFERENCE.items():

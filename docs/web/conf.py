@@ -21,6 +21,8 @@ extensions = [
 # Pages. The notebooks are shown as they were saved: nothing is computed.
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show = "Show the {type}"
+nb_code_prompt_hide = "Hide the {type}"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 # A slider has no kernel here: the picture beside it is shown alone.
