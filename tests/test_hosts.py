@@ -122,6 +122,22 @@ def test_failure_leaves_no_hosts_behind():
     assert not left_of(hosts.folder.name)
 
 
+@HOSTS
+def test_the_first_program_of_the_page_prints_the_hosts_of_its_engines(tmp_path):
+    source = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    program = re.search(r"^```python\n(import socket\n.*?)^```$", source, re.DOTALL | re.MULTILINE)
+    expected = re.search(
+        r"^All is well.*?^```\n(.*?)^```$", source[program.end() :], re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "hello.py").write_text(program[1], encoding="utf-8")
+    settings = [f"IPYTHONDIR={tmp_path}/ipython", f"PYTHONPATH={ROOT}", "OPENBLAS_NUM_THREADS=1"]
+    command = ["env", *settings, sys.executable, str(tmp_path / "hello.py")]
+    with Hosts(2) as hosts:
+        done = hosts.run(*command, capture_output=True, text=True, timeout=150)
+    assert (done.returncode, done.stdout) == (0, expected[1]), done.stderr
+    assert "Warning" not in done.stderr
+
+
 # Engines on them: the same run, and the same run although a host is cut off half-way
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hfnb import models
+from hfnb import hessian_free, models, problems
 from hfnb.studies import (
     decisions,
     fidelity,
@@ -149,6 +149,46 @@ def test_no_half_of_the_starts_contradicts():
     says(f"Of {decided:,} ratios whose interval lies to one side of 1, none lies to the other side in either")
 
 
+def test_verdicts_of_six_claims():
+    """Each row of the table that lesson 14 saved is one quantity of a claim, with its verdict."""
+    lesson = json.loads((ROOT / "notebooks" / "14_reproduce_the_paper.ipynb").read_text(encoding="utf-8"))
+    outputs = [each for cell in lesson["cells"] for each in cell.get("outputs", [])]
+    tables = ["".join(each.get("data", {}).get("text/markdown", "")) for each in outputs]
+    (table,) = (each for each in tables if each.startswith("| claim |"))
+    verdicts: dict = {}
+    for row in table.splitlines()[2:]:
+        claim, quantity, *_, verdict, _ = (part.strip() for part in row.strip("|").split("|"))
+        verdicts.setdefault(claim, {})[quantity] = verdict
+    held = {claim: rows for claim, rows in verdicts.items() if "holds" in rows.values()}
+    (partly,) = (rows for rows in held.values() if set(rows.values()) != {"holds"})
+    assert (len(verdicts), len(held)) == (6, 2)
+    assert all("images ÷" in quantity for quantity in partly)
+    says(
+        "of six claims in the paper's abstract, two hold here, one of them only for some batch sizes",
+        page="README.md",
+    )
+
+
+def test_the_picture_of_two_paths():
+    """As lesson 00 makes it: near the saddle point means within a tenth of the distance of the start."""
+    saddle, start = problems.quartic_saddle(), np.array([1.0, 1e-6])
+    w, near, steps = start, [], []
+    while saddle.value(w) > -0.249:
+        if np.linalg.norm(w) < 0.1:
+            near.append(len(steps))
+        steps.append(w)
+        w = w - 0.1 * saddle.gradient(w)
+    assert near == list(range(near[0], near[-1] + 1))
+    assert round(len(near), -1) == 100
+    says("comes close to a saddle point and stays there for a hundred steps", page="README.md")
+    path = []
+    run = hessian_free(saddle, start, callback=lambda record: path.append(record.w.copy()))
+    assert np.linalg.norm(path[1]) < 1e-5
+    assert run.history[2].direction == "negative curvature"
+    assert abs(path[2][1]) > 0.9
+    says("leaves it with its second step", page="README.md")
+
+
 def test_saddles():
     rows = {(row["method"].split(",")[0], row["distance"]): row for row in stored("saddles")["rows"]}
     descent = [rows["gradient descent", distance] for distance in (1e-8, 0.0)]
@@ -167,6 +207,12 @@ def test_the_large_run_of_the_paper_s_and_martens_method():
     reached = [next(record for record in run if record["loss"] <= target) for run in runs]
     numbers = [record[cost] for record in reached for cost in ("products", "passes")]
     says("{:,} products and {:.0f} data passes against {:,} and {:.0f}.".format(*numbers))
+    tuned = method_comparison.read(stored("methods"))
+    above = {"method": "paper", "metric": "passes", "start": "ordinary"}
+    mnist = [name for name in negative_curvature.PROBLEMS if "MNIST" in name]
+    small = negative_curvature.ratio(tuned, above, {"method": "Martens"}, "passes", 1, problems=mnist)
+    assert 1 < reached[0]["passes"] / reached[1]["passes"] < small.low
+    says("In one run on all 60,000 images the difference is smaller", page="README.md")
 
 
 def test_errors_and_costs_on_real_speech():
@@ -238,6 +284,9 @@ def test_passes_at_ten_times_the_batch():
     late = larger_batches.growth(passes["paper"], 2000, 20_000)
     says(f"they grow by {np.median(late):.1f}, and one of five starts does not arrive")
     assert np.sum(np.isinf(late)) == 1
+    _, low, high, *_ = negative_curvature.interval({seed: [each] for seed, each in enumerate(np.log(late))})
+    assert low < 1.25 < high  # the bar of lesson 14
+    says("from 2,000 to 20,000 images the answer is undecided", page="README.md")
     for batch, spent in passes["Adam"].items():
         assert np.median(spent) < np.median(passes["paper"][batch])
 

@@ -43,11 +43,16 @@ def raised():
     return found
 
 
+def stands_in(message, text):
+    """Whether a message of the page, in which … stands for anything, is a part of a text."""
+    return re.search(".*".join(map(re.escape, message.split("…"))), text) is not None
+
+
 @pytest.mark.parametrize("message", MESSAGES)
 def test_the_code_can_raise_each_message(message):
-    assert any(message in text for text in raised()), message
+    assert any(stands_in(message, text) for text in raised()), message
 
 
 def test_every_error_of_engines_has_its_cure():
     own = {text for text in raised() if not ARGUMENTS.match(text) and len(text.split()) > 3} - UNSEEN
-    assert not [text for text in own if not any(message in text for message in MESSAGES)]
+    assert not [text for text in own if not any(stands_in(message, text) for message in MESSAGES)]

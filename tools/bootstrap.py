@@ -13,7 +13,7 @@ import sys
 from environments import ROOT, python_of, say, setup, write_lock
 
 # What `make clean` removes: in the checkout, and in each of its folders.
-MADE = (".venv", ".venv-*", "html", "hfnb-course.zip", "figures/run")
+MADE = (".venv", ".venv-*", "html", "hfnb-course.zip", "hfnb-classroom.tar*", "figures/run")
 CACHES = ("__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache")
 
 
@@ -114,6 +114,13 @@ def html(arguments):
     return start([python_of(folder), ROOT / "tools" / "web_edition.py", *arguments], environment(folder))
 
 
+def bundle(arguments):
+    """All that a class room without a network needs, in hfnb-classroom.tar."""
+    folder = setup()
+    script = ROOT / "tools" / "classroom_bundle.py"
+    return start([python_of(folder), script, *arguments], environment(folder))
+
+
 def clean(arguments):
     """Remove environments and all else that these commands make again; lessons, answers and data stay."""
     for folder, names in ((ROOT.glob, MADE), (ROOT.rglob, CACHES)):
@@ -137,6 +144,7 @@ COMMANDS = {
     "bench": bench,
     "student": student,
     "html": html,
+    "bundle": bundle,
     "clean": clean,
     "setup": only_setup,
     "lock": write_lock,

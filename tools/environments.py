@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 STAMP, MARK = "hfnb.json", "hfnb.unfinished"  # in the environment: what it was made from; being made
+LOCK = "requirements.lock"
+WHEELS, MADE_FOR = "wheels", "made_for.txt"  # of a class room bundle, see classroom_bundle.py
 
 
 def say(message):
@@ -64,6 +67,30 @@ def pip(folder, what, arguments, total=0):
     say(f"{what}: done in {time.monotonic() - began:.0f} s")
 
 
+def machine():
+    """What wheels are made for: the minor version of Python, the system and the processor."""
+    version = ".".join(str(part) for part in sys.version_info[:2])
+    return f"Python {version} on {platform.system()} {platform.machine()}"
+
+
+def offline_options(lock_name):
+    """Return the options by which pip installs from the wheels of a class room bundle, none elsewhere.
+
+    They are of requirements.lock only: other environments need a network in a bundle, too.
+    """
+    wheels = ROOT / WHEELS
+    if lock_name != LOCK or not wheels.is_dir():
+        return []
+    mark = wheels / MADE_FOR
+    made_for = mark.read_text().strip() if mark.exists() else machine()
+    if made_for != machine():
+        sys.exit(
+            f"hfnb: the packages in {WHEELS}/ are for {made_for}, and this is {machine()}: "
+            f"name such a Python by PYTHON= after make, or remove {WHEELS}/ where there is a network"
+        )
+    return ["--no-index", "--find-links", str(wheels)]
+
+
 def read_stamp(folder):
     with contextlib.suppress(OSError, ValueError):
         return json.loads((folder / STAMP).read_text())
@@ -82,7 +109,7 @@ def is_sound(folder):
         return False
 
 
-def setup(name=None, lock_name="requirements.lock"):
+def setup(name=None, lock_name=LOCK):
     """Make the environment, or bring it up to date if the lock or the project changed; return its folder.
 
     The folder is ``name`` in the checkout, by default what HFNB_VENV says, else ``.venv``. The stamp is
@@ -96,6 +123,7 @@ def setup(name=None, lock_name="requirements.lock"):
     stamp, mark = folder / STAMP, folder / MARK
     if read_stamp(folder) == wanted and python_of(folder).exists():
         return folder
+    offline = offline_options(lock_name)
     if not is_sound(folder):
         check_python()
         say(f"making {name} with {sys.executable}")
@@ -108,8 +136,8 @@ def setup(name=None, lock_name="requirements.lock"):
     if stamp.exists():
         stamp.unlink()
     total = sum("==" in line for line in requirements.read_text().splitlines())
-    pip(folder, f"{total} packages from {lock_name}", ["-r", str(requirements)], total)
-    pip(folder, "hfnb itself", ["--no-deps", "-e", str(ROOT)])
+    pip(folder, f"{total} packages from {lock_name}", [*offline, "-r", str(requirements)], total)
+    pip(folder, "hfnb itself", [*offline, "--no-deps", "-e", str(ROOT)])
     # The first import of matplotlib lists the fonts, and tells a notebook so if that takes long.
     fonts = "import matplotlib.font_manager"
     subprocess.call([str(python_of(folder)), "-c", fonts], stderr=subprocess.DEVNULL)

