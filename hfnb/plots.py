@@ -153,7 +153,9 @@ def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         place = _place(name)
         if place is not None and place not in places.values():
             places[name] = place
-    left = (index for index in range(len(COLOURS) + len(names)) if index not in places.values())
+    taken = {place % len(COLOURS) for place in places.values()}
+    unused = [index for index in range(len(COLOURS) + len(names)) if index not in places.values()]
+    left = iter(sorted(unused, key=lambda index: index % len(COLOURS) in taken))  # other colours first
     return {name: look(places[name] if name in places else next(left)) for name in names}
 
 

@@ -105,6 +105,11 @@ def test_lines_of_one_method_differ_within_a_figure():
     assert (found["Adam"], found["GN-CG"]) == (plots.style("Adam"), plots.style("Martens"))
 
 
+def test_a_line_without_a_method_takes_a_colour_that_is_left():
+    found = plots.styles(["Levenberg–Marquardt", "something else"])  # a method's number beyond the colours
+    assert len({look["color"] for look in found.values()}) == 2
+
+
 def test_a_method_without_a_style_is_named():
     with pytest.raises(ValueError, match=r"name: expected a name with one of local sgd, .* got 'rmsprop'"):
         plots.style("rmsprop")
