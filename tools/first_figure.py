@@ -57,7 +57,7 @@ def main():
                 if "jupyterlab" in program.cmdline():
                     program.send_signal(signal.SIGTERM)
             server.wait(60)
-            print(Path(temporary, "log").read_text())
+            print("what the terminal says:", Path(temporary, "log").read_text(), sep="\n")
 
 
 def until(condition, what):
@@ -94,12 +94,21 @@ def look(url, tell):
         page.click("[data-command='runmenu:run-all']")
         page.wait_for_selector(".jp-OutputArea-output img", state="attached", timeout=1000 * SECONDS)
         tell("a cell has drawn the first figure")
-        until(lambda: is_idle(url), "the lesson ends")
+        until(lambda: rests(url), "the lesson ends")
         tell("all cells have run")
         failed = page.locator(".jp-OutputArea-output[data-mime-type*='error']").count()
         print(f"cells that failed: {failed}; errors in the browser's console: {len(messages)}")
         print(*messages, sep="\n")
         browser.close()
+
+
+def rests(url):
+    """Whether the kernel does nothing for two seconds: it is idle for a moment between two cells as well."""
+    for _ in range(10):
+        if not is_idle(url):
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def is_idle(url):
