@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 from chromium import CHROMIUM, lacks
 from playwright import sync_api as playwright
@@ -34,7 +35,7 @@ def main():
         home.mkdir()
         kept = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy")
         variables = {name: os.environ[name] for name in os.environ if name in kept or name.startswith("PIP_")}
-        variables |= {"HOME": str(home), "HFNB_DATA": str(home / "none")}
+        variables["HOME"] = str(home)
         begin = time.monotonic()
 
         def tell(what):
@@ -50,7 +51,7 @@ def main():
             runtime = home / ".local" / "share" / "jupyter" / "runtime"
             url = until(lambda: server.poll() is None and address(runtime), "JupyterLab answers")
             tell("JupyterLab answers")
-            look(url, tell)
+            look(url, tell, clone / "notebooks" / "00_start_here.ipynb")
         finally:
             programs = psutil.Process(server.pid).children(recursive=True)
             for program in programs:
@@ -70,8 +71,8 @@ def until(condition, what):
     return found
 
 
-def look(url, tell):
-    """Open the first lesson, click Run All, and wait for its first figure and for its last cell."""
+def look(url, tell, lesson):
+    """Open the first lesson, click Run All, wait for its first figure and for its last cell, and save it."""
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page, messages = browser.new_page(viewport={"width": 1400, "height": 1000}), []
@@ -79,27 +80,28 @@ def look(url, tell):
         page.goto(f"{url}?token={TOKEN}")
         page.wait_for_selector(".jp-Notebook .jp-MarkdownCell img", timeout=1000 * SECONDS)
         tell("the lesson stands on the screen, with the picture at its top")
-        figures = page.locator(".jp-OutputArea-output img")
-        saved = figures.count()
         until(lambda: is_idle(url), "the kernel is idle")
-        page.click("li.lm-MenuBar-item:has-text('Kernel')")
-        page.click("[data-command='kernelmenu:restart-and-clear']")
-        page.click(".jp-Dialog button.jp-mod-accept")
-        until(
-            lambda: is_idle(url) and not page.locator(".jp-OutputArea-output img").count(),
-            "outputs are cleared",
-        )
-        tell(f"{saved} saved figures are cleared")
+        page.click("li.lm-MenuBar-item:has-text('Edit')")
+        page.click("[data-command='editmenu:clear-all']")
+        figures = page.locator(".jp-OutputArea-output img")
+        until(lambda: not figures.count(), "outputs are cleared")
+        tell("the saved results are cleared")
         page.click("li.lm-MenuBar-item:has-text('Run')")
         page.click("[data-command='runmenu:run-all']")
         page.wait_for_selector(".jp-OutputArea-output img", state="attached", timeout=1000 * SECONDS)
         tell("a cell has drawn the first figure")
         until(lambda: rests(url), "the lesson ends")
         tell("all cells have run")
-        failed = page.locator(".jp-OutputArea-output[data-mime-type*='error']").count()
-        print(f"cells that failed: {failed}; errors in the browser's console: {len(messages)}")
+        page.keyboard.press("Control+s")
+        until(lambda: code_cells(lesson)[-1].execution_count, "the lesson is saved")
+        kinds = [output.output_type for cell in code_cells(lesson) for output in cell.outputs]
+        print(f"cells that failed: {kinds.count('error')}; errors in the browser's console: {len(messages)}")
         print(*messages, sep="\n")
         browser.close()
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def rests(url):
