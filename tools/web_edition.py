@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import result_tables
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,7 +115,9 @@ def gather(source):
     lessons = sorted(f"notebooks/{path.stem}" for path in (source / "notebooks").glob("*.ipynb"))
     # All pages stand at one level: the theme's buttons that unfold a level have no name for screen readers.
     modules = [f"reference/{name}" for part in REFERENCE.values() for name in part]
-    navigation = {"Lessons": lessons, "Pages": OTHERS, "Reference": ["reference/index", *modules]}
+    (source / "docs" / "results.md").write_text(result_tables.page(), encoding="utf-8")
+    pages = [OTHERS[0], "docs/results", *OTHERS[1:]]
+    navigation = {"Lessons": lessons, "Pages": pages, "Reference": ["reference/index", *modules]}
     home = (ROOT / "README.md").read_text(encoding="utf-8")
     trees = [toctree(caption, entries) for caption, entries in navigation.items()]
     (source / "index.md").write_text("\n\n".join([home, *trees]), encoding="utf-8")
