@@ -25,7 +25,13 @@ pytestmark = [
 ]
 
 # One page of each kind in both themes, and all lessons in one; axe-core takes seconds for a page.
-KINDS = ("index", "notebooks/02_solve_with_products", "docs/findings", "reference/hfnb.krylov")
+KINDS = (
+    "index",
+    "notebooks/02_solve_with_products",
+    "docs/findings",
+    "docs/results",
+    "reference/hfnb.krylov",
+)
 LESSONS = sorted(f"notebooks/{path.stem}" for path in ROOT.glob("notebooks/*.ipynb"))
 EXAMINED = [(name, "light") for name in dict.fromkeys((*KINDS, *LESSONS))] + [
     (name, "dark") for name in KINDS
@@ -58,6 +64,11 @@ def server(site):
         running.shutdown()
 
 
+def is_fault(request):
+    """Whether a request failed by itself: the next page ends what the last one was still asking for."""
+    return request.failure != "net::ERR_ABORTED"
+
+
 @contextmanager
 def page(**options):
     """A page, and the list of what goes wrong in it."""
@@ -69,7 +80,7 @@ def page(**options):
             opened, faults = browser.new_context(**options).new_page(), []
             opened.on("console", lambda m: m.type == "error" and faults.append(f"console: {m.text}"))
             opened.on("pageerror", lambda error: faults.append(f"script: {error}"))
-            opened.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+            opened.on("requestfailed", lambda r: is_fault(r) and faults.append(f"failed: {r.url}"))
             opened.on("response", lambda r: r.status >= 400 and faults.append(f"{r.status}: {r.url}"))
             yield opened, faults
         finally:
