@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
 import pytest
 from chromium import CHROMIUM, lacks
-from running_server import address, ask
+from running_server import address, code_cells, kernel_is_idle, wait_until
 
 ROOT = Path(__file__).parent.parent
 WALKTHROUGH = [path for name in ("00", "05", "06", "07") for path in ROOT.glob(f"notebooks/{name}_*.ipynb")]
@@ -24,15 +23,6 @@ SETTINGS = {
 }
 
 pytestmark = [pytest.mark.needs("browser", lacks("playwright")), pytest.mark.slow]
-
-
-def wait_until(condition, seconds, what):
-    """Poll until the condition holds, and return what it gave."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.5)
-    return found
 
 
 @contextmanager
@@ -76,20 +66,11 @@ def jupyterlab(folder):
         subprocess.call([sys.executable, ROOT / "tools" / "reap_clusters.py"], env=variables)
 
 
-def kernel_is_idle(url):
-    """Whether the notebook's kernel is there and waits: Run All before that asks which kernel to take."""
-    return any(session["kernel"]["execution_state"] == "idle" for session in ask(url, "api/sessions"))
-
-
 def unexpected(cell):
     """Whether a code cell failed without announcing it, or announced a failure that did not come."""
     failed = any(output.output_type == "error" for output in cell.outputs)
     ran = cell.execution_count is not None
     return ran and failed != ("raises-exception" in cell.metadata.get("tags", []))
-
-
-def code_cells(path):
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def run_all(source, folder, seconds=SECONDS):

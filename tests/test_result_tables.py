@@ -32,7 +32,7 @@ def test_medians_are_those_of_the_stored_errors():
         each for each in tuned.values() if (each["problem"], each["method"]) == ("poisson", "ours, Jacobian")
     )
     row = next(
-        line for line in SECTIONS["precision"].splitlines() if line.startswith("| poisson | ours, Jacobian")
+        line for line in SECTIONS["precision"].splitlines() if line.startswith("| poisson | hfnb, Jacobian")
     )
     errors = poisson["errors"]
     assert f"{np.median(errors):.3g} [{np.min(errors):.3g}, {np.max(errors):.3g}]" in row

@@ -15,11 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
 import psutil
 from chromium import CHROMIUM, lacks
 from playwright import sync_api as playwright
-from running_server import TOKEN, address, ask
+from running_server import TOKEN, address, code_cells, kernel_is_idle, wait_until
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 600
@@ -49,7 +48,9 @@ def main():
             server = subprocess.Popen(command, cwd=clone, env=variables, stdout=log, stderr=log)
         try:
             runtime = home / ".local" / "share" / "jupyter" / "runtime"
-            url = until(lambda: server.poll() is None and address(runtime), "JupyterLab answers")
+            url = wait_until(
+                lambda: server.poll() is None and address(runtime), SECONDS, "JupyterLab answers"
+            )
             tell("JupyterLab answers")
             look(url, tell, clone / "notebooks" / "00_start_here.ipynb")
         finally:
@@ -61,16 +62,6 @@ def main():
             print("what the terminal says:", Path(temporary, "log").read_text(), sep="\n")
 
 
-def until(condition, what):
-    """Poll until the condition holds, and return what it gave."""
-    end = time.monotonic() + SECONDS
-    while not (found := condition()):
-        if time.monotonic() > end:
-            sys.exit(f"first_figure: {what}: not within {SECONDS} s")
-        time.sleep(0.2)
-    return found
-
-
 def look(url, tell, lesson):
     """Open the first lesson, click Run All, wait for its first figure and for its last cell, and save it."""
     with playwright.sync_playwright() as driver:
@@ -80,41 +71,33 @@ def look(url, tell, lesson):
         page.goto(f"{url}?token={TOKEN}")
         page.wait_for_selector(".jp-Notebook .jp-MarkdownCell img", timeout=1000 * SECONDS)
         tell("the lesson stands on the screen, with the picture at its top")
-        until(lambda: is_idle(url), "the kernel is idle")
+        wait_until(lambda: kernel_is_idle(url), SECONDS, "the kernel is idle")
         page.click("li.lm-MenuBar-item:has-text('Edit')")
         page.click("[data-command='editmenu:clear-all']")
         figures = page.locator(".jp-OutputArea-output img")
-        until(lambda: not figures.count(), "outputs are cleared")
+        wait_until(lambda: not figures.count(), SECONDS, "outputs are cleared")
         tell("the saved results are cleared")
         page.click("li.lm-MenuBar-item:has-text('Run')")
         page.click("[data-command='runmenu:run-all']")
         page.wait_for_selector(".jp-OutputArea-output img", state="attached", timeout=1000 * SECONDS)
         tell("a cell has drawn the first figure")
-        until(lambda: rests(url), "the lesson ends")
+        wait_until(lambda: rests(url), SECONDS, "the lesson ends")
         tell("all cells have run")
         page.keyboard.press("Control+s")
-        until(lambda: code_cells(lesson)[-1].execution_count, "the lesson is saved")
+        wait_until(lambda: code_cells(lesson)[-1].execution_count, SECONDS, "the lesson is saved")
         kinds = [output.output_type for cell in code_cells(lesson) for output in cell.outputs]
         print(f"cells that failed: {kinds.count('error')}; errors in the browser's console: {len(messages)}")
         print(*messages, sep="\n")
         browser.close()
 
 
-def code_cells(path):
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-
-
 def rests(url):
     """Whether the kernel does nothing for two seconds: it is idle for a moment between two cells as well."""
     for _ in range(10):
-        if not is_idle(url):
+        if not kernel_is_idle(url):
             return False
         time.sleep(0.2)
     return True
-
-
-def is_idle(url):
-    return any(session["kernel"]["execution_state"] == "idle" for session in ask(url, "api/sessions"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The stored results of the benchmarks as one page of tables, for the web edition."""
 
 import json
+import re
 from pathlib import Path
 from statistics import median
 
@@ -98,4 +99,5 @@ def cell(value):
     if isinstance(value, list) and len(value) == 3 and all(isinstance(each, float) for each in value):
         low, middle, high = map(number, value)
         return f"{middle} ({low}–{high})"
-    return str(value).replace("|", "\\|")
+    # The stored keys call the methods of this package "ours".
+    return re.sub(r"\bours\b", "hfnb", str(value)).replace("|", "\\|")

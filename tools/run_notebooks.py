@@ -86,7 +86,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main() -> int:
     chosen, began = parse(sys.argv[1:]), time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        # Only clusters that were started here are stopped at the end. Progress bars would be saved.
+        # Only clusters that were started here are stopped at the end. A progress bar would be saved.
         variables = dict(os.environ, IPYTHONDIR=folder, TQDM_DISABLE="1")
         if chosen.save or chosen.figures:
             variables["HFNB_FIGURES"] = str(ROOT / "figures")

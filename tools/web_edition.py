@@ -71,7 +71,7 @@ def reference_page(name):
 
 
 def adapt(path):
-    """Fold what a reader is to find out first, and give each drawn figure its title for who cannot see it."""
+    """Fold what a reader is to find out, and name each figure for readers who cannot see it."""
     notebook = nbformat.read(path, as_version=4)
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         folded, tags = cell.metadata.get("jupyter", {}), cell.metadata.get("tags", [])
