@@ -318,7 +318,7 @@ def test_killed_controller_is_an_error_and_a_new_cluster_resumes(data, w0, alone
 
         with pytest.raises(EngineLost, match="the controller of the cluster is gone"):
             hessian_free(objective, w0, callback=strike, **options)
-        assert time.monotonic() - struck[0] < 120
+        assert time.monotonic() - struck[0] < 120  # a client that did not look would wait for ever
     with Cluster(n=2, engines="local") as cluster:
         assert_same(hessian_free(cluster.objective(NET, data), w0, **options), alone)
 
